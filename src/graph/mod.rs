@@ -1,0 +1,3 @@
+//! What a network is.
+
+pub mod tensor;

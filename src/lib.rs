@@ -1,0 +1,3 @@
+//! aludel compresses a trained ONNX network for edge devices and proves on the written file what that cost and won.
+
+pub mod graph;

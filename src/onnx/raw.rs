@@ -26,6 +26,38 @@ pub(super) struct RawNode<A = Attribute> {
     pub(super) notes: NodeNotes,
 }
 
+impl<A> RawNode<A> {
+    /// How messages name it: operator, and its own name or that of its first output.
+    pub(super) fn label(&self) -> String {
+        let own = Some(self.name.as_str()).filter(|name| !name.is_empty());
+        match own.or(self.outputs.iter().flatten().next().map(Name::as_str)) {
+            Some(name) => format!("{} `{name}`", self.op_type),
+            None => self.op_type.clone(),
+        }
+    }
+
+    /// The input at this position; none where it is left out.
+    pub(super) fn input(&self, position: usize) -> Option<&Name> {
+        self.inputs.get(position).and_then(Option::as_ref)
+    }
+
+    /// Puts an input at this position, leaving out what comes before.
+    pub(super) fn set_input(&mut self, position: usize, name: Name) {
+        if self.inputs.len() <= position {
+            self.inputs.resize(position + 1, None);
+        }
+        if let Some(input) = self.inputs.get_mut(position) {
+            *input = Some(name);
+        }
+    }
+}
+
+/// A name derived from this one: `{name}_{suffix}`; the operator's where the node has no output.
+pub(super) fn derived(outputs: &[Option<Name>], op_type: &str, suffix: &str) -> String {
+    let base = outputs.iter().flatten().next().map_or(op_type, Name::as_str);
+    format!("{base}_{suffix}")
+}
+
 /// An attribute on its way into a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum RawAttribute {
@@ -133,6 +165,21 @@ impl Context {
             scope.added.insert(name.clone(), tensor);
         }
         name
+    }
+
+    /// How many constants have been added to the graph that the context is in.
+    pub(super) fn n_added(&self) -> usize {
+        self.scopes.last().map_or(0, |scope| scope.added.len())
+    }
+
+    /// Takes back the constants that have been added since there were `n_added`.
+    pub(super) fn take_back(&mut self, n_added: usize) {
+        if let Some(scope) = self.scopes.last_mut() {
+            for (name, _) in scope.added.drain(n_added.min(scope.added.len())..) {
+                scope.constants.remove(&name);
+                self.taken.remove(&name);
+            }
+        }
     }
 
     /// The constant of this name, in this graph or in one around it.

@@ -1,3 +1,5 @@
 //! aludel compresses a trained ONNX network for edge devices and proves on the written file what that cost and won.
 
 pub mod graph;
+#[cfg(feature = "onnx")]
+pub mod onnx;

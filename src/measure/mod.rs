@@ -3,6 +3,8 @@
 //! Nothing here knows a graph: a model is bytes, a value is a [`Tensor`](crate::graph::tensor::Tensor). The clock lives
 //! here and nowhere else.
 
+#[cfg(feature = "full")]
+pub mod child;
 pub mod difference;
 pub mod inputs;
 pub mod latency;

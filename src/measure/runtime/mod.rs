@@ -4,10 +4,10 @@
 //! measuring time are done elsewhere.
 
 mod door;
-
-
-
-
+#[cfg(feature = "full")]
+pub mod library;
+#[cfg(feature = "full")]
+pub mod ort;
 pub mod tract;
 
 use std::fmt;

@@ -3,5 +3,7 @@
 pub mod graph;
 #[cfg(feature = "edge")]
 pub mod measure;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 #[cfg(feature = "full")]
 pub mod store;

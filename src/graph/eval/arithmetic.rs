@@ -69,7 +69,11 @@ pub(super) fn prelu(args: Args<'_>) -> Result<Tensor, EvalError> {
     if broadcast(&[x.shape(), slope.shape()])? != x.shape() {
         return Err(invalid(format!("slope {:?} does not broadcast to {:?}", slope.shape(), x.shape())));
     }
-    binary(args, |x, slope| if x < 0.0 { slope * x } else { x }, |x, slope| Ok(if x < 0 { slope.wrapping_mul(x) } else { x }))
+    binary(
+        args,
+        |x, slope| if x < 0.0 { slope * x } else { x },
+        |x, slope| Ok(if x < 0 { slope.wrapping_mul(x) } else { x }),
+    )
 }
 
 pub(super) fn max(args: Args<'_>) -> Result<Tensor, EvalError> {

@@ -15,6 +15,7 @@ mod contrib;
 mod control;
 mod conv;
 mod elementwise;
+mod floats;
 mod gather;
 mod layout;
 mod logic;

@@ -278,11 +278,7 @@ fn rows(steps: &[Step], place: usize, position: usize, row: &mut impl FnMut(usiz
     }
 }
 
-fn ranks_agree<'a>(
-    args: Args<'a>,
-    input: usize,
-    weight: usize,
-) -> Result<(&'a [usize], &'a [usize]), EvalError> {
+fn ranks_agree<'a>(args: Args<'a>, input: usize, weight: usize) -> Result<(&'a [usize], &'a [usize]), EvalError> {
     let (x, w) = (args.get(input)?.shape(), args.get(weight)?.shape());
     if x.len() < 3 || x.len() != w.len() {
         return Err(invalid(format!("{} takes a weight of shape {w:?} over {x:?}", args.op.name())));

@@ -43,7 +43,8 @@ pub(super) fn max_pool(args: Args<'_>, op: &op::MaxPool) -> Result<Vec<Option<Te
     let column_major = op.storage_order == 1;
     let (values, indices) = match Numbers::of(x)? {
         Numbers::Float(values) if x.dtype().n_bits() >= 16 => {
-            let (values, indices) = pooling.maxima(args, &values, n_elements, column_major, |a, b| a > b || (a.is_nan() && !b.is_nan()))?;
+            let (values, indices) =
+                pooling.maxima(args, &values, n_elements, column_major, |a, b| a > b || (a.is_nan() && !b.is_nan()))?;
             (Numbers::Float(values), indices)
         }
         Numbers::Int(values) if x.dtype() == DType::I8 || x.dtype() == DType::U8 => {

@@ -10,6 +10,7 @@ pub mod eval;
 pub mod op;
 pub mod tensor;
 mod types;
+pub(crate) mod window;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -8,6 +8,7 @@ pub mod build;
 pub mod check;
 pub mod eval;
 pub mod op;
+pub mod shape;
 pub mod tensor;
 mod types;
 pub(crate) mod window;

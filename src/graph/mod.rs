@@ -8,8 +8,10 @@ pub mod build;
 pub mod check;
 pub mod eval;
 pub mod op;
+pub mod shape;
 pub mod tensor;
 mod types;
+pub(crate) mod window;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,5 +1,6 @@
 //! What an operator's implementation is given, and what can go wrong.
 
+use super::run::Scope;
 use crate::graph::op::Op;
 use crate::graph::tensor::{DType, Tensor, TensorError, n_elements};
 
@@ -41,6 +42,8 @@ pub(super) struct Args<'a> {
     pub(super) inputs: &'a [Option<Tensor>],
     /// How many outputs the node names; an implementation may return fewer or more.
     pub(super) n_outputs: usize,
+    /// The values that a graph inside the operator may read by name.
+    pub(super) scope: Scope<'a>,
 }
 
 impl<'a> Args<'a> {

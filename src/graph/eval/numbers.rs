@@ -2,9 +2,13 @@
 //!
 //! Every operator of the reference computes on these and rounds once, at the end, to its output's type.
 
+use bytes::Bytes;
 use half::{bf16, f16};
 
-use super::EvalError;
+use super::minifloat::{self, Overflow};
+use super::packed::{pack, unpack};
+use super::{EvalError, invalid};
+use crate::graph::op::RoundMode;
 use crate::graph::tensor::{DType, Element, Tensor};
 
 /// The elements of a tensor, row-major.
@@ -25,7 +29,8 @@ impl Numbers {
         fn ints<T: Element + Into<i128>>(tensor: &Tensor) -> Result<Numbers, EvalError> {
             Ok(Numbers::Int(tensor.as_slice::<T>()?.iter().map(|&x| x.into()).collect()))
         }
-        match tensor.dtype() {
+        let dtype = tensor.dtype();
+        match dtype {
             DType::F64 => Ok(Numbers::Float(tensor.to_vec()?)),
             DType::F32 => Ok(Numbers::Float(tensor.as_slice::<f32>()?.iter().map(|&x| x.into()).collect())),
             DType::F16 => Ok(Numbers::Float(tensor.as_slice::<f16>()?.iter().map(|x| x.to_f64()).collect())),
@@ -38,17 +43,218 @@ impl Numbers {
             DType::U32 => ints::<u32>(tensor),
             DType::U16 => ints::<u16>(tensor),
             DType::U8 => ints::<u8>(tensor),
-            DType::Bool => Ok(Numbers::Int(tensor.as_slice::<bool>()?.iter().map(|&x| x.into()).collect())),
-            other => Err(EvalError::Undefined(format!("arithmetic on {other}"))),
+            DType::Bool => ints::<bool>(tensor),
+            DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+                Ok(Numbers::Int(unpack(tensor)?.into_iter().map(|bits| wrapped(bits.into(), dtype)).collect()))
+            }
+            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => {
+                let format = minifloat::format(dtype).expect("every one of these has a format");
+                Ok(Numbers::Float(unpack(tensor)?.into_iter().map(|bits| format.decode(bits.into())).collect()))
+            }
+            DType::F8E8M0 => Ok(Numbers::Float(unpack(tensor)?.into_iter().map(minifloat::decode_e8m0).collect())),
+            DType::String | DType::Complex64 | DType::Complex128 => {
+                Err(EvalError::Undefined(format!("arithmetic on {dtype}")))
+            }
         }
     }
 
-    /// A tensor of these numbers: floats rounded to nearest even, integers wrapped into the type's range.
+    /// The elements of a tensor, integers turned into floats; those of more than 53 bits are rounded.
+    ///
+    /// # Errors
+    /// As [`Numbers::of`].
+    pub(super) fn floats(tensor: &Tensor) -> Result<Vec<f64>, EvalError> {
+        Ok(match Numbers::of(tensor)? {
+            Numbers::Float(floats) => floats,
+            Numbers::Int(ints) => ints.into_iter().map(|x| x as f64).collect(),
+        })
+    }
+
+    /// The elements of a tensor of an integer type or `bool`.
+    ///
+    /// # Errors
+    /// When it is of another type.
+    pub(super) fn ints(tensor: &Tensor) -> Result<Vec<i128>, EvalError> {
+        match Numbers::of(tensor)? {
+            Numbers::Int(ints) => Ok(ints),
+            Numbers::Float(_) => Err(invalid(format!("expected a tensor of integers, got {}", tensor.dtype()))),
+        }
+    }
+
+    /// A tensor of these numbers. Floats are rounded to the nearest number of the type, of two that are equally near to
+    /// the even one, and to infinity (or NaN, where the type has none) beyond its range; integers are wrapped into the
+    /// type's range. Floats become integers as [`truncated`] says; `bool` is what differs from zero.
     ///
     /// # Errors
     /// When the shape has another number of elements, and for strings and complex numbers.
     pub(super) fn into_tensor(self, dtype: DType, shape: &[usize]) -> Result<Tensor, EvalError> {
-        let _ = (dtype, shape);
-        Err(EvalError::Undefined(format!("{:?}", self)))
+        self.rounded(dtype, shape, Overflow::Special, RoundMode::Nearest)
     }
+
+    /// As [`Numbers::into_tensor`], but numbers beyond the range of an integer type or of an 8- or 4-bit float type
+    /// become the least or greatest number of it, floats being rounded half to even first.
+    ///
+    /// # Errors
+    /// As [`Numbers::into_tensor`].
+    pub(super) fn into_tensor_saturated(self, dtype: DType, shape: &[usize]) -> Result<Tensor, EvalError> {
+        match dtype.integer_range() {
+            None => self.rounded(dtype, shape, Overflow::Saturate, RoundMode::Nearest),
+            Some((least, greatest)) => {
+                let ints = match self {
+                    Numbers::Int(ints) => ints,
+                    Numbers::Float(floats) => floats.into_iter().map(|x| x.round_ties_even() as i128).collect(),
+                };
+                let ints = ints.into_iter().map(|x| x.clamp(least, greatest)).collect();
+                Numbers::Int(ints).into_tensor(dtype, shape)
+            }
+        }
+    }
+
+    /// As [`Numbers::into_tensor`], with a say in what happens beyond the range of the 8- and 4-bit float types, and how
+    /// `f8e8m0` rounds.
+    ///
+    /// # Errors
+    /// As [`Numbers::into_tensor`].
+    pub(super) fn rounded(
+        self,
+        dtype: DType,
+        shape: &[usize],
+        overflow: Overflow,
+        mode: RoundMode,
+    ) -> Result<Tensor, EvalError> {
+        fn ints<T: Element + TryFrom<i128>>(numbers: Numbers, shape: &[usize]) -> Result<Tensor, EvalError> {
+            let elements = numbers.wrapped(T::DTYPE).map(|x| T::try_from(x).ok());
+            let elements: Option<Vec<T>> = elements.collect();
+            Ok(Tensor::new(shape, elements.expect("the numbers are wrapped into the type's range"))?)
+        }
+        let bits16 = |numbers: Numbers, overflow| {
+            let format = minifloat::format(dtype).expect("every narrow float type but f8e8m0 has a format");
+            numbers.into_floats().map(move |x| format.encode(x, overflow))
+        };
+        Ok(match dtype {
+            DType::F64 => Tensor::new(shape, self.into_nearest_f64())?,
+            DType::F32 => Tensor::new(shape, self.into_floats().map(|x| x as f32).collect())?,
+            DType::F16 => Tensor::new(shape, bits16(self, Overflow::Special).map(f16::from_bits).collect())?,
+            DType::BF16 => Tensor::new(shape, bits16(self, Overflow::Special).map(bf16::from_bits).collect())?,
+            DType::I64 => ints::<i64>(self, shape)?,
+            DType::I32 => ints::<i32>(self, shape)?,
+            DType::I16 => ints::<i16>(self, shape)?,
+            DType::I8 => ints::<i8>(self, shape)?,
+            DType::U64 => ints::<u64>(self, shape)?,
+            DType::U32 => ints::<u32>(self, shape)?,
+            DType::U16 => ints::<u16>(self, shape)?,
+            DType::U8 => ints::<u8>(self, shape)?,
+            DType::Bool => Tensor::new(shape, self.into_bools())?,
+            DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+                let low_bits = self.wrapped(dtype).map(|x| (x & 0xff) as u8).collect();
+                pack(dtype, shape, low_bits)?
+            }
+            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => {
+                pack(dtype, shape, bits16(self, overflow).map(|bits| (bits & 0xff) as u8).collect())?
+            }
+            DType::F8E8M0 => {
+                let bits: Vec<u8> = self.into_floats().map(|x| minifloat::encode_e8m0(x, mode, overflow)).collect();
+                Tensor::from_bytes(dtype, shape, Bytes::from(bits))?
+            }
+            DType::String | DType::Complex64 | DType::Complex128 => {
+                return Err(EvalError::Undefined(format!("arithmetic on {dtype}")));
+            }
+        })
+    }
+
+    fn into_bools(self) -> Vec<bool> {
+        match self {
+            Numbers::Float(floats) => floats.into_iter().map(|x| x != 0.0).collect(),
+            Numbers::Int(ints) => ints.into_iter().map(|x| x != 0).collect(),
+        }
+    }
+
+    fn into_nearest_f64(self) -> Vec<f64> {
+        match self {
+            Numbers::Float(floats) => floats,
+            Numbers::Int(ints) => ints.into_iter().map(|x| x as f64).collect(),
+        }
+    }
+
+    /// As floats that are yet to be rounded to a narrower type.
+    fn into_floats(self) -> Box<dyn Iterator<Item = f64>> {
+        match self {
+            Numbers::Float(floats) => Box::new(floats.into_iter()),
+            Numbers::Int(ints) => Box::new(ints.into_iter().map(rounded_to_odd)),
+        }
+    }
+
+    fn wrapped(self, dtype: DType) -> Box<dyn Iterator<Item = i128>> {
+        match self {
+            Numbers::Float(floats) => Box::new(floats.into_iter().map(move |x| wrapped(truncated(x, dtype), dtype))),
+            Numbers::Int(ints) => Box::new(ints.into_iter().map(move |x| wrapped(x, dtype))),
+        }
+    }
+}
+
+/// The elements of a tensor that says how to compute, not what: axes, shapes, counts.
+///
+/// # Errors
+/// When it holds no integers, or one that does not fit 64 signed bits.
+pub(super) fn int_list(tensor: &Tensor) -> Result<Vec<i64>, EvalError> {
+    let ints = Numbers::ints(tensor)?;
+    ints.into_iter().map(|x| i64::try_from(x).map_err(|_| invalid(format!("{x} is too large")))).collect()
+}
+
+/// The only element of such a tensor.
+///
+/// # Errors
+/// As [`int_list`], and when it has more elements or none.
+pub(super) fn int_scalar(tensor: &Tensor) -> Result<i64, EvalError> {
+    match int_list(tensor)?[..] {
+        [only] => Ok(only),
+        _ => Err(invalid(format!("expected one integer, got a tensor of shape {:?}", tensor.shape()))),
+    }
+}
+
+/// The only element of a tensor, as a float.
+///
+/// # Errors
+/// When it has more elements or none, and for strings and complex numbers.
+pub(super) fn float_scalar(tensor: &Tensor) -> Result<f64, EvalError> {
+    match Numbers::floats(tensor)?[..] {
+        [only] => Ok(only),
+        _ => Err(invalid(format!("expected one number, got a tensor of shape {:?}", tensor.shape()))),
+    }
+}
+
+/// The bits of an integer that fit the type, read in it.
+pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
+    let Some((least, greatest)) = dtype.integer_range() else {
+        return value;
+    };
+    (value - least).rem_euclid(greatest - least + 1) + least
+}
+
+/// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here
+/// it is what onnxruntime and NumPy do on x86: the conversion goes through `i32` (types of up to 16 bits) or `i64`, whose
+/// least number stands for what it cannot hold, NaN too. Only `u64` has the numbers above as well, and 0 beyond them.
+pub(super) fn truncated(value: f64, dtype: DType) -> i128 {
+    let (least, greatest) = if dtype.n_bits() <= 16 || dtype == DType::I32 {
+        (i32::MIN.into(), i32::MAX.into())
+    } else if dtype == DType::U64 {
+        (i64::MIN.into(), u64::MAX.into())
+    } else {
+        (i64::MIN.into(), i64::MAX.into())
+    };
+    let whole = value as i128;
+    match (least..=greatest).contains(&whole) && !value.is_nan() {
+        true => whole,
+        false if dtype == DType::U64 && whole > greatest => 0,
+        false => least,
+    }
+}
+
+/// An integer as a float of 53 bits, of which the last is set where something was lost: rounding that to 51 bits or fewer
+/// gives what rounding the integer would.
+fn rounded_to_odd(value: i128) -> f64 {
+    let magnitude = value.unsigned_abs();
+    let n_lost = (u128::BITS - magnitude.leading_zeros()).saturating_sub(f64::MANTISSA_DIGITS);
+    let sticky = u128::from(magnitude & ((1 << n_lost) - 1) != 0);
+    let rounded = (((magnitude >> n_lost) | sticky) << n_lost) as f64;
+    if value < 0 { -rounded } else { rounded }
 }

@@ -1,0 +1,164 @@
+//! The narrow float formats: how their bits are read, and how a `f64` is rounded to them, once.
+//!
+//! `f16` and `bf16` are here too, because a way through `f32` would round twice.
+
+use crate::graph::op::RoundMode;
+use crate::graph::tensor::DType;
+
+/// A binary float format of at most 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    n_exponent_bits: u32,
+    n_mantissa_bits: u32,
+    bias: i32,
+    specials: Specials,
+}
+
+/// What a format has beside the finite numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Specials {
+    /// Infinities and NaN in the highest exponent, as IEEE 754 has it.
+    Ieee,
+    /// The pattern of all ones is NaN, for either sign; no infinities.
+    AllOnesNan,
+    /// What would be minus zero is NaN; no infinities.
+    MinusZeroNan,
+    /// Finite numbers only.
+    None,
+}
+
+/// What becomes of numbers that round to more than the largest finite one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overflow {
+    /// Infinity where the format has one, else NaN (in a format that has neither, the largest number).
+    Special,
+    /// The largest number of that sign, for infinities too (ONNX, operator Cast, `saturate`).
+    Saturate,
+}
+
+/// The format of an element type; none for `f64`, `f32`, `f8e8m0` (which has neither sign nor zero) and what is no
+/// float.
+pub(super) fn format(dtype: DType) -> Option<Format> {
+    let (n_exponent_bits, n_mantissa_bits, bias, specials) = match dtype {
+        DType::F16 => (5, 10, 15, Specials::Ieee),
+        DType::BF16 => (8, 7, 127, Specials::Ieee),
+        DType::F8E4M3FN => (4, 3, 7, Specials::AllOnesNan),
+        DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan),
+        DType::F8E5M2 => (5, 2, 15, Specials::Ieee),
+        DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan),
+        DType::F4E2M1 => (2, 1, 1, Specials::None),
+        DType::F64 | DType::F32 | DType::F8E8M0 => return None,
+        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => return None,
+        DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => return None,
+        DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => return None,
+    };
+    Some(Format { n_exponent_bits, n_mantissa_bits, bias, specials })
+}
+
+impl Format {
+    fn sign_bit(self) -> u16 {
+        1 << (self.n_exponent_bits + self.n_mantissa_bits)
+    }
+
+    /// The bits of the largest finite number.
+    fn greatest(self) -> u16 {
+        let all_ones = self.sign_bit() - 1;
+        match self.specials {
+            Specials::Ieee => all_ones - (1 << self.n_mantissa_bits),
+            Specials::AllOnesNan => all_ones - 1,
+            Specials::MinusZeroNan | Specials::None => all_ones,
+        }
+    }
+
+    /// The bits of NaN; none where the format has none.
+    fn nan(self) -> Option<u16> {
+        let all_ones = self.sign_bit() - 1;
+        match self.specials {
+            Specials::Ieee => Some(all_ones - (1 << (self.n_mantissa_bits - 1)) + 1),
+            Specials::AllOnesNan => Some(all_ones),
+            Specials::MinusZeroNan => Some(self.sign_bit()),
+            Specials::None => None,
+        }
+    }
+
+    /// The number with these bits.
+    pub(super) fn decode(self, bits: u16) -> f64 {
+        let magnitude = bits & (self.sign_bit() - 1);
+        let sign = if bits & self.sign_bit() == 0 { 1.0 } else { -1.0 };
+        let is_nan = match self.specials {
+            Specials::Ieee if magnitude == self.greatest() + 1 => return sign * f64::INFINITY,
+            Specials::Ieee | Specials::AllOnesNan => magnitude > self.greatest(),
+            Specials::MinusZeroNan => bits == self.sign_bit(),
+            Specials::None => false,
+        };
+        if is_nan {
+            return f64::NAN;
+        }
+        let mantissa = magnitude & ((1 << self.n_mantissa_bits) - 1);
+        let exponent = i32::from(magnitude >> self.n_mantissa_bits);
+        let implied_one = if exponent == 0 { 0 } else { 1 << self.n_mantissa_bits };
+        let quantum = power_of_two(exponent.max(1) - self.bias - self.n_mantissa_bits as i32);
+        sign * f64::from(mantissa + implied_one) * quantum
+    }
+
+    /// The bits of the nearest number, of two that are equally near the even one.
+    pub(super) fn encode(self, value: f64, overflow: Overflow) -> u16 {
+        if value.is_nan() {
+            return self.nan().unwrap_or(self.greatest());
+        }
+        let greatest = self.greatest();
+        let magnitude = match (self.magnitude(value.abs()), overflow, self.specials) {
+            (magnitude, _, _) if magnitude <= u32::from(greatest) => magnitude as u16,
+            (_, Overflow::Saturate, _) | (_, Overflow::Special, Specials::None) => greatest,
+            (_, Overflow::Special, Specials::Ieee | Specials::AllOnesNan) => greatest + 1,
+            (_, Overflow::Special, Specials::MinusZeroNan) => return self.sign_bit(),
+        };
+        let unsigned_zero = magnitude == 0 && self.specials == Specials::MinusZeroNan;
+        if value.is_sign_negative() && !unsigned_zero { magnitude | self.sign_bit() } else { magnitude }
+    }
+
+    /// The bits of the number nearest to a non-negative one, as if the exponent had no upper bound.
+    fn magnitude(self, value: f64) -> u32 {
+        let value = value.min(f64::MAX);
+        let least_exponent = 1 - self.bias;
+        let exponent = exponent_of(value).max(least_exponent);
+        let n_quanta = (value / power_of_two(exponent - self.n_mantissa_bits as i32)).round_ties_even();
+        (((exponent - least_exponent) as u32) << self.n_mantissa_bits) + n_quanta as u32
+    }
+}
+
+/// The number that these bits of a `f8e8m0` stand for: a power of two, or NaN.
+pub(super) fn decode_e8m0(bits: u8) -> f64 {
+    if bits == u8::MAX { f64::NAN } else { power_of_two(i32::from(bits) - 127) }
+}
+
+/// The bits of a positive number in `f8e8m0`. Where ONNX leaves it open (numbers below zero): NaN.
+pub(super) fn encode_e8m0(value: f64, mode: RoundMode, overflow: Overflow) -> u8 {
+    const NAN: u8 = u8::MAX;
+    let outside = |bits: u8| if overflow == Overflow::Saturate { bits } else { NAN };
+    if value.is_nan() || value < 0.0 {
+        return NAN;
+    }
+    if value < power_of_two(-127) {
+        return outside(0);
+    }
+    let exponent = exponent_of(value);
+    let significand = value.min(f64::MAX) / power_of_two(exponent.min(1023));
+    let rounds_up = match mode {
+        RoundMode::Up => significand > 1.0,
+        RoundMode::Down => false,
+        RoundMode::Nearest => significand >= 1.5,
+    };
+    let biased = exponent + 127 + i32::from(rounds_up);
+    u8::try_from(biased).ok().filter(|&bits| bits != NAN).unwrap_or_else(|| outside(NAN - 1))
+}
+
+/// `2^exponent` for `-1022 <= exponent <= 1023`.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << 52)
+}
+
+/// The exponent of the largest power of two that is not greater; -1023 for zero and subnormal numbers.
+fn exponent_of(value: f64) -> i32 {
+    ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
+}

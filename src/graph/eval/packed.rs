@@ -1,0 +1,94 @@
+//! Elements as bits: types of fewer than eight taken out of their bytes and put back, elements of any type moved about
+//! without being looked at.
+
+use bytes::Bytes;
+
+use super::args::allocation;
+use super::{EvalError, invalid};
+use crate::graph::tensor::{DType, Tensor};
+
+/// The bits of each element of a type of at most eight, in a byte of its own.
+///
+/// # Errors
+/// For wider types and strings.
+pub(super) fn unpack(tensor: &Tensor) -> Result<Vec<u8>, EvalError> {
+    let n_bits = narrow_bits(tensor.dtype())?;
+    let bytes = tensor.bytes().ok_or_else(|| invalid("strings have no bits"))?;
+    let mask = u8::MAX >> (8 - n_bits);
+    let per_byte = 8 / n_bits;
+    Ok((0..tensor.len()).map(|idx| (bytes[idx / per_byte] >> (idx % per_byte * n_bits)) & mask).collect())
+}
+
+/// The way back; bits beyond the type's are dropped.
+///
+/// # Errors
+/// For wider types and strings, and when the shape has another number of elements.
+pub(super) fn pack(dtype: DType, shape: &[usize], elements: Vec<u8>) -> Result<Tensor, EvalError> {
+    let n_bits = narrow_bits(dtype)?;
+    if n_bits == 8 {
+        return Ok(Tensor::from_bytes(dtype, shape, Bytes::from(elements))?);
+    }
+    let n_elements = allocation(shape)?;
+    if n_elements != elements.len() {
+        return Err(invalid(format!(
+            "{dtype} tensor of shape {shape:?} takes {n_elements} elements, got {}",
+            elements.len()
+        )));
+    }
+    let mask = u8::MAX >> (8 - n_bits);
+    let mut bytes = vec![0u8; n_elements.div_ceil(8 / n_bits)];
+    for (idx, element) in elements.into_iter().enumerate() {
+        bytes[idx / (8 / n_bits)] |= (element & mask) << (idx % (8 / n_bits) * n_bits);
+    }
+    Ok(Tensor::from_bytes(dtype, shape, Bytes::from(bytes))?)
+}
+
+fn narrow_bits(dtype: DType) -> Result<usize, EvalError> {
+    match dtype.n_bits() {
+        n_bits @ 1..=8 => Ok(n_bits),
+        _ => Err(EvalError::Undefined(format!("a byte an element for {dtype}"))),
+    }
+}
+
+/// A tensor of this shape whose element number `i` is that which `from(i)` names: (which source, which of its elements
+/// in row-major order). The sources are of one type, which may be any.
+///
+/// # Errors
+/// When the sources' types differ, an element is asked for that is not there, or the shape is too large.
+pub(super) fn pick(
+    sources: &[&Tensor],
+    shape: &[usize],
+    from: impl FnMut(usize) -> (usize, usize),
+) -> Result<Tensor, EvalError> {
+    let Some(first) = sources.first() else {
+        return Err(invalid("nothing to take elements from"));
+    };
+    let dtype = first.dtype();
+    if let Some(other) = sources.iter().find(|source| source.dtype() != dtype) {
+        return Err(invalid(format!("elements of {dtype} and of {} do not mix", other.dtype())));
+    }
+    let picks = (0..allocation(shape)?).map(from);
+    let outside = |(source, idx): (usize, usize)| {
+        let size = sources.get(source).map_or(0, |tensor| tensor.len());
+        invalid(format!("there is no element {idx} in a tensor of {size}"))
+    };
+    if dtype == DType::String {
+        let strings: Vec<&[Bytes]> = sources.iter().filter_map(|source| source.strings()).collect();
+        let picked = picks.map(|at| strings.get(at.0).and_then(|s| s.get(at.1)).cloned().ok_or_else(|| outside(at)));
+        return Ok(Tensor::from_strings(shape, picked.collect::<Result<_, _>>()?)?);
+    }
+    if dtype.n_bits() < 8 {
+        let unpacked = sources.iter().map(|source| unpack(source)).collect::<Result<Vec<_>, _>>()?;
+        let picked = picks.map(|at| unpacked.get(at.0).and_then(|s| s.get(at.1)).copied().ok_or_else(|| outside(at)));
+        return pack(dtype, shape, picked.collect::<Result<_, _>>()?);
+    }
+    let size = dtype.n_bits() / 8;
+    let bytes: Vec<&Bytes> = sources.iter().filter_map(|source| source.bytes()).collect();
+    let mut picked = Vec::new();
+    for at in picks {
+        let start = at.1.checked_mul(size).ok_or_else(|| outside(at))?;
+        let element = bytes.get(at.0).and_then(|bytes| bytes.get(start..start.checked_add(size)?));
+        picked.extend_from_slice(element.ok_or_else(|| outside(at))?);
+    }
+    Ok(Tensor::from_bytes(dtype, shape, Bytes::from(picked))?)
+}

@@ -1,0 +1,58 @@
+//! Sparse tensors made whole.
+
+use super::args::allocation;
+use super::numbers::int_list;
+use super::packed::pick;
+use super::{EvalError, invalid};
+use crate::graph::attribute::SparseTensor;
+use crate::graph::tensor::{DType, Tensor};
+
+/// The tensor with zeros (empty strings) where the sparse one keeps nothing.
+///
+/// # Errors
+/// When its parts do not fit together, or the whole is too large.
+pub fn densify(sparse: &SparseTensor) -> Result<Tensor, EvalError> {
+    let positions = positions(sparse)?;
+    if positions.len() != sparse.values.len() {
+        return Err(invalid(format!(
+            "{} values of a sparse tensor, {} positions",
+            sparse.values.len(),
+            positions.len()
+        )));
+    }
+    let n_elements = allocation(&sparse.shape)?;
+    let mut kept = vec![None; n_elements];
+    for (idx, position) in positions.into_iter().enumerate() {
+        *kept
+            .get_mut(position)
+            .ok_or_else(|| invalid(format!("no element {position} in shape {:?}", sparse.shape)))? = Some(idx);
+    }
+    let zero = match sparse.values.dtype() {
+        DType::String => Tensor::from_strings(&[], vec![bytes::Bytes::new()])?,
+        dtype => Tensor::zeros(dtype, &[])?,
+    };
+    pick(&[&zero, &sparse.values], &sparse.shape, |idx| kept[idx].map_or((0, 0), |value| (1, value)))
+}
+
+fn positions(sparse: &SparseTensor) -> Result<Vec<usize>, EvalError> {
+    let indices: Result<Vec<usize>, _> = int_list(&sparse.indices)?
+        .into_iter()
+        .map(|idx| usize::try_from(idx).map_err(|_| invalid(format!("negative index {idx} in a sparse tensor"))))
+        .collect();
+    let (indices, shape) = (indices?, &sparse.shape);
+    if sparse.indices.shape().len() == 1 {
+        return Ok(indices);
+    }
+    if sparse.indices.shape() != [sparse.values.len(), shape.len()] || shape.is_empty() {
+        return Err(invalid(format!("indices {:?} of a sparse tensor of shape {shape:?}", sparse.indices.shape())));
+    }
+    let position = |coordinates: &[usize]| {
+        coordinates.iter().zip(shape).try_fold(0usize, |position, (&coordinate, &dim)| {
+            if coordinate >= dim {
+                return Err(invalid(format!("no element {coordinates:?} in shape {shape:?}")));
+            }
+            Ok(position * dim + coordinate)
+        })
+    };
+    indices.chunks(shape.len()).map(position).collect()
+}

@@ -7,7 +7,6 @@
 mod error;
 mod external;
 mod function;
-mod known;
 mod lower;
 mod raw;
 mod read;

@@ -8,7 +8,7 @@ use crate::graph::tensor::DType::{
     self, BF16, Bool, Complex64, Complex128, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F16, F32, F64,
     I2, I4, I8, I16, I32, I64, String, U2, U4, U8, U16, U32, U64,
 };
-use crate::graph::{Name, Node, Op};
+use crate::graph::{Name, Node, Op, ValueType};
 
 #[derive(Clone, Copy)]
 enum Place {
@@ -125,11 +125,33 @@ pub(super) fn check(node: &Node, opset: u32, context: &Context) -> Result<(), Pr
     if !node.op.domain().is_empty() || matches!(node.op, Op::Opaque(_)) {
         return Ok(());
     }
+    not_only_tensors(node, opset, context)?;
     for (_, place, late) in ROWS.iter().filter(|(ops, _, _)| ops.contains(&node.op.name())) {
         let Some((dtype, name)) = element_type(node, *place, context) else { continue };
         let since = late.iter().find(|(_, types)| types.contains(&dtype)).map(|&(since, _)| since);
         if let Some(least) = since.filter(|&since| since > opset) {
             return Err(Problem::new(least, format!("`{name}` is of type {dtype}")));
+        }
+    }
+    Ok(())
+}
+
+/// Sequences and optional values pass through few operators, and not from the beginning.
+fn not_only_tensors(node: &Node, opset: u32, context: &Context) -> Result<(), Problem> {
+    let (sequences, names) = match node.op.name() {
+        "Identity" => (14, &node.inputs),
+        "If" | "Loop" => (13, &node.outputs),
+        _ => return Ok(()),
+    };
+    for name in names.iter().flatten() {
+        let least = match context.known(name).other {
+            Some(ValueType::Sequence(_)) => sequences,
+            Some(ValueType::Optional(_)) => 16,
+            Some(ValueType::Tensor(_) | ValueType::SparseTensor(_)) => continue,
+            Some(ValueType::Map { .. } | ValueType::Opaque { .. }) | None => continue,
+        };
+        if opset < least {
+            return Err(Problem::new(least, format!("`{name}` is no tensor")));
         }
     }
     Ok(())

@@ -10,6 +10,8 @@ mod function;
 mod lower;
 mod raw;
 mod read;
+#[cfg(test)]
+mod round_trip;
 mod scope;
 mod tensor;
 #[cfg(test)]

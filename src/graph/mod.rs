@@ -27,7 +27,7 @@ use indexmap::{IndexMap, IndexSet};
 pub use build::GraphBuilder;
 pub use check::CheckError;
 pub use op::{Op, Opaque};
-pub use types::{Dim, Name, TensorType, ValueInfo, ValueType};
+pub use types::{Denotation, Dim, Name, TensorType, ValueInfo, ValueType};
 
 use attribute::SparseTensor;
 use tensor::Tensor;

@@ -25,6 +25,7 @@ mod numbers;
 mod packed;
 mod pool;
 mod product;
+mod qproduct;
 mod quantize;
 mod recurrent;
 mod reduce;

@@ -111,6 +111,9 @@ pub(super) fn stretched(args: Args<'_>, position: usize, shape: &[usize]) -> Res
     if aligned.clone().any(|(&have, &want)| have != want && have != 1) {
         return Err(refused());
     }
+    if shape.contains(&0) {
+        return Ok(Vec::new());
+    }
     let mut strides = vec![0; shape.len()];
     let mut stride = 1;
     for (axis, &size) in from.iter().enumerate().rev() {

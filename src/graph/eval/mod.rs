@@ -16,6 +16,7 @@ mod control;
 mod conv;
 mod einsum;
 mod elementwise;
+mod floats;
 mod gather;
 mod generate;
 mod layout;

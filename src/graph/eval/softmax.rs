@@ -1,21 +1,49 @@
-//! Softmax and its kin.
+//! Softmax and its kin: every run of elements along an axis rewritten on its own.
 
 use super::EvalError;
-use super::args::Args;
+use super::args::{Args, axis};
+use super::floats::{floats, map_lanes};
+use super::numbers::Numbers;
 use crate::graph::op;
 use crate::graph::tensor::Tensor;
 
-pub(super) fn hardmax(args: Args<'_>, op: &op::Softmax) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
-}
-
-pub(super) fn log_softmax(args: Args<'_>, op: &op::Softmax) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
-}
-
+/// `Softmax`: `exp(x) / Σ exp(x)`.
 pub(super) fn softmax(args: Args<'_>, op: &op::Softmax) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    along_axis(args, op, |lane| {
+        let greatest = greatest(lane);
+        lane.iter_mut().for_each(|x| *x = (*x - greatest).exp());
+        let sum: f64 = lane.iter().sum();
+        lane.iter_mut().for_each(|x| *x /= sum);
+    })
+}
+
+/// `LogSoftmax`: `x − log Σ exp(x)`.
+pub(super) fn log_softmax(args: Args<'_>, op: &op::Softmax) -> Result<Tensor, EvalError> {
+    along_axis(args, op, |lane| {
+        let greatest = greatest(lane);
+        let sum: f64 = lane.iter().map(|x| (x - greatest).exp()).sum();
+        lane.iter_mut().for_each(|x| *x = *x - greatest - sum.ln());
+    })
+}
+
+/// `Hardmax`: 1 at the first maximum, a NaN being the greatest, 0 elsewhere.
+pub(super) fn hardmax(args: Args<'_>, op: &op::Softmax) -> Result<Tensor, EvalError> {
+    along_axis(args, op, |lane| {
+        let greatest = greatest(lane);
+        let first = lane.iter().position(|&x| x == greatest || x.is_nan());
+        lane.iter_mut().enumerate().for_each(|(idx, x)| *x = if Some(idx) == first { 1.0 } else { 0.0 });
+    })
+}
+
+/// The greatest element, NaN where one is there.
+fn greatest(lane: &[f64]) -> f64 {
+    lane.iter().fold(f64::NEG_INFINITY, |a, &b| if b > a || b.is_nan() { b } else { a })
+}
+
+fn along_axis(args: Args<'_>, op: &op::Softmax, rewrite: impl FnMut(&mut [f64])) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let axis = axis(op.axis, x.rank())?;
+    let mut values = floats(args, 0)?;
+    map_lanes(&mut values, x.shape(), axis, rewrite);
+    Numbers::Float(values).into_tensor(x.dtype(), x.shape())
 }

@@ -27,6 +27,7 @@ mod numbers;
 mod packed;
 mod pool;
 mod product;
+mod qproduct;
 mod quantize;
 mod recurrent;
 mod reduce;

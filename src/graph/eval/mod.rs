@@ -41,3 +41,4 @@ pub use run::{operator, run, run_with};
 pub use sparse::densify;
 
 use args::invalid;
+#[cfg(test)]

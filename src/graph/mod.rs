@@ -8,6 +8,7 @@ pub mod build;
 pub mod check;
 pub mod eval;
 pub mod op;
+pub mod shape;
 pub mod tensor;
 mod types;
 pub(crate) mod window;
@@ -23,7 +24,7 @@ use indexmap::{IndexMap, IndexSet};
 pub use build::GraphBuilder;
 pub use check::CheckError;
 pub use op::{Op, Opaque};
-pub use types::{Dim, Name, TensorType, ValueInfo, ValueType};
+pub use types::{Denotation, Dim, Name, TensorType, ValueInfo, ValueType};
 
 use attribute::SparseTensor;
 use tensor::Tensor;

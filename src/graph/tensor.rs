@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 use bytes::Bytes;
@@ -118,15 +118,6 @@ impl DType {
     /// Bytes that `n_elements` take, packed types rounded up to a whole byte; none on overflow.
     pub fn n_bytes(self, n_elements: usize) -> Option<usize> {
         Some(n_elements.checked_mul(self.n_bits())?.div_ceil(8))
-    }
-
-    /// Bytes at whose multiples the buffer must begin.
-    fn alignment(self) -> usize {
-        match self {
-            DType::Complex64 => 4,
-            DType::Complex128 => 8,
-            other => (other.n_bits() / 8).max(1),
-        }
     }
 
     /// Floating point of any width, the 8- and 4-bit formats included.
@@ -248,10 +239,43 @@ pub struct Tensor {
 
 #[derive(Clone, PartialEq)]
 enum Data {
-    /// Little-endian, as in `raw_data`; aligned for the element type.
-    Bytes(Bytes),
+    /// Little-endian, as in `raw_data`.
+    Bytes(Arc<Buffer>),
     /// ONNX strings are bytes, by convention UTF-8.
     Strings(Arc<[Bytes]>),
+}
+
+/// Bytes as they came, and a copy at an aligned address once somebody wants a typed view of bytes that are not: a file's
+/// weights lie in it at any offset, and most are only ever written again.
+struct Buffer {
+    bytes: Bytes,
+    aligned: OnceLock<Bytes>,
+}
+
+impl Buffer {
+    fn new(bytes: Bytes) -> Arc<Buffer> {
+        Arc::new(Buffer { bytes, aligned: OnceLock::new() })
+    }
+
+    fn owning<T: Element>(elements: Vec<T>) -> Arc<Buffer> {
+        Buffer::new(Bytes::from_owner(Owned(elements)))
+    }
+
+    /// The bytes at an address that is a multiple of `alignment` (1, 2, 4 or 8).
+    fn aligned(&self, alignment: usize) -> &Bytes {
+        if (self.bytes.as_ptr() as usize).is_multiple_of(alignment) {
+            return &self.bytes;
+        }
+        self.aligned.get_or_init(|| {
+            Bytes::from_owner(Owned::<u64>(bytemuck::pod_collect_to_vec(&self.bytes))).slice(..self.bytes.len())
+        })
+    }
+}
+
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Buffer) -> bool {
+        self.bytes == other.bytes
+    }
 }
 
 /// The number of elements of a shape; none on overflow. The empty shape is a scalar and has one.
@@ -279,22 +303,22 @@ impl Tensor {
                 unit: "elements",
             });
         }
-        Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Bytes(Bytes::from_owner(Owned(elements))) })
+        Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Bytes(Buffer::owning(elements)) })
     }
 
     /// A one-dimensional tensor.
     pub fn vector<T: Element>(elements: Vec<T>) -> Tensor {
         let shape = vec![elements.len()];
-        Tensor { dtype: T::DTYPE, shape, data: Data::Bytes(Bytes::from_owner(Owned(elements))) }
+        Tensor { dtype: T::DTYPE, shape, data: Data::Bytes(Buffer::owning(elements)) }
     }
 
     /// A tensor of no dimensions.
     pub fn scalar<T: Element>(element: T) -> Tensor {
-        Tensor { dtype: T::DTYPE, shape: Vec::new(), data: Data::Bytes(Bytes::from_owner(Owned(vec![element]))) }
+        Tensor { dtype: T::DTYPE, shape: Vec::new(), data: Data::Bytes(Buffer::owning(vec![element])) }
     }
 
-    /// A tensor over little-endian bytes as ONNX's `raw_data` has them. They are shared where they happen to be aligned
-    /// for the type, otherwise copied.
+    /// A tensor over little-endian bytes as ONNX's `raw_data` has them. They are shared, not copied; the first typed view
+    /// of bytes that are not aligned for the type copies them once.
     ///
     /// # Errors
     /// When the shape takes another number of bytes, for strings, and for a `bool` that is neither 0 nor 1.
@@ -315,7 +339,7 @@ impl Tensor {
         if dtype == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
             return Err(TensorError::NotBool);
         }
-        Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Bytes(aligned(bytes, dtype.alignment())) })
+        Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Bytes(Buffer::new(bytes)) })
     }
 
     /// A tensor of strings.
@@ -377,7 +401,7 @@ impl Tensor {
     /// The bytes that the elements take, in memory and as raw data in a file.
     pub fn n_bytes(&self) -> usize {
         match &self.data {
-            Data::Bytes(bytes) => bytes.len(),
+            Data::Bytes(buffer) => buffer.bytes.len(),
             Data::Strings(strings) => strings.iter().map(Bytes::len).sum(),
         }
     }
@@ -385,7 +409,7 @@ impl Tensor {
     /// The elements as little-endian bytes, as in ONNX's `raw_data`; none for strings.
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.data {
-            Data::Bytes(bytes) => Some(bytes),
+            Data::Bytes(buffer) => Some(&buffer.bytes),
             Data::Strings(_) => None,
         }
     }
@@ -398,14 +422,15 @@ impl Tensor {
         }
     }
 
-    /// The elements as a slice, without copying.
+    /// The elements as a slice.
     ///
     /// # Errors
     /// When the tensor is of another type.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], TensorError> {
         match &self.data {
-            Data::Bytes(bytes) if self.dtype == T::DTYPE => {
-                Ok(bytemuck::checked::try_cast_slice(bytes).expect("bytes are aligned and checked when they come in"))
+            Data::Bytes(buffer) if self.dtype == T::DTYPE => {
+                let bytes = buffer.aligned(align_of::<T>());
+                Ok(bytemuck::checked::try_cast_slice(bytes).expect("length and values are checked when they come in"))
             }
             Data::Bytes(_) | Data::Strings(_) => Err(TensorError::Type { expected: T::DTYPE, got: self.dtype }),
         }
@@ -480,18 +505,6 @@ fn too_large(dtype: DType, shape: &[usize]) -> TensorError {
     TensorError::TooLarge { dtype, shape: shape.to_vec() }
 }
 
-/// The same bytes at an address that is a multiple of `alignment` (1, 2, 4, 8 or 16).
-fn aligned(bytes: Bytes, alignment: usize) -> Bytes {
-    if (bytes.as_ptr() as usize).is_multiple_of(alignment) {
-        return bytes;
-    }
-    match alignment {
-        2 => Bytes::from_owner(Owned::<u16>(bytemuck::pod_collect_to_vec(&bytes))),
-        4 => Bytes::from_owner(Owned::<u32>(bytemuck::pod_collect_to_vec(&bytes))),
-        _ => Bytes::from_owner(Owned::<u64>(bytemuck::pod_collect_to_vec(&bytes))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn misaligned_bytes_are_copied_into_place() {
+    fn misaligned_bytes_can_be_viewed() {
         let bytes = Bytes::from(vec![9u8, 0, 0, 128, 63, 0, 0, 0, 64, 1]);
         let tensor = Tensor::from_bytes(DType::F32, &[2], bytes.slice(1..9)).expect("eight bytes");
         assert_eq!(tensor.as_slice::<f32>(), Ok(&[1f32, 2.0][..]));

@@ -1,1 +1,4 @@
+//! Every integration test, in one binary: linking the runtimes once is enough.
 
+mod arrows;
+mod support;

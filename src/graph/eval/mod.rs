@@ -15,9 +15,11 @@ mod contrib;
 mod control;
 mod conv;
 mod dynamic_lstm;
+mod einsum;
 mod elementwise;
 mod floats;
 mod gather;
+mod generate;
 mod layout;
 mod logic;
 mod minifloat;
@@ -30,8 +32,11 @@ mod quantize;
 mod recurrence;
 mod recurrent;
 mod reduce;
+mod reshape;
 mod resize;
 mod run;
+mod scatter;
+mod search;
 mod shapes;
 mod softmax;
 mod sparse;
@@ -41,4 +46,3 @@ pub use run::{operator, run, run_with};
 pub use sparse::densify;
 
 use args::invalid;
-#[cfg(test)]

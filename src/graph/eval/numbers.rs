@@ -230,21 +230,23 @@ pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
     (value - least).rem_euclid(greatest - least + 1) + least
 }
 
-/// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here,
-/// as with the C casts of onnxruntime and NumPy on x86, the conversion goes through `i32` (types of up to 16 bits) or
-/// `i64` (the others), in which it yields the least number, and is then wrapped. So does NaN.
+/// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here
+/// it is what onnxruntime and NumPy do on x86: the conversion goes through `i32` (types of up to 16 bits) or `i64`, whose
+/// least number stands for what it cannot hold, NaN too. Only `u64` has the numbers above as well, and 0 beyond them.
 pub(super) fn truncated(value: f64, dtype: DType) -> i128 {
-    let through = if dtype.n_bits() <= 16 {
-        DType::I32
-    } else if dtype == DType::I32 {
-        DType::I32
+    let (least, greatest) = if dtype.n_bits() <= 16 || dtype == DType::I32 {
+        (i32::MIN.into(), i32::MAX.into())
+    } else if dtype == DType::U64 {
+        (i64::MIN.into(), u64::MAX.into())
     } else {
-        DType::I64
+        (i64::MIN.into(), i64::MAX.into())
     };
-    let (least, greatest) =
-        if dtype == DType::U64 { (0, u64::MAX.into()) } else { through.integer_range().expect("an integer type") };
-    let whole = if value.is_nan() { i128::MAX } else { value as i128 };
-    if (least..=greatest).contains(&whole) { whole } else { through.integer_range().map_or(0, |range| range.0) }
+    let whole = value as i128;
+    match (least..=greatest).contains(&whole) && !value.is_nan() {
+        true => whole,
+        false if dtype == DType::U64 && whole > greatest => 0,
+        false => least,
+    }
 }
 
 /// An integer as a float of 53 bits, of which the last is set where something was lost: rounding that to 51 bits or fewer

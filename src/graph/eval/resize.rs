@@ -1,11 +1,234 @@
-//! Resize.
+//! Resize, one axis after another: what it does to each is a weighted sum of the elements along it.
 
-use super::EvalError;
-use super::args::Args;
-use crate::graph::op;
+use super::args::{Args, allocation};
+use super::layout::{distinct_axes, pick_along, sizes};
+use super::numbers::Numbers;
+use super::packed::pick;
+use super::shapes::strides;
+use super::{EvalError, invalid};
+use crate::graph::op::{self, AspectRatioPolicy, CoordinateTransformation, NearestMode, ResizeMode};
 use crate::graph::tensor::Tensor;
 
+/// What becomes of one axis.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    from: usize,
+    to: usize,
+    /// The new size before it is made whole: `from` times the scale.
+    exact: f64,
+    /// Start and end of the region of interest, in units of the whole axis.
+    roi: (f64, f64),
+}
+
+/// The size that `scales` gives is rounded down after a multiplication in `f32`, their type: a scale of 0.7 makes 7 out of
+/// 10, though it is slightly less. Numbers between those of an integer type are rounded half to even, and saturate.
 pub(super) fn resize(args: Args<'_>, op: &op::Resize) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    let data = args.get(0)?;
+    let axes = new_axes(args, op, data.shape())?;
+    let shape: Vec<usize> = axes.iter().map(|axis| axis.to).collect();
+    if allocation(&shape)? == 0 {
+        return pick(&[data], &shape, |_| (0, 0));
+    }
+    if data.is_empty() {
+        return Err(invalid(format!("shape {:?} cannot be resized to {shape:?}", data.shape())));
+    }
+    if op.mode == ResizeMode::Nearest {
+        let outside = Numbers::Float(vec![op.extrapolation_value.into()]);
+        let outside = if data.dtype().is_float() || data.dtype().is_integer() {
+            outside.into_tensor_saturated(data.dtype(), &[])?
+        } else {
+            Tensor::zeros(data.dtype(), &[])?
+        };
+        return pick_along(data, &outside, &shape, &strides(data.shape()), |along, idx| {
+            source(&axes[along], idx, op).map(|at| nearest(at, axes[along].from, op.nearest_mode))
+        });
+    }
+    let mut elements = Numbers::floats(data)?;
+    let mut current = data.shape().to_vec();
+    for (along, axis) in axes.iter().enumerate() {
+        if !axis.is_kept(op) {
+            current[along] = axis.to;
+            allocation(&current)?;
+            elements = resized_along(&elements, &current, along, axis, op);
+        }
+    }
+    Numbers::Float(elements).into_tensor_saturated(data.dtype(), &shape)
+}
+
+fn new_axes(args: Args<'_>, op: &op::Resize, shape: &[usize]) -> Result<Vec<Axis>, EvalError> {
+    let named = if op.axes.is_empty() { (0..shape.len()).collect() } else { distinct_axes(&op.axes, shape.len())? };
+    let list = |position: usize| args.optional(position).filter(|tensor| !tensor.is_empty());
+    let wrong_length = |what: &str, n: usize| invalid(format!("{n} {what} for {} axes", named.len()));
+    let mut axes: Vec<Axis> =
+        shape.iter().map(|&dim| Axis { from: dim, to: dim, exact: dim as f64, roi: (0.0, 1.0) }).collect();
+    if op.coordinate_transformation_mode == CoordinateTransformation::TfCropAndResize {
+        let roi = list(1).map_or_else(|| Err(invalid("tf_crop_and_resize needs a roi")), Numbers::floats)?;
+        if roi.len() != 2 * named.len() {
+            return Err(wrong_length("bounds of the roi", roi.len()));
+        }
+        for (position, &along) in named.iter().enumerate() {
+            axes[along].roi = (roi[position], roi[named.len() + position]);
+        }
+    }
+    match (list(2), list(3)) {
+        (Some(scales), None) => {
+            let scales = scales.to_f32s()?;
+            if scales.len() != named.len() {
+                return Err(wrong_length("scales", scales.len()));
+            }
+            for (&along, &scale) in named.iter().zip(scales.iter()) {
+                axes[along].scale(scale)?;
+            }
+        }
+        (None, Some(tensor)) => {
+            let wanted = sizes(tensor)?;
+            if wanted.len() != named.len() {
+                return Err(wrong_length("sizes", wanted.len()));
+            }
+            fit(&mut axes, &named, &wanted, op.keep_aspect_ratio_policy)?;
+        }
+        // Empty lists are how a scalar, of no axes, gives either.
+        (None, None) if named.is_empty() => {}
+        (Some(_), Some(_)) | (None, None) => return Err(invalid("takes either scales or sizes")),
+    }
+    Ok(axes)
+}
+
+/// Makes the axes as large as wanted, or as near to it as the ratio between them allows.
+fn fit(axes: &mut [Axis], named: &[usize], wanted: &[usize], policy: AspectRatioPolicy) -> Result<(), EvalError> {
+    let by_ratio = |&(to, from): &(usize, usize), other: &(usize, usize)| {
+        (to as u128 * other.1 as u128).cmp(&(other.0 as u128 * from as u128))
+    };
+    let ratios = wanted.iter().zip(named).map(|(&to, &along)| (to, axes[along].from));
+    let common = match policy {
+        AspectRatioPolicy::Stretch => None,
+        AspectRatioPolicy::NotLarger => ratios.min_by(by_ratio),
+        AspectRatioPolicy::NotSmaller => ratios.max_by(by_ratio),
+    };
+    for (&along, &wanted) in named.iter().zip(wanted) {
+        let axis = &mut axes[along];
+        (axis.to, axis.exact) = match common {
+            None => (wanted, wanted as f64),
+            Some((_, 0)) => return Err(invalid("an axis of size 0 has no aspect ratio to keep")),
+            Some((to, from)) => {
+                let (product, from) = (axis.from as u128 * to as u128, from as u128);
+                let half_up = product.checked_mul(2).map(|twice| (twice + from) / (2 * from));
+                let size = half_up.and_then(|size| usize::try_from(size).ok());
+                (size.ok_or_else(|| EvalError::TooLarge(vec![axis.from, to]))?, product as f64 / from as f64)
+            }
+        };
+    }
+    Ok(())
+}
+
+impl Axis {
+    fn scale(&mut self, scale: f32) -> Result<(), EvalError> {
+        let to = (self.from as f32 * scale).floor();
+        if !(scale > 0.0 && to < usize::MAX as f32) {
+            return Err(invalid(format!("a scale of {scale}")));
+        }
+        self.to = to as usize;
+        self.exact = self.from as f64 * f64::from(scale);
+        Ok(())
+    }
+
+    /// Whether every element stays what it is.
+    fn is_kept(&self, op: &op::Resize) -> bool {
+        let whole = op.coordinate_transformation_mode != CoordinateTransformation::TfCropAndResize;
+        (whole || self.roi == (0.0, 1.0)) && self.from == self.to && self.exact == self.from as f64
+    }
+}
+
+/// The coordinate in the source of an index of the output; none where the output is to be extrapolated.
+fn source(axis: &Axis, idx: usize, op: &op::Resize) -> Option<f64> {
+    let (idx, from) = (idx as f64, axis.from as f64);
+    // Multiplied before it is divided, so that what should come out whole does.
+    let half_pixel = (idx + 0.5) * from / axis.exact - 0.5;
+    Some(match op.coordinate_transformation_mode {
+        CoordinateTransformation::HalfPixel => half_pixel,
+        CoordinateTransformation::HalfPixelSymmetric => from / 2.0 * (1.0 - axis.to as f64 / axis.exact) + half_pixel,
+        CoordinateTransformation::PytorchHalfPixel if axis.to == 1 => 0.0,
+        CoordinateTransformation::PytorchHalfPixel => half_pixel,
+        CoordinateTransformation::AlignCorners if axis.to == 1 => 0.0,
+        CoordinateTransformation::AlignCorners => idx * (from - 1.0) / (axis.exact - 1.0),
+        CoordinateTransformation::Asymmetric => idx * from / axis.exact,
+        CoordinateTransformation::TfHalfPixelForNn => (idx + 0.5) * from / axis.exact,
+        CoordinateTransformation::TfCropAndResize => {
+            let (start, end) = axis.roi;
+            let at = if axis.to == 1 {
+                0.5 * (start + end) * (from - 1.0)
+            } else {
+                start * (from - 1.0) + idx * (end - start) * (from - 1.0) / (axis.exact - 1.0)
+            };
+            return Some(at).filter(|at| (0.0..=from - 1.0).contains(at));
+        }
+    })
+}
+
+fn nearest(at: f64, dim: usize, mode: NearestMode) -> usize {
+    let whole = match mode {
+        NearestMode::RoundPreferFloor => (at - 0.5).ceil(),
+        NearestMode::RoundPreferCeil => (at + 0.5).floor(),
+        NearestMode::Floor => at.floor(),
+        NearestMode::Ceil => at.ceil(),
+    };
+    whole.clamp(0.0, (dim - 1) as f64) as usize
+}
+
+/// The elements with the axis `along` resized, which makes their shape `shape`.
+fn resized_along(elements: &[f64], shape: &[usize], along: usize, axis: &Axis, op: &op::Resize) -> Vec<f64> {
+    let inner: usize = shape[along + 1..].iter().product();
+    let outer: usize = shape[..along].iter().product();
+    let taps: Vec<Option<Vec<(usize, f64)>>> =
+        (0..axis.to).map(|idx| source(axis, idx, op).map(|at| taps(at, axis, op))).collect();
+    let mut resized = Vec::with_capacity(outer * axis.to * inner);
+    for start in (0..outer).map(|outer| outer * axis.from * inner) {
+        for taps in &taps {
+            for line in start..start + inner {
+                resized.push(match taps {
+                    Some(taps) => taps.iter().map(|&(idx, weight)| elements[line + idx * inner] * weight).sum(),
+                    None => op.extrapolation_value.into(),
+                });
+            }
+        }
+    }
+    resized
+}
+
+/// The elements around a coordinate that count, with their weights. Those outside the tensor are its outermost ones.
+fn taps(at: f64, axis: &Axis, op: &op::Resize) -> Vec<(usize, f64)> {
+    let shrink = if op.antialias { (axis.exact / axis.from as f64).min(1.0) } else { 1.0 };
+    let reach = if op.mode == ResizeMode::Cubic { 2.0 } else { 1.0 } / shrink;
+    let (first, last) = ((at - reach).ceil() as i64, (at + reach).floor() as i64);
+    let greatest = axis.from as i64 - 1;
+    let mut taps = Vec::new();
+    let mut sum = 0.0;
+    for idx in first..=last {
+        let distance = (idx as f64 - at).abs() * shrink;
+        let weight = match op.mode {
+            ResizeMode::Cubic => cubic(distance, op.cubic_coeff_a.into()),
+            ResizeMode::Linear | ResizeMode::Nearest => (1.0 - distance).max(0.0),
+        };
+        // A weight of zero must not bring in an infinity from an element that does not count.
+        let excluded = op.exclude_outside && !(0..=greatest).contains(&idx);
+        if weight != 0.0 && !excluded {
+            sum += weight;
+            taps.push((idx.clamp(0, greatest) as usize, weight));
+        }
+    }
+    if op.antialias || op.exclude_outside {
+        taps.iter_mut().for_each(|(_, weight)| *weight /= sum);
+    }
+    taps
+}
+
+/// Keys, "Cubic Convolution Interpolation for Digital Image Processing" (1981), equation 4.
+fn cubic(x: f64, a: f64) -> f64 {
+    if x <= 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((x - 5.0) * x + 8.0) * x * a - 4.0 * a
+    } else {
+        0.0
+    }
 }

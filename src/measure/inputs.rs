@@ -1,0 +1,231 @@
+//! Inputs for models whose data one does not have: the same seed gives the same tensors on every machine and in every
+//! build.
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+
+use super::runtime::{Dim, ValueInfo};
+use crate::graph::tensor::{DType, Tensor, TensorError};
+
+/// Numbers for symbolic dimensions, by name.
+pub type Bindings = BTreeMap<String, usize>;
+
+/// Integers are below this: small enough for any vocabulary or table that they may index.
+const N_INTEGERS: u64 = 16;
+
+/// Why inputs cannot be made up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// It is no tensor, or not even the number of its dimensions is known.
+    #[error("cannot make up input `{0}`, whose type or number of dimensions the model does not declare")]
+    Undeclared(String),
+    /// A binding that no input has.
+    #[error("no input has a dimension named `{name}`; there are {known:?}")]
+    NoSuchDimension {
+        /// the name bound
+        name: String,
+        /// the names there are
+        known: Vec<String>,
+    },
+    /// Its size does not fit the memory, or its type cannot be filled.
+    #[error("cannot make up input `{name}`: {error}")]
+    Tensor {
+        /// the input
+        name: String,
+        /// why
+        error: TensorError,
+    },
+}
+
+/// The shape of an input: symbolic dimensions from the bindings, those unbound and unnamed 1.
+///
+/// # Errors
+/// When the model does not declare the number of dimensions.
+pub fn shape(info: &ValueInfo, bindings: &Bindings) -> Result<Vec<usize>, InputError> {
+    let dims = info.dims.as_ref().ok_or_else(|| InputError::Undeclared(info.name.clone()))?;
+    let size = |dim: &Dim| match dim {
+        Dim::Known(size) => *size,
+        Dim::Symbol(name) => bindings.get(name).copied().unwrap_or(1),
+        Dim::Unknown => 1,
+    };
+    Ok(dims.iter().map(size).collect())
+}
+
+/// A tensor for every input, in order. Floats are uniform in [−1, 1), integers in 0..16, booleans even, strings digits.
+/// Each input has its own stream, decided by the seed and its name, so that a further input does not change the others.
+///
+/// # Errors
+/// When an input's type or rank is not declared, a binding names no dimension, or a tensor does not fit the memory.
+pub fn random(infos: &[ValueInfo], bindings: &Bindings, seed: u64) -> Result<Vec<(String, Tensor)>, InputError> {
+    let symbols = symbols(infos);
+    if let Some(name) = bindings.keys().find(|name| !symbols.contains(name)) {
+        return Err(InputError::NoSuchDimension { name: name.clone(), known: symbols });
+    }
+    let tensor = |info: &ValueInfo| {
+        let shape = shape(info, bindings)?;
+        let dtype = info.dtype.ok_or_else(|| InputError::Undeclared(info.name.clone()))?;
+        let mut random = SplitMix64::for_name(seed, &info.name);
+        let tensor = fill(dtype, &shape, &mut random);
+        let tensor = tensor.map_err(|error| InputError::Tensor { name: info.name.clone(), error })?;
+        Ok((info.name.clone(), tensor))
+    };
+    infos.iter().map(tensor).collect()
+}
+
+/// The names of the symbolic dimensions, each once, in order of appearance.
+pub fn symbols(infos: &[ValueInfo]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for dim in infos.iter().filter_map(|info| info.dims.as_ref()).flatten() {
+        if let Dim::Symbol(name) = dim
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// A tensor of this type and shape, filled as [`random`] says.
+///
+/// # Errors
+/// When it does not fit the memory.
+pub fn fill(dtype: DType, shape: &[usize], random: &mut SplitMix64) -> Result<Tensor, TensorError> {
+    let n = crate::graph::tensor::n_elements(shape);
+    let n = n.filter(|&n| dtype.n_bytes(n).is_some());
+    let n = n.ok_or_else(|| TensorError::TooLarge { dtype, shape: shape.to_vec() })?;
+    macro_rules! filled {
+        ($next:expr) => {
+            Tensor::new(shape, std::iter::repeat_with($next).take(n).collect())
+        };
+    }
+    match dtype {
+        DType::F64 => filled!(|| random.unit()),
+        DType::F32 => filled!(|| random.unit() as f32),
+        DType::F16 => filled!(|| f16::from_f64(random.unit())),
+        DType::BF16 => filled!(|| bf16::from_f64(random.unit())),
+        DType::I64 => filled!(|| i64::from(random.small())),
+        DType::I32 => filled!(|| i32::from(random.small())),
+        DType::I16 => filled!(|| i16::from(random.small())),
+        DType::I8 => filled!(|| i8::try_from(random.small()).expect("it is below 16")),
+        DType::U64 => filled!(|| u64::from(random.small())),
+        DType::U32 => filled!(|| u32::from(random.small())),
+        DType::U16 => filled!(|| u16::from(random.small())),
+        DType::U8 => filled!(|| random.small()),
+        DType::Bool => filled!(|| random.small() % 2 == 1),
+        DType::String => {
+            let strings = std::iter::repeat_with(|| random.small().to_string().into()).take(n).collect();
+            Tensor::from_strings(shape, strings)
+        }
+        DType::I4 | DType::U4 | DType::I2 | DType::U2 => bits(dtype, shape, n, random),
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
+            bits(dtype, shape, n, random)
+        }
+        DType::Complex64 | DType::Complex128 => {
+            let width = dtype.n_bits() / 16;
+            let part = |random: &mut SplitMix64| match width {
+                4 => (random.unit() as f32).to_le_bytes().to_vec(),
+                _ => random.unit().to_le_bytes().to_vec(),
+            };
+            let bytes: Vec<u8> = (0..2 * n).flat_map(|_| part(random)).collect();
+            Tensor::from_bytes(dtype, shape, bytes.into())
+        }
+    }
+}
+
+/// Narrow types: small non-negative codes, which in no format are NaN. Bits beyond the last element are zero.
+fn bits(dtype: DType, shape: &[usize], n: usize, random: &mut SplitMix64) -> Result<Tensor, TensorError> {
+    let n_bits = dtype.n_bits();
+    let n_bytes = dtype.n_bytes(n).ok_or_else(|| TensorError::TooLarge { dtype, shape: shape.to_vec() })?;
+    let mut bytes = vec![0u8; n_bytes];
+    let mask = if n_bits == 2 { 1 } else { 7 };
+    for idx in 0..n {
+        let bit = idx * n_bits;
+        bytes[bit / 8] |= (random.small() & mask) << (bit % 8);
+    }
+    Tensor::from_bytes(dtype, shape, bytes.into())
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): 64 bits of state, and the same numbers everywhere.
+#[derive(Clone, Debug)]
+pub struct SplitMix64 {
+    state: u64,
+}
+
+impl SplitMix64 {
+    /// The generator of this seed.
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64 { state: seed }
+    }
+
+    /// The generator of this seed for the thing of this name (FNV-1a, Fowler, Noll and Vo).
+    pub fn for_name(seed: u64, name: &str) -> SplitMix64 {
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        SplitMix64::new(SplitMix64::new(seed ^ hash).next_u64())
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Uniform in [−1, 1), a multiple of 2⁻²³: exact in f32.
+    fn unit(&mut self) -> f64 {
+        (self.next_u64() >> 40) as f64 / f64::from(1u32 << 23) - 1.0
+    }
+
+    fn small(&mut self) -> u8 {
+        u8::try_from(self.next_u64() % N_INTEGERS).expect("it is below 16")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, dtype: DType, dims: Vec<Dim>) -> ValueInfo {
+        ValueInfo { name: name.to_owned(), dtype: Some(dtype), dims: Some(dims) }
+    }
+
+    /// First outputs for seed 1234567, from the reference implementation (Vigna, prng.di.unimi.it/splitmix64.c).
+    #[test]
+    fn the_generator_is_the_published_one() {
+        let mut random = SplitMix64::new(1_234_567);
+        let first: Vec<u64> = (0..3).map(|_| random.next_u64()).collect();
+        assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn every_type_can_be_filled() {
+        for dtype in DType::all() {
+            let tensor = fill(dtype, &[3, 5], &mut SplitMix64::new(1)).expect("it fits");
+            assert_eq!((tensor.dtype(), tensor.shape()), (dtype, &[3, 5][..]));
+        }
+        assert!(fill(DType::F32, &[usize::MAX, 2], &mut SplitMix64::new(1)).is_err());
+    }
+
+    #[test]
+    fn an_input_does_not_depend_on_its_neighbours() {
+        let symbol = || Dim::Symbol("batch".to_owned());
+        let x = info("x", DType::F32, vec![symbol(), Dim::Known(4)]);
+        let y = info("y", DType::I64, vec![symbol(), Dim::Unknown]);
+        let bindings = Bindings::from([("batch".to_owned(), 3)]);
+        let both = random(&[x.clone(), y], &bindings, 7).expect("declared");
+        let alone = random(&[x], &bindings, 7).expect("declared");
+        assert_eq!(both[0], alone[0]);
+        assert_eq!(both[1].1.shape(), [3, 1]);
+        assert!(both[1].1.as_slice::<i64>().expect("i64").iter().all(|&i| (0..16).contains(&i)));
+    }
+
+    #[test]
+    fn a_binding_without_dimension_is_refused() {
+        let x = info("x", DType::F32, vec![Dim::Symbol("n".to_owned())]);
+        let error = random(&[x], &Bindings::from([("batch".to_owned(), 3)]), 7).expect_err("there is only n");
+        assert_eq!(error.to_string(), "no input has a dimension named `batch`; there are [\"n\"]");
+    }
+}

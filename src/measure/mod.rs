@@ -1,0 +1,14 @@
+//! What an exported model costs: it is given bytes, and runs them through the runtimes that will run them.
+//!
+//! Nothing here knows a graph: a model is bytes, a value is a [`Tensor`](crate::graph::tensor::Tensor). The clock lives
+//! here and nowhere else.
+
+#[cfg(feature = "full")]
+pub mod child;
+pub mod difference;
+pub mod inputs;
+pub mod latency;
+pub mod machine;
+pub mod memory;
+pub mod runtime;
+pub mod statistics;

@@ -1,0 +1,128 @@
+//! The room's only door to the file system: model files, and tensors' data in other files beside them.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::error::{OnnxError, TensorProblem};
+
+/// All bytes of a file.
+pub(super) fn read_file(path: &Path) -> Result<Bytes, OnnxError> {
+    let failed = |source| OnnxError::Io { action: "read", path: path.to_path_buf(), source };
+    fs::read(path).map(Bytes::from).map_err(failed)
+}
+
+/// The folder in which a model's external data lies, and the files in it that have been opened.
+#[derive(Debug)]
+pub(super) struct External {
+    folder: Option<PathBuf>,
+    open: HashMap<String, (PathBuf, File, u64)>,
+}
+
+impl External {
+    /// Data beside this folder's model; without a folder every external tensor is refused.
+    pub(super) fn new(folder: Option<&Path>) -> External {
+        External { folder: folder.map(Path::to_path_buf), open: HashMap::new() }
+    }
+
+    /// `length` bytes of the file at `location`, a path relative to the folder, from `offset` on.
+    ///
+    /// # Errors
+    /// When the location leaves the folder, by itself or by a symbolic link, or the range leaves the file.
+    pub(super) fn load(&mut self, location: &str, offset: u64, length: u64) -> Result<Bytes, TensorProblem> {
+        if !self.open.contains_key(location) {
+            let opened = self.open_inside(location)?;
+            self.open.insert(location.to_string(), opened);
+        }
+        let (path, file, size) = self.open.get_mut(location).expect("opened above");
+        if offset.checked_add(length).is_none_or(|end| end > *size) {
+            return Err(TensorProblem::External(format!(
+                "{length} bytes from {offset} on leave `{location}`, which has {size}"
+            )));
+        }
+        let failed = |source| TensorProblem::Io { path: path.clone(), source };
+        let n_bytes = usize::try_from(length)
+            .map_err(|_| TensorProblem::External(format!("{length} bytes do not fit this machine's memory")))?;
+        let mut bytes = vec![0; n_bytes];
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(failed)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    fn open_inside(&self, location: &str) -> Result<(PathBuf, File, u64), TensorProblem> {
+        let refused = |problem: &str| TensorProblem::External(format!("`{location}` {problem}"));
+        let Some(folder) = &self.folder else {
+            return Err(refused("cannot be read: the model did not come from a folder"));
+        };
+        let relative = Path::new(location);
+        if location.is_empty() || !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+        {
+            return Err(refused("is no path inside the model's folder"));
+        }
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| TensorProblem::Io { path, source }
+        };
+        let folder = folder.canonicalize().map_err(failed(folder))?;
+        let wanted = folder.join(relative);
+        let path = wanted.canonicalize().map_err(failed(&wanted))?;
+        if !path.starts_with(&folder) {
+            return Err(refused("is a link that leaves the model's folder"));
+        }
+        if !fs::metadata(&path).map_err(failed(&path))?.is_file() {
+            return Err(refused("is no file"));
+        }
+        let file = File::open(&path).map_err(failed(&path))?;
+        let size = file.metadata().map_err(failed(&path))?.len();
+        Ok((path, file, size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(external: &mut External, location: &str, offset: u64, length: u64) -> String {
+        external.load(location, offset, length).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn only_ranges_of_files_inside_the_folder_are_read() {
+        let outer = tempfile::tempdir().expect("a temporary folder");
+        let folder = outer.path().join("model");
+        fs::create_dir_all(folder.join("inner")).expect("a folder");
+        fs::write(folder.join("inner/w.data"), [0, 1, 2, 3, 4]).expect("a file");
+        fs::write(outer.path().join("secret"), [9; 5]).expect("a file");
+        let mut external = External::new(Some(&folder));
+        assert_eq!(external.load("inner/w.data", 1, 3).expect("inside"), Bytes::from_static(&[1, 2, 3]));
+        assert_eq!(external.load("./inner/w.data", 5, 0).expect("at the end"), Bytes::new());
+
+        let outside = refusal(&mut external, "inner/w.data", 3, 3);
+        assert_eq!(outside, "external data: 3 bytes from 3 on leave `inner/w.data`, which has 5");
+        assert!(refusal(&mut external, "inner/w.data", u64::MAX, 2).contains("leave"));
+        let absolute = outer.path().join("secret").display().to_string();
+        for location in ["../secret", "inner/../../secret", &absolute, ""] {
+            assert!(refusal(&mut external, location, 0, 1).ends_with("is no path inside the model's folder"));
+        }
+        assert!(refusal(&mut external, "inner", 0, 0).ends_with("is no file"));
+        assert!(matches!(external.load("missing", 0, 1), Err(TensorProblem::Io { .. })));
+        assert!(refusal(&mut External::new(None), "w.data", 0, 1).contains("did not come from a folder"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_may_not_leave_the_folder() {
+        let outer = tempfile::tempdir().expect("a temporary folder");
+        let folder = outer.path().join("model");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(outer.path().join("secret"), [9; 5]).expect("a file");
+        fs::write(folder.join("real"), [7; 5]).expect("a file");
+        std::os::unix::fs::symlink(outer.path().join("secret"), folder.join("leaves")).expect("a link");
+        std::os::unix::fs::symlink("real", folder.join("stays")).expect("a link");
+        let mut external = External::new(Some(&folder));
+        assert!(refusal(&mut external, "leaves", 0, 1).ends_with("is a link that leaves the model's folder"));
+        assert_eq!(external.load("stays", 0, 1).expect("inside"), Bytes::from_static(&[7]));
+    }
+}

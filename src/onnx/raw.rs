@@ -1,0 +1,203 @@
+//! Nodes as a file of some opset has them, before reading brings them to the canonical form and after writing has taken
+//! them out of it; and what either direction knows of the values around a node.
+//!
+//! What an operator's versions mean is the affair of `upgrade` and `lower`, bytes are that of `read` and `write`.
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::{IndexMap, IndexSet};
+
+use bytes::Bytes;
+
+use crate::graph::attribute::{Attribute, SparseTensor};
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Dim, Name, NodeNotes, ValueInfo};
+
+/// A node in the form of a file's own opset. In a file that is read its graphs are canonical already; in one to be
+/// written they are raw as well (`RawNode<RawAttribute>`).
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RawNode<A = Attribute> {
+    pub(super) name: String,
+    pub(super) domain: String,
+    pub(super) op_type: String,
+    pub(super) attributes: Vec<(String, A)>,
+    pub(super) inputs: Vec<Option<Name>>,
+    pub(super) outputs: Vec<Option<Name>>,
+    pub(super) notes: NodeNotes,
+}
+
+impl<A> RawNode<A> {
+    /// How messages name it: operator, and its own name or that of its first output.
+    pub(super) fn label(&self) -> String {
+        let own = Some(self.name.as_str()).filter(|name| !name.is_empty());
+        match own.or(self.outputs.iter().flatten().next().map(Name::as_str)) {
+            Some(name) => format!("{} `{name}`", self.op_type),
+            None => self.op_type.clone(),
+        }
+    }
+
+    /// The input at this position; none where it is left out.
+    pub(super) fn input(&self, position: usize) -> Option<&Name> {
+        self.inputs.get(position).and_then(Option::as_ref)
+    }
+
+    /// Puts an input at this position, leaving out what comes before.
+    pub(super) fn set_input(&mut self, position: usize, name: Name) {
+        if self.inputs.len() <= position {
+            self.inputs.resize(position + 1, None);
+        }
+        if let Some(input) = self.inputs.get_mut(position) {
+            *input = Some(name);
+        }
+    }
+}
+
+/// A name derived from this one: `{name}_{suffix}`; the operator's where the node has no output.
+pub(super) fn derived(outputs: &[Option<Name>], op_type: &str, suffix: &str) -> String {
+    let base = outputs.iter().flatten().next().map_or(op_type, Name::as_str);
+    format!("{base}_{suffix}")
+}
+
+/// An attribute on its way into a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum RawAttribute {
+    /// Anything that holds no graph.
+    Plain(Attribute),
+    /// `AttributeProto.g`
+    Graph(RawGraph),
+    /// `AttributeProto.graphs`
+    Graphs(Vec<RawGraph>),
+}
+
+/// The parts of a graph on its way into a file, as [`crate::graph::GraphParts`] otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RawGraph {
+    pub(super) name: String,
+    pub(super) doc: String,
+    pub(super) inputs: Vec<ValueInfo>,
+    pub(super) outputs: Vec<ValueInfo>,
+    pub(super) initializers: IndexMap<Name, Tensor>,
+    pub(super) sparse_initializers: IndexMap<Name, SparseTensor>,
+    pub(super) overridable: IndexSet<Name>,
+    pub(super) nodes: Vec<RawNode<RawAttribute>>,
+    pub(super) value_info: IndexMap<Name, ValueInfo>,
+    pub(super) metadata: Vec<(String, String)>,
+    pub(super) quantization_annotations: Vec<Bytes>,
+}
+
+/// What is known of a value while nodes are converted one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Known {
+    pub(super) dtype: Option<DType>,
+    pub(super) shape: Option<Vec<Dim>>,
+}
+
+/// The values around the node that is being converted: constants, types, and which names are taken. One context serves a
+/// whole model; [`Context::enter`] and [`Context::leave`] go into its graph and the bodies inside.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    taken: HashSet<Name>,
+    scopes: Vec<Scope>,
+}
+
+#[derive(Debug, Default)]
+struct Scope {
+    constants: HashMap<Name, Tensor>,
+    known: HashMap<Name, Known>,
+    added: IndexMap<Name, Tensor>,
+}
+
+impl Context {
+    /// A context for a model in which these names occur, bodies included.
+    pub(super) fn new(names: impl IntoIterator<Item = Name>) -> Context {
+        Context { taken: names.into_iter().collect(), scopes: Vec::new() }
+    }
+
+    /// Goes into a graph or body. The caller then declares its inputs, outputs, stated types and initializers, and
+    /// converts its nodes in order.
+    pub(super) fn enter(&mut self) {
+        self.scopes.push(Scope::default());
+    }
+
+    /// Comes out of it, with the constants that conversion has added there: they belong among its initializers.
+    pub(super) fn leave(&mut self) -> IndexMap<Name, Tensor> {
+        self.scopes.pop().map(|scope| scope.added).unwrap_or_default()
+    }
+
+    /// Learns what a file states of a value.
+    pub(super) fn declare(&mut self, info: &ValueInfo) {
+        if let (Some(scope), Some(tensor)) = (self.scopes.last_mut(), info.tensor_type()) {
+            let known = Known { dtype: Some(tensor.dtype), shape: tensor.shape.clone() };
+            scope.known.insert(info.name.clone(), known);
+        }
+    }
+
+    /// Learns a constant: an initializer that no caller can override, or what a `Constant` makes.
+    pub(super) fn declare_constant(&mut self, name: &Name, tensor: &Tensor) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.insert(name.clone(), tensor.clone());
+        }
+    }
+
+    /// Learns what a value is that a canonical node produces.
+    pub(super) fn learn(&mut self, name: &Name, known: Known) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.known.entry(name.clone()).or_insert(known);
+        }
+    }
+
+    /// A name that nothing has yet: `base`, or that with a number.
+    pub(super) fn fresh(&mut self, base: &str) -> Name {
+        let mut name = Name::from(base);
+        let mut number = 1u64;
+        while !self.taken.insert(name.clone()) {
+            number += 1;
+            name = format!("{base}_{number}").into();
+        }
+        name
+    }
+
+    /// Adds a constant to the graph that the context is in; its name is `base` or that with a number.
+    pub(super) fn add_constant(&mut self, base: &str, tensor: Tensor) -> Name {
+        let name = self.fresh(base);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.insert(name.clone(), tensor.clone());
+            scope.added.insert(name.clone(), tensor);
+        }
+        name
+    }
+
+    /// How many constants have been added to the graph that the context is in.
+    pub(super) fn n_added(&self) -> usize {
+        self.scopes.last().map_or(0, |scope| scope.added.len())
+    }
+
+    /// Takes back the constants that have been added since there were `n_added`.
+    pub(super) fn take_back(&mut self, n_added: usize) {
+        if let Some(scope) = self.scopes.last_mut() {
+            for (name, _) in scope.added.drain(n_added.min(scope.added.len())..) {
+                scope.constants.remove(&name);
+                self.taken.remove(&name);
+            }
+        }
+    }
+
+    /// The constant of this name, in this graph or in one around it.
+    pub(super) fn constant(&self, name: &Name) -> Option<&Tensor> {
+        self.scopes.iter().rev().find_map(|scope| scope.constants.get(name))
+    }
+
+    /// What is known of a value, in this graph or in one around it.
+    pub(super) fn known(&self, name: &Name) -> Known {
+        if let Some(tensor) = self.constant(name) {
+            let shape = tensor.shape().iter().map(|&dim| Dim::Known(dim)).collect();
+            return Known { dtype: Some(tensor.dtype()), shape: Some(shape) };
+        }
+        self.scopes.iter().rev().find_map(|scope| scope.known.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// The number of dimensions of a value where it is known.
+    pub(super) fn rank(&self, name: &Name) -> Option<usize> {
+        self.known(name).shape.map(|shape| shape.len())
+    }
+}

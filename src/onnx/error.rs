@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::lower::LowerError;
 use super::upgrade::UpgradeError;
 use crate::graph::CheckError;
 use crate::graph::tensor::TensorError;
@@ -73,6 +74,15 @@ pub enum OnnxError {
     /// A node cannot be brought to the canonical form.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
+    /// A node cannot be written at an operator set.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// More than protobuf can hold.
+    #[error("the model takes {n_bytes} bytes, and one file holds less than 2 GiB")]
+    TooLarge {
+        /// its size
+        n_bytes: usize,
+    },
     /// The nodes do not make a graph.
     #[error(transparent)]
     Graph(#[from] CheckError),
@@ -145,13 +155,15 @@ impl OnnxError {
             OnnxError::File { source, .. } => source.hint(),
             OnnxError::Protobuf(_) => Some("the file is cut off, damaged or no ONNX file: fetch or export it again"),
             OnnxError::Opset { got, least, .. } if *got < i64::from(*least) => {
-                Some("export it again with a newer operator set, or convert it with onnx.version_converter")
+                Some("the file is damaged, or older than operator sets are: export it again")
             }
             OnnxError::Opset { .. } => Some("a newer aludel may know it; otherwise export with an older operator set"),
             OnnxError::Tensor { problem, .. } => problem.hint(),
             OnnxError::Node { problem, .. } => problem.hint(),
             OnnxError::Graph(_) => Some("onnx.checker says more of files that break the specification"),
-            OnnxError::Io { .. } | OnnxError::Model(_) | OnnxError::Value { .. } | OnnxError::Upgrade(_) => None,
+            OnnxError::TooLarge { .. } => Some("write it to a file, with its weights as external data"),
+            OnnxError::Io { .. } | OnnxError::Model(_) | OnnxError::Value { .. } => None,
+            OnnxError::Upgrade(_) | OnnxError::Lower(_) => None,
         }
     }
 

@@ -16,8 +16,10 @@ mod tensor;
 mod types;
 mod upgrade;
 mod wire;
+mod write;
 
 pub use error::{NodeProblem, OnnxError, TensorProblem};
 pub use lower::LowerError;
 pub use read::{read, read_bytes, read_tensor};
 pub use upgrade::UpgradeError;
+pub use write::{ExternalData, WriteOptions, Written, to_bytes, to_bytes_at, write};

@@ -22,10 +22,10 @@ use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, GraphParts, Model, ModelNotes, Name, NodeNotes, Op, ValueInfo};
 
 /// The oldest version of the default operator set that is read.
-pub(super) const OLDEST_OPSET: u32 = 7;
+const OLDEST_OPSET: u32 = 1;
 
 /// The newest version of the file format that is read.
-pub(super) const NEWEST_IR_VERSION: u32 = 14;
+const NEWEST_IR_VERSION: u32 = 14;
 
 /// How many bodies and function calls may stand in one another.
 const MOST_NESTED: usize = 64;

@@ -28,6 +28,7 @@ mod numbers;
 mod packed;
 mod pool;
 mod product;
+mod qproduct;
 mod quantize;
 mod recurrence;
 mod recurrent;

@@ -258,3 +258,12 @@ fn rounded_to_odd(value: i128) -> f64 {
     let rounded = (((magnitude >> n_lost) | sticky) << n_lost) as f64;
     if value < 0 { -rounded } else { rounded }
 }
+
+/// The number of a float type that is nearest to this one.
+pub(super) fn nearest(value: f64, dtype: DType) -> f64 {
+    match minifloat::format(dtype) {
+        Some(format) => format.decode(format.encode(value, Overflow::Special)),
+        None if dtype == DType::F32 => f64::from(value as f32),
+        None => value,
+    }
+}

@@ -1,64 +1,256 @@
-//! m
+//! Operators of onnxruntime's own domain: those that it puts into quantized and optimized files.
+//!
+//! The quantized ones compute in `f32`, in onnxruntime's order, so that its results (1.31, x86-64) come out bit for bit;
+//! the poolings average exactly, which moves some of its results by one.
 
-use super::EvalError;
-use super::args::Args;
+use super::args::{Args, axis};
+use super::elementwise::{gelu_exact, gelu_tanh, sigmoid_of};
+use super::numbers::{Numbers, float_scalar, int_scalar};
+use super::packed::pick;
+use super::pool::average_pool;
+use super::quantize::quantized;
+use super::shapes::{broadcast, broadcast_positions, coordinates, strides};
+use super::{EvalError, invalid};
 use crate::graph::op;
-use crate::graph::tensor::Tensor;
+use crate::graph::op::Op;
+use crate::graph::tensor::{DType, Tensor};
 
 pub(super) fn bias_gelu(args: Args<'_>) -> Result<Tensor, EvalError> {
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    biased(args, args.get(1).map(Some)?, gelu_exact)
 }
 
 pub(super) fn fast_gelu(args: Args<'_>) -> Result<Tensor, EvalError> {
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    biased(args, args.optional(1), gelu_tanh)
 }
 
-pub(super) fn matmul_n_bits(args: Args<'_>, op: &op::MatMulNBits) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
-}
-
-pub(super) fn qgemm(args: Args<'_>, op: &op::QGemm) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+fn biased(args: Args<'_>, bias: Option<&Tensor>, function: impl Fn(f64) -> f64) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let dtype = x.dtype();
+    if !matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
+        return Err(args.undefined(dtype));
+    }
+    let mut values = Numbers::floats(x)?;
+    if let Some(bias) = bias {
+        if bias.dtype() != dtype {
+            return Err(invalid(format!("{} of {dtype} with a bias of {}", args.op.name(), bias.dtype())));
+        }
+        let positions = broadcast_positions(bias.shape(), x.shape())?;
+        let bias = Numbers::floats(bias)?;
+        values.iter_mut().zip(positions).for_each(|(value, position)| *value += bias[position]);
+    }
+    Numbers::Float(values.into_iter().map(function).collect()).into_tensor(dtype, x.shape())
 }
 
 pub(super) fn qlinear_add(args: Args<'_>) -> Result<Tensor, EvalError> {
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    binary(args, |a, b, c| {
+        let (a_ratio, b_ratio) = (a.scale / c.scale, b.scale / c.scale);
+        let shift = c.zero_point - (a_ratio * a.zero_point + b_ratio * b.zero_point);
+        move |x: f32, y: f32| x.mul_add(a_ratio, y.mul_add(b_ratio, shift))
+    })
 }
 
-pub(super) fn qlinear_average_pool(args: Args<'_>, op: &op::QLinearAveragePool) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+pub(super) fn qlinear_mul(args: Args<'_>) -> Result<Tensor, EvalError> {
+    binary(args, |a, b, c| {
+        let ratio = a.scale * b.scale / c.scale;
+        move |x: f32, y: f32| (x - a.zero_point) * (y - b.zero_point) * ratio + c.zero_point
+    })
+}
+
+pub(super) fn qlinear_sigmoid(args: Args<'_>) -> Result<Tensor, EvalError> {
+    unary(args, |x| sigmoid_of(x.into()) as f32)
+}
+
+pub(super) fn qlinear_leaky_relu(args: Args<'_>, op: &op::QLinearLeakyRelu) -> Result<Tensor, EvalError> {
+    unary(args, |x| if x >= 0.0 { x } else { x * op.alpha })
 }
 
 pub(super) fn qlinear_concat(args: Args<'_>, op: &op::QLinearConcat) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    let output = Affine::of(args, 0, 1)?;
+    let dtype = args.get(1)?.dtype();
+    let n_inputs = args.inputs.len().saturating_sub(2) / 3;
+    let mut parts = Vec::with_capacity(n_inputs);
+    for first in (2..).step_by(3).take(n_inputs) {
+        let x = args.get(first)?;
+        let input = Affine::of(args, first + 1, first + 2)?;
+        let values = input.values(args, x)?.into_iter();
+        parts.push(output.quantized(values, dtype, x.shape())?);
+    }
+    let first = parts.first().ok_or_else(|| invalid("QLinearConcat of nothing"))?;
+    let along = axis(op.axis, first.shape().len())?;
+    let mut shape = first.shape().to_vec();
+    shape[along] = parts.iter().map(|part| part.shape().get(along).copied().unwrap_or(0)).sum();
+    for part in &parts {
+        let alike = part.shape().len() == shape.len()
+            && part.shape().iter().zip(&shape).enumerate().all(|(axis, (a, b))| axis == along || a == b);
+        if !alike {
+            return Err(invalid(format!("QLinearConcat of {:?} into {shape:?}", part.shape())));
+        }
+    }
+    let inner: usize = shape[along + 1..].iter().product();
+    let owners: Vec<(usize, usize)> =
+        parts.iter().enumerate().flat_map(|(idx, part)| (0..part.shape()[along]).map(move |at| (idx, at))).collect();
+    let parts: Vec<&Tensor> = parts.iter().collect();
+    pick(&parts, &shape, |element| {
+        let (outer, position, within) =
+            (element / inner / shape[along], element / inner % shape[along], element % inner);
+        let (part, at) = owners[position];
+        (part, (outer * parts[part].shape()[along] + at) * inner + within)
+    })
+}
+
+/// By onnxruntime's table of exponentials in whole numbers; what is divided by is `1 / y_scale`, cut off to one.
+pub(super) fn qlinear_softmax(args: Args<'_>, op: &op::QLinearSoftmax) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let output = Affine::of(args, 3, 4)?;
+    let dtype = args.get(4)?.dtype();
+    let x_scale = Affine::of(args, 1, 2)?.scale;
+    if !(x_scale > 0.0 && x_scale.is_finite() && output.scale > f32::MIN_POSITIVE) {
+        return Err(invalid(format!("QLinearSoftmax with scales {x_scale} and {}", output.scale)));
+    }
+    expect_bytes(args, &[x, args.get(4)?])?;
+    let along = axis(op.axis, x.shape().len())?;
+    let (n_lane, inner): (usize, usize) = match op.opset {
+        ..13 => (x.shape()[along..].iter().product(), 1),
+        13.. => (x.shape()[along], x.shape()[along + 1..].iter().product()),
+    };
+    let unit = (f64::from(u32::MAX) / n_lane as f64).min(f64::from(0x7f_ffff));
+    let n_steps = (1.0 / output.scale).floor() as i128;
+    let mut values = Numbers::ints(x)?;
+    if values.is_empty() {
+        return Ok(x.clone());
+    }
+    for block in values.chunks_mut(n_lane * inner) {
+        for start in 0..inner {
+            let lane = (start..block.len()).step_by(inner);
+            let greatest = lane.clone().map(|at| block[at]).max().unwrap_or(0);
+            let power = |x: i128| (((x - greatest) as f64 * f64::from(x_scale)).exp() * unit).round() as i128;
+            let sum: i128 = lane.clone().map(|at| power(block[at])).sum();
+            for at in lane {
+                block[at] = (power(block[at]) * n_steps + sum / 2) / sum + output.zero_point as i128;
+            }
+        }
+    }
+    Numbers::Int(values).into_tensor_saturated(dtype, x.shape())
 }
 
 pub(super) fn qlinear_global_average_pool(
     args: Args<'_>,
     op: &op::QLinearGlobalAveragePool,
 ) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    let (input, output) = (Affine::of(args, 1, 2)?, Affine::of(args, 3, 4)?);
+    let x = channels_first(args.get(0)?, op.channels_last)?;
+    expect_bytes(args, &[&x, args.get(4)?])?;
+    let [batch, channels, spatial @ ..] = x.shape() else {
+        return Err(invalid(format!("QLinearGlobalAveragePool of {:?}", x.shape())));
+    };
+    let n_plane: usize = spatial.iter().product();
+    let ratio = input.scale / (output.scale * n_plane as f32);
+    let shape: Vec<usize> = [*batch, *channels].into_iter().chain(spatial.iter().map(|_| 1)).collect();
+    let values = Numbers::floats(&x)?;
+    let sums = values.chunks(n_plane.max(1)).map(|plane| {
+        let sum: f64 = plane.iter().map(|x| x - f64::from(input.zero_point)).sum();
+        (f64::from(sum as f32 * ratio), f64::from(output.zero_point))
+    });
+    channels_back(&quantized(sums, args.get(4)?.dtype(), &shape, true)?, op.channels_last)
 }
 
-pub(super) fn qlinear_leaky_relu(args: Args<'_>, op: &op::QLinearLeakyRelu) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+pub(super) fn qlinear_average_pool(args: Args<'_>, op: &op::QLinearAveragePool) -> Result<Tensor, EvalError> {
+    let (input, output) = (Affine::of(args, 1, 2)?, Affine::of(args, 3, 4)?);
+    let x = channels_first(args.get(0)?, op.channels_last)?;
+    expect_bytes(args, &[&x])?;
+    let dtype = args.optional(4).map_or(x.dtype(), Tensor::dtype);
+    let centred = Numbers::floats(&x)?.into_iter().map(|x| x - f64::from(input.zero_point)).collect();
+    let pool = op::AveragePool {
+        auto_pad: op.auto_pad,
+        ceil_mode: op.ceil_mode,
+        count_include_pad: op.count_include_pad,
+        dilations: Vec::new(),
+        kernel_shape: op.kernel_shape.clone(),
+        pads: op.pads.clone(),
+        strides: op.strides.clone(),
+    };
+    let inputs = [Some(Tensor::new::<f64>(x.shape(), centred)?)];
+    let averages = average_pool(Args { op: &Op::AveragePool(pool.clone()), inputs: &inputs, ..args }, &pool)?;
+    let ratio = f64::from(input.scale) / f64::from(output.scale);
+    let quotients = averages.as_slice::<f64>()?.iter().map(|&x| (x * ratio, f64::from(output.zero_point)));
+    channels_back(&quantized(quotients, dtype, averages.shape(), true)?, op.channels_last)
 }
 
-pub(super) fn qlinear_mul(args: Args<'_>) -> Result<Tensor, EvalError> {
-    Err(EvalError::Undefined(args.op.name().to_string()))
+/// How a tensor's integers stand for numbers: `scale · (x - zero_point)`.
+#[derive(Clone, Copy)]
+struct Affine {
+    scale: f32,
+    zero_point: f32,
 }
 
-pub(super) fn qlinear_sigmoid(args: Args<'_>) -> Result<Tensor, EvalError> {
-    Err(EvalError::Undefined(args.op.name().to_string()))
+impl Affine {
+    /// From the inputs at these positions; no zero point is 0.
+    fn of(args: Args<'_>, scale: usize, zero_point: usize) -> Result<Affine, EvalError> {
+        let zero_point = args.optional(zero_point).map(int_scalar).transpose()?.unwrap_or(0);
+        Ok(Affine { scale: float_scalar(args.get(scale)?)? as f32, zero_point: zero_point as f32 })
+    }
+
+    fn values(self, args: Args<'_>, tensor: &Tensor) -> Result<Vec<f32>, EvalError> {
+        expect_bytes(args, &[tensor])?;
+        Ok(Numbers::floats(tensor)?.into_iter().map(|x| self.scale * (x as f32 - self.zero_point)).collect())
+    }
+
+    fn quantized(self, values: impl Iterator<Item = f32>, dtype: DType, shape: &[usize]) -> Result<Tensor, EvalError> {
+        let quotients = values.map(|value| (f64::from(value / self.scale), f64::from(self.zero_point)));
+        quantized(quotients, dtype, shape, true)
+    }
 }
 
-pub(super) fn qlinear_softmax(args: Args<'_>, op: &op::QLinearSoftmax) -> Result<Tensor, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+fn expect_bytes(args: Args<'_>, tensors: &[&Tensor]) -> Result<(), EvalError> {
+    match tensors.iter().find(|tensor| !matches!(tensor.dtype(), DType::I8 | DType::U8)) {
+        Some(other) => Err(args.undefined(other.dtype())),
+        None => Ok(()),
+    }
+}
+
+/// Of the integers of inputs 0 and 3 to an integer that is yet to be rounded.
+fn binary<F: Fn(f32, f32) -> f32>(
+    args: Args<'_>,
+    function: impl Fn(Affine, Affine, Affine) -> F,
+) -> Result<Tensor, EvalError> {
+    let (a, b) = (args.get(0)?, args.get(3)?);
+    expect_bytes(args, &[a, b])?;
+    let function = function(Affine::of(args, 1, 2)?, Affine::of(args, 4, 5)?, Affine::of(args, 6, 7)?);
+    let shape = broadcast(&[a.shape(), b.shape()])?;
+    let positions = broadcast_positions(a.shape(), &shape)?.into_iter().zip(broadcast_positions(b.shape(), &shape)?);
+    let (x, y) = (Numbers::floats(a)?, Numbers::floats(b)?);
+    let results = positions.map(|(i, j)| (f64::from(function(x[i] as f32, y[j] as f32)), 0.0));
+    quantized(results, a.dtype(), &shape, true)
+}
+
+fn unary(args: Args<'_>, function: impl Fn(f32) -> f32) -> Result<Tensor, EvalError> {
+    let x = args.get(0)?;
+    let (input, output) = (Affine::of(args, 1, 2)?, Affine::of(args, 3, 4)?);
+    let values = input.values(args, x)?.into_iter().map(function);
+    output.quantized(values, x.dtype(), x.shape())
+}
+
+fn channels_first(tensor: &Tensor, channels_last: bool) -> Result<Tensor, EvalError> {
+    let rank = tensor.shape().len();
+    if !channels_last || rank < 3 {
+        return Ok(tensor.clone());
+    }
+    permuted(tensor, &[&[0, rank - 1][..], &(1..rank - 1).collect::<Vec<_>>()].concat())
+}
+
+fn channels_back(tensor: &Tensor, channels_last: bool) -> Result<Tensor, EvalError> {
+    let rank = tensor.shape().len();
+    if !channels_last || rank < 3 {
+        return Ok(tensor.clone());
+    }
+    permuted(tensor, &[&[0][..], &(2..rank).collect::<Vec<_>>(), &[1]].concat())
+}
+
+fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor, EvalError> {
+    let strides = strides(tensor.shape());
+    let shape: Vec<usize> = order.iter().map(|&axis| tensor.shape()[axis]).collect();
+    pick(&[tensor], &shape, |element| {
+        let coordinates = coordinates(element, &shape);
+        (0, coordinates.iter().zip(order).map(|(coordinate, &axis)| coordinate * strides[axis]).sum())
+    })
 }

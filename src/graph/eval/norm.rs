@@ -4,7 +4,7 @@
 //! the type of the statistics that come out.
 
 use super::args::{Args, axis};
-use super::floats::{expect_shape, floats, map_lanes, one_type, optional_floats, stretched};
+use super::floats::{expect_shape, floats, map_lanes, one_type, stretched};
 use super::numbers::Numbers;
 use super::{EvalError, invalid};
 use crate::graph::op;

@@ -227,7 +227,8 @@ pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
     let Some((least, greatest)) = dtype.integer_range() else {
         return value;
     };
-    (value - least).rem_euclid(greatest - least + 1) + least
+    let n_values = greatest - least + 1;
+    (value.rem_euclid(n_values) - least).rem_euclid(n_values) + least
 }
 
 /// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here
@@ -257,4 +258,13 @@ fn rounded_to_odd(value: i128) -> f64 {
     let sticky = u128::from(magnitude & ((1 << n_lost) - 1) != 0);
     let rounded = (((magnitude >> n_lost) | sticky) << n_lost) as f64;
     if value < 0 { -rounded } else { rounded }
+}
+
+/// The number of a float type that is nearest to this one.
+pub(super) fn nearest(value: f64, dtype: DType) -> f64 {
+    match minifloat::format(dtype) {
+        Some(format) => format.decode(format.encode(value, Overflow::Special)),
+        None if dtype == DType::F32 => f64::from(value as f32),
+        None => value,
+    }
 }

@@ -1,29 +1,194 @@
-//! Recurrent operators.
+//! Recurrent operators: the cells.
 
 use super::EvalError;
 use super::args::Args;
+use super::floats::{expect_shape, floats, one_type, optional_floats};
+use super::invalid;
+use super::recurrence::{Options, Recurrence, State};
 use crate::graph::op;
 use crate::graph::tensor::Tensor;
 
-pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
-}
+pub(super) use super::dynamic_lstm::dynamic_quantize_lstm;
 
-pub(super) fn lstm(args: Args<'_>, op: &op::LSTM) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
-}
-
+/// `RNN`: `h = f(W x + R h + b)`.
 pub(super) fn rnn(args: Args<'_>, op: &op::RNN) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    let options = Options {
+        activations: &op.activations,
+        alphas: &op.activation_alpha,
+        betas: &op.activation_beta,
+        clip: op.clip,
+        direction: op.direction,
+        hidden_size: op.hidden_size,
+        layout: op.layout,
+    };
+    let (recurrence, weights, x) = prepare(args, &options, 1, &["Tanh"])?;
+    let walked = recurrence.walk(recurrence.initial(args, false)?, |direction, going, states| {
+        for &(batch, position) in going {
+            let state = &mut states[batch];
+            let x = &x[recurrence.x_offset(position, batch)..][..recurrence.input_size];
+            let sums = weights.sums(direction, x, &state.h);
+            state.h = sums.iter().map(|&sum| recurrence.gate(direction, 0, sum)).collect();
+        }
+    })?;
+    recurrence.outputs(walked, args.get(0)?.dtype())
 }
 
-pub(super) fn dynamic_quantize_lstm(
+/// `GRU`, with the gates in the order update, reset, hidden.
+pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, EvalError> {
+    let options = Options {
+        activations: &op.activations,
+        alphas: &op.activation_alpha,
+        betas: &op.activation_beta,
+        clip: op.clip,
+        direction: op.direction,
+        hidden_size: op.hidden_size,
+        layout: op.layout,
+    };
+    let (recurrence, weights, x) = prepare(args, &options, 3, &["Sigmoid", "Tanh"])?;
+    let n = recurrence.hidden_size;
+    let walked = recurrence.walk(recurrence.initial(args, false)?, |direction, going, states| {
+        let gate = |sum: f64| recurrence.gate(direction, 0, sum);
+        for &(batch, position) in going {
+            let h = &mut states[batch].h;
+            let from_x = weights.of_x(direction, &x[recurrence.x_offset(position, batch)..][..recurrence.input_size]);
+            let from_h = weights.of_h(direction, h);
+            let update: Vec<f64> = (0..n).map(|idx| gate(from_x[idx] + from_h[idx])).collect();
+            let reset: Vec<f64> = (n..2 * n).map(|idx| gate(from_x[idx] + from_h[idx])).collect();
+            let recurrent: Vec<f64> = if op.linear_before_reset {
+                reset.iter().zip(&from_h[2 * n..]).map(|(reset, from_h)| reset * from_h).collect()
+            } else {
+                let kept: Vec<f64> = reset.iter().zip(h.iter()).map(|(reset, h)| reset * h).collect();
+                weights.of_h(direction, &kept)[2 * n..].to_vec()
+            };
+            for (idx, h) in h.iter_mut().enumerate() {
+                let hidden = recurrence.gate(direction, 1, from_x[2 * n + idx] + recurrent[idx]);
+                *h = (1.0 - update[idx]) * hidden + update[idx] * *h;
+            }
+        }
+    })?;
+    recurrence.outputs(walked, args.get(0)?.dtype())
+}
+
+/// `LSTM`, with the gates in the order input, output, forget, cell.
+pub(super) fn lstm(args: Args<'_>, op: &op::LSTM) -> Result<Vec<Option<Tensor>>, EvalError> {
+    let options = Options {
+        activations: &op.activations,
+        alphas: &op.activation_alpha,
+        betas: &op.activation_beta,
+        clip: op.clip,
+        direction: op.direction,
+        hidden_size: op.hidden_size,
+        layout: op.layout,
+    };
+    let (recurrence, weights, x) = prepare(args, &options, 4, &LSTM_ACTIVATIONS)?;
+    let peepholes = Peepholes::of(args, &recurrence)?;
+    let walked = recurrence.walk(recurrence.initial(args, true)?, |direction, going, states| {
+        for &(batch, position) in going {
+            let state = &mut states[batch];
+            let x = &x[recurrence.x_offset(position, batch)..][..recurrence.input_size];
+            let sums = weights.sums(direction, x, &state.h);
+            lstm_cell(&recurrence, direction, &sums, &peepholes, op.input_forget, state);
+        }
+    })?;
+    recurrence.outputs(walked, args.get(0)?.dtype())
+}
+
+pub(super) const LSTM_ACTIVATIONS: [&str; 3] = ["Sigmoid", "Tanh", "Tanh"];
+
+/// Weights of the cell that act on the gates, `[n_directions, 3 · hidden]` in the order input, output, forget.
+pub(super) struct Peepholes(Option<Vec<f64>>);
+
+impl Peepholes {
+    /// From input 7.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub(super) fn of(args: Args<'_>, recurrence: &Recurrence) -> Result<Peepholes, EvalError> {
+        const P: usize = 7;
+        expect_shape(args, P, &[recurrence.n_directions, times(3, recurrence.hidden_size)?])?;
+        Ok(Peepholes(optional_floats(args, P)?))
+    }
+}
+
+/// Advances an LSTM's state by the sums that go into its gates.
+pub(super) fn lstm_cell(
+    recurrence: &Recurrence,
+    direction: usize,
+    sums: &[f64],
+    peepholes: &Peepholes,
+    input_forget: bool,
+    state: &mut State,
+) {
+    let n = recurrence.hidden_size;
+    let peep = |gate: usize, idx: usize, c: f64| {
+        peepholes.0.as_ref().map_or(0.0, |weights| weights[(direction * 3 + gate) * n + idx] * c)
+    };
+    let gate = |sum: f64| recurrence.gate(direction, 0, sum);
+    for idx in 0..n {
+        let before = state.c[idx];
+        let input = gate(sums[idx] + peep(0, idx, before));
+        let forget = if input_forget { 1.0 - input } else { gate(sums[2 * n + idx] + peep(2, idx, before)) };
+        let cell = forget * before + input * recurrence.gate(direction, 1, sums[3 * n + idx]);
+        let output = gate(sums[n + idx] + peep(1, idx, cell));
+        state.c[idx] = cell;
+        state.h[idx] = output * recurrence.activate(direction, 2, cell);
+    }
+}
+
+/// `W [n_directions, gates · hidden, input]`, `R [n_directions, gates · hidden, hidden]` and `B` with the biases of
+/// both.
+struct Weights {
+    w: Vec<f64>,
+    r: Vec<f64>,
+    b: Option<Vec<f64>>,
+    n_rows: usize,
+}
+
+impl Weights {
+    /// `W x` and its bias.
+    fn of_x(&self, direction: usize, x: &[f64]) -> Vec<f64> {
+        self.rows(&self.w, direction, x, 0)
+    }
+
+    /// `R h` and its bias.
+    fn of_h(&self, direction: usize, h: &[f64]) -> Vec<f64> {
+        self.rows(&self.r, direction, h, 1)
+    }
+
+    fn sums(&self, direction: usize, x: &[f64], h: &[f64]) -> Vec<f64> {
+        self.of_x(direction, x).iter().zip(self.of_h(direction, h)).map(|(x, h)| x + h).collect()
+    }
+
+    fn rows(&self, matrix: &[f64], direction: usize, vector: &[f64], bias_idx: usize) -> Vec<f64> {
+        let row = |row: usize| {
+            let weights = &matrix[(direction * self.n_rows + row) * vector.len()..][..vector.len()];
+            let bias = self.b.as_ref().map_or(0.0, |b| b[(direction * 2 + bias_idx) * self.n_rows + row]);
+            bias + weights.iter().zip(vector).map(|(weight, value)| weight * value).sum::<f64>()
+        };
+        (0..self.n_rows).map(row).collect()
+    }
+}
+
+fn prepare(
     args: Args<'_>,
-    op: &op::DynamicQuantizeLSTM,
-) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let _ = op;
-    Err(EvalError::Undefined(args.op.name().to_string()))
+    options: &Options<'_>,
+    n_gates: usize,
+    defaults: &[&str],
+) -> Result<(Recurrence, Weights, Vec<f64>), EvalError> {
+    one_type(args, &[0, 1, 2, 3, 5])?;
+    let &[_, _, hidden_size] = args.get(2)?.shape() else {
+        return Err(invalid(format!("{} takes an R of 3 dimensions", args.op.name())));
+    };
+    let recurrence = Recurrence::new(args, options, hidden_size, defaults)?;
+    let n_rows = times(n_gates, hidden_size)?;
+    expect_shape(args, 1, &[recurrence.n_directions, n_rows, recurrence.input_size])?;
+    expect_shape(args, 2, &[recurrence.n_directions, n_rows, hidden_size])?;
+    expect_shape(args, 3, &[recurrence.n_directions, times(2, n_rows)?])?;
+    let weights = Weights { w: floats(args, 1)?, r: floats(args, 2)?, b: optional_floats(args, 3)?, n_rows };
+    Ok((recurrence, weights, floats(args, 0)?))
+}
+
+/// A size that may overflow where a file holds no elements.
+pub(super) fn times(count: usize, size: usize) -> Result<usize, EvalError> {
+    count.checked_mul(size).ok_or_else(|| invalid(format!("{count} times {size} does not fit")))
 }

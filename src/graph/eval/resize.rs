@@ -146,10 +146,14 @@ fn source(axis: &Axis, idx: usize, op: &op::Resize) -> Option<f64> {
     let half_pixel = (idx + 0.5) * from / axis.exact - 0.5;
     Some(match op.coordinate_transformation_mode {
         CoordinateTransformation::HalfPixel => half_pixel,
-        CoordinateTransformation::HalfPixelSymmetric => from / 2.0 * (1.0 - axis.to as f64 / axis.exact) + half_pixel,
+        // `offset + half_pixel` of the definition, in one fraction.
+        CoordinateTransformation::HalfPixelSymmetric => {
+            (from - 1.0) / 2.0 + from * (2.0 * idx + 1.0 - axis.to as f64) / (2.0 * axis.exact)
+        }
         CoordinateTransformation::PytorchHalfPixel if axis.to == 1 => 0.0,
         CoordinateTransformation::PytorchHalfPixel => half_pixel,
         CoordinateTransformation::AlignCorners if axis.to == 1 => 0.0,
+        // ONNX's definition has the whole size here, its reference implementation and test cases the exact one.
         CoordinateTransformation::AlignCorners => idx * (from - 1.0) / (axis.exact - 1.0),
         CoordinateTransformation::Asymmetric => idx * from / axis.exact,
         CoordinateTransformation::TfHalfPixelForNn => (idx + 0.5) * from / axis.exact,
@@ -158,7 +162,7 @@ fn source(axis: &Axis, idx: usize, op: &op::Resize) -> Option<f64> {
             let at = if axis.to == 1 {
                 0.5 * (start + end) * (from - 1.0)
             } else {
-                start * (from - 1.0) + idx * (end - start) * (from - 1.0) / (axis.exact - 1.0)
+                start * (from - 1.0) + idx * (end - start) * (from - 1.0) / (axis.to as f64 - 1.0)
             };
             return Some(at).filter(|at| (0.0..=from - 1.0).contains(at));
         }

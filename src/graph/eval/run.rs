@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use super::args::Args;
 use super::{
     EvalError, arithmetic, attention, cast, contrib, control, conv, einsum, elementwise, gather, generate, invalid,
-    layout, logic, norm, pool, product, quantize, recurrent, reduce, reshape, resize, scatter, search, softmax, sparse,
+    layout, logic, norm, pool, product, qproduct, quantize, recurrent, reduce, reshape, resize, scatter, search,
+    softmax, sparse,
 };
 use crate::graph::op::Op;
 use crate::graph::tensor::Tensor;
@@ -217,7 +218,7 @@ fn compute(args: Args<'_>) -> Result<Vec<Option<Tensor>>, EvalError> {
         Op::LogSoftmax(op) => softmax::log_softmax(args, op)?,
         Op::LpNormalization(op) => norm::lp_normalization(args, op)?,
         Op::MatMul => product::matmul(args)?,
-        Op::MatMulInteger => quantize::matmul_integer(args)?,
+        Op::MatMulInteger => qproduct::matmul_integer(args)?,
         Op::Max => arithmetic::max(args)?,
         Op::Mean => arithmetic::mean(args)?,
         Op::Min => arithmetic::min(args)?,
@@ -233,7 +234,7 @@ fn compute(args: Args<'_>) -> Result<Vec<Option<Tensor>>, EvalError> {
         Op::Pad(op) => layout::pad(args, op)?,
         Op::Pow => arithmetic::pow(args)?,
         Op::QLinearConv(op) => conv::qlinear_conv(args, op)?,
-        Op::QLinearMatMul => quantize::qlinear_matmul(args)?,
+        Op::QLinearMatMul => qproduct::qlinear_matmul(args)?,
         Op::QuantizeLinear(op) => quantize::quantize_linear(args, op)?,
         Op::RMSNormalization(op) => norm::rms_normalization(args, op)?,
         Op::Range(op) => generate::range(args, op)?,
@@ -282,8 +283,8 @@ fn compute(args: Args<'_>) -> Result<Vec<Option<Tensor>>, EvalError> {
         Op::Xor => logic::xor(args)?,
         Op::BiasGelu => contrib::bias_gelu(args)?,
         Op::FastGelu => contrib::fast_gelu(args)?,
-        Op::MatMulNBits(op) => contrib::matmul_n_bits(args, op)?,
-        Op::QGemm(op) => contrib::qgemm(args, op)?,
+        Op::MatMulNBits(op) => qproduct::matmul_n_bits(args, op)?,
+        Op::QGemm(op) => qproduct::qgemm(args, op)?,
         Op::QLinearAdd => contrib::qlinear_add(args)?,
         Op::QLinearAveragePool(op) => contrib::qlinear_average_pool(args, op)?,
         Op::QLinearConcat(op) => contrib::qlinear_concat(args, op)?,

@@ -192,8 +192,7 @@ fn scanned(
         }
         slices.push(Fact::new(call.dtype(position), shape));
     }
-    let (mut outputs, mut walked) =
-        steady(node, &attributes.body, &[], states.collect(), slices, 0, scope, context)?;
+    let (mut outputs, mut walked) = steady(node, &attributes.body, &[], states.collect(), slices, 0, scope, context)?;
     expect_count(node, "outputs of its body", node.outputs.len(), walked.outputs.len())?;
     let collected = walked.outputs.split_off(n_states.min(walked.outputs.len()));
     for (n, fact) in collected.into_iter().enumerate() {

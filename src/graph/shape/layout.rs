@@ -30,7 +30,8 @@ pub(super) fn reshape(call: &Call<'_>) -> Outputs {
     if let Some(input) = call.dims(0) {
         match inferred {
             Some(axis) => {
-                let others: Vec<Dim> = dims.iter().enumerate().filter(|&(a, _)| a != axis).map(|(_, d)| d.clone()).collect();
+                let others: Vec<Dim> =
+                    dims.iter().enumerate().filter(|&(a, _)| a != axis).map(|(_, d)| d.clone()).collect();
                 dims[axis] = dims::quotient(input, &others)?;
             }
             None => expect_same_count(input, &dims)?,
@@ -194,7 +195,11 @@ pub(super) fn slice(call: &Call<'_>) -> Outputs {
     let Some(mut dims) = call.shape(0) else { return one(call.dtype(0), None) };
     let (starts, ends) = (call.elements(1), call.elements(2));
     let n_axes = [&starts, &ends].into_iter().flatten().map(Vec::len).next().or(call.length(1)).or(call.length(2));
-    let axes = if call.has(3) { call.integers(3) } else { n_axes.map(|n| (0..n).filter_map(|a| i64::try_from(a).ok()).collect()) };
+    let axes = if call.has(3) {
+        call.integers(3)
+    } else {
+        n_axes.map(|n| (0..n).filter_map(|a| i64::try_from(a).ok()).collect())
+    };
     let Some(axes) = axes else { return one(call.dtype(0), Some(vec![Dim::Unknown; dims.len()])) };
     for (n, axis) in axes.into_iter().enumerate() {
         let axis = dims::axis(axis, dims.len())?;
@@ -277,7 +282,8 @@ pub(super) fn pad(call: &Call<'_>) -> Outputs {
         dims[axis] = match (dims[axis].known(), begin.known(), end.known()) {
             (_, Some(0), Some(0)) => continue,
             (Some(size), Some(begin), Some(end)) => {
-                let padded = i128::try_from(size).unwrap_or(i128::MAX).saturating_add(i128::from(begin) + i128::from(end));
+                let padded =
+                    i128::try_from(size).unwrap_or(i128::MAX).saturating_add(i128::from(begin) + i128::from(end));
                 Dim::Known(usize::try_from(padded).map_err(|_| problem("a padded dimension", "0 or more", padded))?)
             }
             _ => Dim::Unknown,

@@ -42,15 +42,9 @@ fn outputs(call: &Call<'_>, recurrence: &Recurrence) -> Outputs {
     let (batch_axis, time_axis) = if recurrence.batch_first { (0, 1) } else { (1, 0) };
     let (batch, time) = (call.dim(0, batch_axis), call.dim(0, time_axis));
     let (sequence, state): (Shape, Shape) = if recurrence.batch_first {
-        (
-            Some(vec![batch.clone(), time, directions.clone(), hidden.clone()]),
-            Some(vec![batch, directions, hidden]),
-        )
+        (Some(vec![batch.clone(), time, directions.clone(), hidden.clone()]), Some(vec![batch, directions, hidden]))
     } else {
-        (
-            Some(vec![time, directions.clone(), batch.clone(), hidden.clone()]),
-            Some(vec![directions, batch, hidden]),
-        )
+        (Some(vec![time, directions.clone(), batch.clone(), hidden.clone()]), Some(vec![directions, batch, hidden]))
     };
     let state = Fact::new(call.dtype(0), state);
     let mut outputs = vec![state; recurrence.n_outputs];

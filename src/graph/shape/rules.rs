@@ -19,10 +19,7 @@ fn moves(outputs: fn(&Call<'_>) -> Outputs) -> Rule {
     Rule { outputs, carrying: Carrying::Moves(0) }
 }
 
-fn pairs(
-    outputs: fn(&Call<'_>) -> Outputs,
-    pair: fn(&value::Element, &value::Element) -> value::Element,
-) -> Rule {
+fn pairs(outputs: fn(&Call<'_>) -> Outputs, pair: fn(&value::Element, &value::Element) -> value::Element) -> Rule {
     Rule { outputs, carrying: Carrying::Pairs(pair) }
 }
 

@@ -224,12 +224,7 @@ fn agrees(fact: &Fact, tensor: &Tensor) -> bool {
 }
 
 /// Lets the reference move the elements' numbers, counted through all inputs, and puts the elements there.
-fn moved(
-    call: &Call<'_>,
-    values: &[Option<Value>],
-    moving: std::ops::Range<usize>,
-    output: &Fact,
-) -> Option<Value> {
+fn moved(call: &Call<'_>, values: &[Option<Value>], moving: std::ops::Range<usize>, output: &Fact) -> Option<Value> {
     let to = output.dtype?;
     let is_shape_type = |dtype| matches!(dtype, DType::I64 | DType::I32);
     // symbols are sizes: a cast among these types keeps them

@@ -268,12 +268,7 @@ fn visit(node: &Node, scope: &Scope<'_>, context: Context<'_>) -> Result<(Vec<Fa
 }
 
 /// The types of a graph that is not run, as far as they follow from what it declares.
-pub(super) fn unused_body(
-    node: &Node,
-    graph: &Graph,
-    scope: &Scope<'_>,
-    context: Context<'_>,
-) -> Walked {
+pub(super) fn unused_body(node: &Node, graph: &Graph, scope: &Scope<'_>, context: Context<'_>) -> Walked {
     let inputs = graph.inputs.iter().map(|input| declared(input, context.bound)).collect();
     body(node, graph, inputs, scope, context).unwrap_or_else(|error| {
         let notes = vec![Note::Unused { error }];

@@ -215,7 +215,8 @@ fn resized_to(call: &Call<'_>, attributes: &Resize, axes: &[usize]) -> Result<Ve
         (AspectRatioPolicy::NotLarger, Some(ratios)) => ratios.into_iter().fold(f64::INFINITY, f64::min),
         (AspectRatioPolicy::NotSmaller, Some(ratios)) => ratios.into_iter().fold(0.0, f64::max),
     };
-    let sized = |&axis: &usize| call.dim(0, axis).known().map_or(Dim::Unknown, |size| rounded(size as f64 * ratio + 0.5));
+    let sized =
+        |&axis: &usize| call.dim(0, axis).known().map_or(Dim::Unknown, |size| rounded(size as f64 * ratio + 0.5));
     Ok(axes.iter().map(sized).collect())
 }
 

@@ -296,7 +296,8 @@ fn to_ort(tensor: &Tensor) -> Result<SessionInputValue<'_>, String> {
         DType::Bool => plain::<bool>(tensor),
         DType::String => {
             let strings = tensor.strings().expect("the type is string");
-            let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned());
+            let text =
+                |bytes: &Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned());
             let texts = strings.iter().map(text).collect::<Result<Vec<String>, String>>()?;
             let value = ort::value::Tensor::from_string_array((dims(tensor), texts.as_slice()));
             value.map(SessionInputValue::from).map_err(|error| error.message().to_owned())

@@ -179,11 +179,16 @@ impl Context {
     /// Adds a constant to the graph that the context is in; its name is `base` or that with a number.
     pub(super) fn add_constant(&mut self, base: &str, tensor: Tensor) -> Name {
         let name = self.fresh(base);
+        self.place_constant(&name, tensor);
+        name
+    }
+
+    /// Adds a constant under a name that the graph has for it already.
+    pub(super) fn place_constant(&mut self, name: &Name, tensor: Tensor) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.constants.insert(name.clone(), tensor.clone());
             scope.added.insert(name.clone(), tensor);
         }
-        name
     }
 
     /// How many constants have been added to the graph that the context is in.

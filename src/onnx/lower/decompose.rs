@@ -14,6 +14,7 @@ type Rule = fn(&Node, &mut Parts<'_>) -> Option<()>;
 const RULES: &[(&str, Rule)] = &[
     ("CastLike", cast_like),
     ("Celu", celu),
+    ("Constant", initializer),
     ("GRU", layout),
     ("Gelu", gelu),
     ("Gemm", gemm),
@@ -131,6 +132,13 @@ fn cast_like(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     let to = parts.dtype(node.input(1)?)?;
     let cast = Cast { to, saturate: op.saturate, round_mode: op.round_mode };
     parts.last(Op::Cast(cast), &[node.input(0)?], 0)
+}
+
+/// A constant among the initializers, which may be of every type.
+fn initializer(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
+    let Op::Constant(op) = &node.op else { return None };
+    parts.context.place_constant(node.output(0)?, op.value.clone());
+    Some(())
 }
 
 /// `alpha * Elu(x / alpha)`, as ONNX defines it.

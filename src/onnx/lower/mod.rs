@@ -220,7 +220,7 @@ fn native(node: &Node, target: Target, context: &mut Context) -> Result<RawNode<
         let foreign = !opaque.domain.is_empty() || target.opset == target.own_opset;
         return if foreign { Ok(raw) } else { Err(Problem { least: None, reason: std::string::String::new() }) };
     }
-    types::check(node, target.opset, context)?;
+    types::check(node, target, context)?;
     forms::write(node, &mut raw, target, context)?;
     Ok(raw)
 }

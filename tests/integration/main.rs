@@ -2,4 +2,5 @@
 
 mod arrows;
 mod measure;
+mod onnx;
 mod support;

@@ -9,6 +9,8 @@ mod external;
 mod function;
 mod lower;
 mod raw;
+#[cfg(test)]
+mod raw_text;
 mod read;
 #[cfg(test)]
 mod round_trip;

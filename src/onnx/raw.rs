@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::graph::attribute::{Attribute, SparseTensor};
 use crate::graph::shape::{Typed, Types, infer_node, of_tensor};
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Dim, Name, Node, NodeNotes, Op, ValueInfo, ValueType};
+use crate::graph::{Dim, GraphParts, Name, Node, NodeNotes, Op, TensorType, ValueInfo, ValueType};
 
 /// A node in the form of a file's own opset. In a file that is read its graphs are canonical already; in one to be
 /// written they are raw as well (`RawNode<RawAttribute>`).
@@ -65,7 +65,7 @@ pub(super) enum RawAttribute {
     /// Anything that holds no graph.
     Plain(Attribute),
     /// `AttributeProto.g`
-    Graph(RawGraph),
+    Graph(Box<RawGraph>),
     /// `AttributeProto.graphs`
     Graphs(Vec<RawGraph>),
 }
@@ -125,6 +125,24 @@ impl Context {
     /// Comes out of it, with the constants that conversion has added there: they belong among its initializers.
     pub(super) fn leave(&mut self) -> IndexMap<Name, Tensor> {
         self.scopes.pop().map(|scope| scope.added).unwrap_or_default()
+    }
+
+    /// Learns what the parts of a graph state, its nodes aside.
+    pub(super) fn declare_all(&mut self, parts: &GraphParts) {
+        for info in parts.value_info.values().chain(&parts.outputs).chain(&parts.inputs) {
+            self.declare(info);
+        }
+        for (name, tensor) in &parts.initializers {
+            if parts.overridable.contains(name) {
+                self.declare(&ValueInfo::new(name, TensorType::of(tensor)));
+            } else {
+                self.declare_constant(name, tensor);
+            }
+        }
+        for (name, sparse) in &parts.sparse_initializers {
+            let tensor_type = TensorType::new(sparse.values.dtype(), sparse.shape.iter().copied());
+            self.declare(&ValueInfo::new(name, tensor_type));
+        }
     }
 
     /// Learns what a file states of a value.

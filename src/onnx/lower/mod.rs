@@ -49,6 +49,20 @@ pub enum LowerError {
         /// what is newer
         reason: String,
     },
+    /// The way in which the operator is used is older.
+    #[error(
+        "{node} cannot be written after opset {newest}, at {opset}: {reason}; hint: ask for opset {newest} or earlier"
+    )]
+    Gone {
+        /// operator, and name or first output
+        node: String,
+        /// the last opset that has it
+        newest: u32,
+        /// the opset asked for
+        opset: u32,
+        /// what is gone
+        reason: String,
+    },
     /// The operator is not known, so it is not known what it means at another opset.
     #[error(
         "{node} is not known to aludel and cannot be taken from opset {own_opset} to {opset}; hint: keep opset {own_opset}"
@@ -71,21 +85,26 @@ pub enum LowerError {
 
 /// What keeps one node from being written.
 #[derive(Debug)]
-struct Problem {
-    /// The first opset that has the form; none where no other opset helps.
-    least: Option<u32>,
-    reason: String,
+enum Problem {
+    /// The form is newer.
+    Newer { least: u32, reason: String },
+    /// The form is gone.
+    Older { newest: u32, reason: String },
+    /// What the operator means at this opset is not known.
+    Opaque,
 }
 
 impl Problem {
     fn new(least: u32, reason: impl Into<String>) -> Problem {
-        Problem { least: Some(least), reason: reason.into() }
+        Problem::Newer { least, reason: reason.into() }
     }
 
     fn of(self, node: &Node, target: Target) -> LowerError {
-        match self.least {
-            Some(least) => LowerError::Needs { node: node.label(), least, opset: target.opset, reason: self.reason },
-            None => LowerError::Opaque { node: node.label(), own_opset: target.own_opset, opset: target.opset },
+        let (node, opset, own_opset) = (node.label(), target.opset, target.own_opset);
+        match self {
+            Problem::Newer { least, reason } => LowerError::Needs { node, least, opset, reason },
+            Problem::Older { newest, reason } => LowerError::Gone { node, newest, opset, reason },
+            Problem::Opaque => LowerError::Opaque { node, own_opset, opset },
         }
     }
 }
@@ -130,7 +149,7 @@ fn raise(graph: &Graph, microsoft: bool, context: &mut Context, least: &mut (u32
             };
             context.take_back(n_added);
             match attempt {
-                Err(Problem { least: Some(opset), reason }) if opset > least.0 => {
+                Err(Problem::Newer { least: opset, reason }) if opset > least.0 => {
                     *least = (opset, Some(format!("{}: {reason}", node.label())));
                 }
                 Ok(()) | Err(_) => break,
@@ -220,7 +239,7 @@ fn native(node: &Node, target: Target, context: &mut Context) -> Result<RawNode<
     };
     if let Op::Opaque(opaque) = &node.op {
         let foreign = !opaque.domain.is_empty() || target.opset == target.own_opset;
-        return if foreign { Ok(raw) } else { Err(Problem { least: None, reason: std::string::String::new() }) };
+        return if foreign { Ok(raw) } else { Err(Problem::Opaque) };
     }
     types::check(node, target, context)?;
     forms::write(node, &mut raw, target, context)?;

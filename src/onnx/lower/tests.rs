@@ -200,6 +200,15 @@ fn element_types() {
 }
 
 #[test]
+fn element_types_that_an_operator_no_longer_takes() {
+    let network = graph("x: i32[2]; Erf x -> y");
+    let at = |opset, own_opset| lower(&network, Target { opset, own_opset, microsoft: false });
+    assert!(at(12, 9).is_ok() && at(17, 17).is_ok());
+    assert!(matches!(at(13, 9), Err(LowerError::Gone { newest: 12, opset: 13, .. })));
+    least("x: i32[2]; Erf x -> y", 9);
+}
+
+#[test]
 fn negative_axes_count_from_the_front_before_opset_11() {
     let concat = "x: f32[2, 3]; Concat(axis=-1) x, x -> y";
     check(11, concat, &["Concat(axis=-1) x, x -> y"]);

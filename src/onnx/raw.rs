@@ -100,6 +100,9 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Context {
     taken: HashSet<Name>,
+    /// The last number that a base has been tried with: names are not searched from the start each time, which a file
+    /// that repeats one a hundred thousand times would make slow.
+    numbers: HashMap<Name, u64>,
     scopes: Vec<Scope>,
 }
 
@@ -113,7 +116,7 @@ struct Scope {
 impl Context {
     /// A context for a model in which these names occur, bodies included.
     pub(super) fn new(names: impl IntoIterator<Item = Name>) -> Context {
-        Context { taken: names.into_iter().collect(), scopes: Vec::new() }
+        Context { taken: names.into_iter().collect(), ..Context::default() }
     }
 
     /// Goes into a graph or body. The caller then declares its inputs, outputs, stated types and initializers, and
@@ -185,13 +188,18 @@ impl Context {
 
     /// A name that nothing has yet: `base`, or that with a number.
     pub(super) fn fresh(&mut self, base: &str) -> Name {
-        let mut name = Name::from(base);
-        let mut number = 1u64;
-        while !self.taken.insert(name.clone()) {
-            number += 1;
-            name = format!("{base}_{number}").into();
+        let base = Name::from(base);
+        if self.taken.insert(base.clone()) {
+            return base;
         }
-        name
+        let number = self.numbers.entry(base.clone()).or_insert(1);
+        loop {
+            *number += 1;
+            let name = Name::from(format!("{base}_{number}"));
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 
     /// Adds a constant to the graph that the context is in; its name is `base` or that with a number.
@@ -220,6 +228,7 @@ impl Context {
             for (name, _) in scope.added.drain(n_added.min(scope.added.len())..) {
                 scope.constants.remove(&name);
                 self.taken.remove(&name);
+                self.numbers.clear();
             }
         }
     }

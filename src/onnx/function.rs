@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use prost::Message;
+
 use super::error::{NodeProblem, OnnxError};
 use super::raw::RawNode;
 use super::read::{Reader, Site, domain, opsets};
 use super::scope::Scope;
 use super::types;
-use super::wire::FunctionProto;
+use super::wire::{FunctionProto, NodeProto};
 use crate::graph::attribute::Attribute;
 use crate::graph::{GraphParts, Name, Node, Op};
 
@@ -16,15 +18,26 @@ use crate::graph::{GraphParts, Name, Node, Op};
 pub(super) type Bindings = HashMap<String, Attribute>;
 
 /// How many nodes all the calls of a file may put in their place: calls of calls multiply.
-const MOST_INLINED: usize = 1 << 18;
+const MOST_NODES: usize = 1 << 18;
+
+/// How many bytes these may take in the file.
+const MOST_BYTES: usize = 1 << 28;
 
 /// The functions of a file, by domain, name and overload.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    by_key: HashMap<Key, Rc<FunctionProto>>,
+    by_key: HashMap<Key, Rc<Function>>,
     /// The functions that are being inlined, outermost first.
-    open: Vec<Rc<FunctionProto>>,
-    n_inlined: usize,
+    open: Vec<Rc<Function>>,
+    n_nodes: usize,
+    n_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Function {
+    proto: FunctionProto,
+    n_nodes: usize,
+    n_bytes: usize,
 }
 
 type Key = (String, String, String);
@@ -36,20 +49,26 @@ impl Functions {
         let mut functions = Functions::default();
         for proto in protos {
             let key = (domain(&proto.domain).to_string(), proto.name.clone(), proto.overload.clone());
-            if let Some(earlier) = functions.by_key.insert(key, Rc::new(proto)) {
-                return Err(OnnxError::Model(format!("two functions are called {}", full_name(&earlier))));
+            let function = Function { n_nodes: n_nodes(&proto.node), n_bytes: proto.encoded_len(), proto };
+            if let Some(earlier) = functions.by_key.insert(key, Rc::new(function)) {
+                return Err(OnnxError::Model(format!("two functions are called {}", full_name(&earlier.proto))));
             }
         }
         Ok(functions)
     }
 
     /// The function that a node calls; none where it is an operator.
-    pub(super) fn get(&self, node: &RawNode, overload: &str) -> Option<Rc<FunctionProto>> {
+    pub(super) fn get(&self, node: &RawNode, overload: &str) -> Option<Rc<Function>> {
         if self.by_key.is_empty() {
             return None;
         }
         self.by_key.get(&(node.domain.clone(), node.op_type.clone(), overload.to_string())).cloned()
     }
+}
+
+fn n_nodes(nodes: &[NodeProto]) -> usize {
+    let bodies = nodes.iter().flat_map(|node| &node.attribute).flat_map(|a| a.g.iter().chain(&a.graphs));
+    nodes.len() + bodies.map(|body| n_nodes(&body.node)).sum::<usize>()
 }
 
 fn full_name(function: &FunctionProto) -> String {
@@ -67,23 +86,25 @@ impl Reader {
         &mut self,
         call: RawNode,
         label: &str,
-        function: &Rc<FunctionProto>,
+        function: &Rc<Function>,
         site: &Site<'_>,
         parts: &mut GraphParts,
     ) -> Result<(), OnnxError> {
+        let Function { proto, n_nodes, n_bytes } = function.as_ref();
         if self.functions.open.iter().any(|open| Rc::ptr_eq(open, function)) {
-            let problem = format!("function {} calls itself", full_name(function));
-            return Err(OnnxError::definition(label, problem));
+            return Err(OnnxError::definition(label, format!("function {} calls itself", full_name(proto))));
         }
-        self.functions.n_inlined = self.functions.n_inlined.saturating_add(function.node.len());
-        if self.functions.n_inlined > MOST_INLINED {
-            return Err(OnnxError::Model(format!("its functions unfold to more than {MOST_INLINED} nodes")));
+        self.functions.n_nodes = self.functions.n_nodes.saturating_add(*n_nodes);
+        self.functions.n_bytes = self.functions.n_bytes.saturating_add(*n_bytes);
+        if self.functions.n_nodes > MOST_NODES || self.functions.n_bytes > MOST_BYTES {
+            let problem = format!("its functions unfold to more than {MOST_NODES} nodes or {MOST_BYTES} bytes");
+            return Err(OnnxError::Model(problem));
         }
         self.functions.open.push(Rc::clone(function));
-        let result = self.nested(|reader| reader.inline_here(call, function, site, parts));
+        let result = self.nested(|reader| reader.inline_here(call, proto, site, parts));
         self.functions.open.pop();
         result.map_err(|source| {
-            let function = full_name(function);
+            let function = full_name(proto);
             OnnxError::node(label, NodeProblem::Function { function, source: Box::new(source) })
         })
     }

@@ -297,13 +297,14 @@ impl Reader {
         label: &str,
     ) -> Result<Vec<(String, Attribute)>, OnnxError> {
         let mut attributes: Vec<(String, Attribute)> = Vec::with_capacity(protos.len());
+        let mut seen = HashSet::with_capacity(protos.len());
         for mut proto in protos {
             let name = std::mem::take(&mut proto.name);
             let malformed = |problem: &str| {
                 let problem = problem.to_string();
                 OnnxError::node(label, NodeProblem::Malformed { attribute: name.clone(), problem })
             };
-            if attributes.iter().any(|(earlier, _)| *earlier == name) {
+            if !seen.insert(name.clone()) {
                 return Err(malformed("is given twice"));
             }
             if proto.ref_attr_name.is_empty() {

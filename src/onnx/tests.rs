@@ -367,7 +367,13 @@ fn functions_that_unfold_without_end_are_refused() {
     };
     assert!(load(&chain(30, 1)).is_ok());
     assert!(refusal(&chain(100, 1)).ends_with("more than 64 bodies and function calls in one another"));
-    assert!(refusal(&chain(20, 10)).ends_with("its functions unfold to more than 262144 nodes"));
+    let unfolds = "its functions unfold to more than 262144 nodes or 268435456 bytes";
+    assert!(refusal(&chain(20, 10)).ends_with(unfolds));
+    let large = tensor::encode("", &Tensor::zeros(DType::U8, &[1 << 22]).expect("four megabytes"));
+    let large = AttributeProto { t: Some(large), r#type: attribute_type::TENSOR, i: None, ..int("value", 0) };
+    let nodes = vec![with(node("Constant", &[], &["c"]), &[large]), node("Add", &["a", "c"], &["b"])];
+    let calls = (0..100).map(|idx| call("F", &["x"], &[&format!("y{idx}")])).collect();
+    assert_eq!(refusal(&network(calls, vec![function("F", &["a"], nodes, &["b"])])), unfolds);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //!
 //! Built without everything else: `cargo build --release --no-default-features --features edge --bin aludel-edge`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a program
+#![allow(clippy::print_stderr)] // a program
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -95,11 +96,11 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
             "--help" | "-h" => {
-                print!("{HELP}");
+                say(HELP)?;
                 return Ok(None);
             }
             "--version" | "-V" => {
-                println!("aludel-edge {} (tract {})", env!("CARGO_PKG_VERSION"), Tract.version());
+                say(&format!("aludel-edge {} (tract {})\n", env!("CARGO_PKG_VERSION"), Tract.version()))?;
                 return Ok(None);
             }
             "--inputs" => arguments.given.extend(listed_inputs(Path::new(&value()?))?),
@@ -204,8 +205,15 @@ fn work(arguments: &Arguments) -> Result<(), String> {
         "latency": latency.transpose().map_err(explained)?,
         "memory": resident(&before, &after),
     });
-    println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
-    Ok(())
+    say(&format!("{report:#}\n"))
+}
+
+/// To stdout; a reader that has seen enough and closed it is no error.
+fn say(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn explained(error: RuntimeError) -> String {

@@ -261,9 +261,8 @@ mod tests {
         let big = 1i64 << 60;
         assert_eq!(check(Tensor::vector(vec![big]), Tensor::vector(vec![big + 1])), Ok((1, 0.0)));
         assert_eq!(check(Tensor::vector(vec![true]), Tensor::vector(vec![false])), Ok((1, 1.0)));
-        let nibbles = |byte: u8| {
-            Tensor::from_bytes(DType::I4, &[2], vec![byte].into()).expect("two nibbles are a byte")
-        };
+        let nibbles =
+            |byte: u8| Tensor::from_bytes(DType::I4, &[2], vec![byte].into()).expect("two nibbles are a byte");
         assert_eq!(check(nibbles(0x1f), nibbles(0x17)), Ok((1, 8.0)));
     }
 

@@ -166,9 +166,9 @@ impl SplitMix64 {
 
     /// The generator of this seed for the thing of this name (FNV-1a, Fowler, Noll and Vo).
     pub fn for_name(seed: u64, name: &str) -> SplitMix64 {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         SplitMix64::new(SplitMix64::new(seed ^ hash).next_u64())
     }
 

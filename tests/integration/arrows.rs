@@ -31,11 +31,20 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
     (
         "std::fs",
         &[
-            "onnx/external.rs", "data/", "store.rs", "measure/target.rs", "measure/runtime/library.rs", "recipe/",
-            "cli/", "bin/",
+            "onnx/external.rs",
+            "data/",
+            "store.rs",
+            "measure/target.rs",
+            "measure/runtime/library.rs",
+            "recipe/",
+            "cli/",
+            "bin/",
         ],
     ),
-    ("std::process", &["measure/runtime/remote.rs", "measure/runtime/library.rs", "measure/child.rs", "main.rs", "bin/"]),
+    (
+        "std::process",
+        &["measure/runtime/remote.rs", "measure/runtime/library.rs", "measure/child.rs", "main.rs", "bin/"],
+    ),
     ("println!", &["cli/", "bin/", "main.rs"]),
     ("unsafe ", &["learn/kernels/", "store.rs"]),
 ];

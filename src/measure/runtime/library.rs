@@ -112,7 +112,9 @@ impl LibraryError {
                 "install Python's pip, or get the wheel elsewhere and name the library in it with --library or ORT_DYLIB_PATH"
             }
             LibraryError::Hash { .. } => "look at what pip's index and proxy are; pip config list names them",
-            LibraryError::Unpack(_) | LibraryError::Store(_) => "look at the space and the permissions of the cache folder",
+            LibraryError::Unpack(_) | LibraryError::Store(_) => {
+                "look at the space and the permissions of the cache folder"
+            }
         }
     }
 }

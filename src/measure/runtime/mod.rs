@@ -293,7 +293,9 @@ impl RuntimeError {
                 "try the other runtime, or another opset with `aludel convert --opset`"
             }
             RuntimeError::Refused { doing: Doing::Run, .. } => "compare the inputs' shapes with `aludel inspect`",
-            RuntimeError::Panicked { .. } => "try the other runtime; the fault is the runtime's and worth reporting to it",
+            RuntimeError::Panicked { .. } => {
+                "try the other runtime; the fault is the runtime's and worth reporting to it"
+            }
             RuntimeError::Input { .. } => "`aludel inspect` lists the model's inputs with type and shape",
             RuntimeError::Exchange { .. } => "put a Cast to a common type between this value and the outside",
             RuntimeError::Option { .. } => "leave the option out, or choose the other runtime",

@@ -168,8 +168,7 @@ impl Session for TractSession {
         let model = plan.model();
         let mut text = String::new();
         for node in model.nodes() {
-            let inputs: Vec<&str> =
-                node.inputs.iter().map(|outlet| model.nodes()[outlet.node].name.as_str()).collect();
+            let inputs: Vec<&str> = node.inputs.iter().map(|outlet| model.nodes()[outlet.node].name.as_str()).collect();
             let facts: Vec<String> = node.outputs.iter().map(|output| format!("{:?}", output.fact)).collect();
             writeln!(text, "{} {}({}) -> {}", node.name, node.op, inputs.join(", "), facts.join(" | "))
                 .expect("a string takes every write");
@@ -258,7 +257,8 @@ fn to_tract(tensor: &Tensor) -> Result<tract::Tensor, String> {
         DType::Bool => plain::<bool>(tensor),
         DType::String => {
             let strings = tensor.strings().expect("the type is string");
-            let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned());
+            let text =
+                |bytes: &Bytes| String::from_utf8(bytes.to_vec()).map_err(|_| "a string is not UTF-8".to_owned());
             let texts = strings.iter().map(text).collect::<Result<Vec<String>, String>>()?;
             let array = tract::tract_ndarray::ArrayD::from_shape_vec(tensor.shape(), texts);
             array.map(tract::Tensor::from).map_err(|error| error.to_string())

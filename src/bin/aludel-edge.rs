@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::measure::inputs::{self, Bindings};
@@ -34,7 +33,7 @@ Inputs, by name; those not named are random:
   --bind DIM=SIZE          number for an open dimension: its name, or INPUT#AXIS [default: 1]
 
 Measuring:
-  --budget SECONDS         time for measuring; 0 runs once only [default: 5]
+  --budget SECONDS         time for measuring; 0 runs once only [default: 10]
   --width RATIO            stop when the median's 95 % interval is this narrow [default: 0.02]
   --optimization LEVEL     none, basic or all [default: all]
 
@@ -61,8 +60,7 @@ struct Arguments {
     given: Vec<Given>,
     seed: u64,
     bindings: Bindings,
-    budget: Duration,
-    relative_width: f64,
+    measuring: latency::Options,
     optimization: Optimization,
     outputs: Option<PathBuf>,
 }
@@ -82,8 +80,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         given: Vec::new(),
         seed: 0,
         bindings: Bindings::new(),
-        budget: Duration::from_secs(5),
-        relative_width: 0.02,
+        measuring: latency::Options::default(),
         optimization: Optimization::All,
         outputs: None,
     };
@@ -113,9 +110,10 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
             }
             "--budget" => {
                 let seconds: f64 = number(&word, &value()?)?;
-                arguments.budget = Duration::try_from_secs_f64(seconds).map_err(|error| format!("{word}: {error}"))?;
+                let measuring = arguments.measuring.with_budget_s(seconds);
+                arguments.measuring = measuring.ok_or_else(|| format!("{word} {seconds}: not a time"))?;
             }
-            "--width" => arguments.relative_width = number(&word, &value()?)?,
+            "--width" => arguments.measuring.relative_width = number(&word, &value()?)?,
             "--optimization" => arguments.optimization = optimization(&value()?)?,
             "--outputs" => arguments.outputs = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}; --help lists them")),
@@ -223,9 +221,9 @@ fn explained(error: RuntimeError) -> String {
 /// The given inputs, the others random.
 fn all_inputs(arguments: &Arguments, session: &dyn Session) -> Result<Vec<(String, Tensor)>, String> {
     let mut tensors = arguments.given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let is_missing = |name: &str| !arguments.given.iter().any(|given| given.name == name);
-    let missing: Vec<_> = session.inputs().iter().filter(|info| is_missing(&info.name)).cloned().collect();
-    let made_up = inputs::random(&missing, &arguments.bindings, arguments.seed).map_err(|error| error.to_string())?;
+    let made_up = inputs::random(session.inputs(), &arguments.bindings, arguments.seed);
+    let mut made_up = made_up.map_err(|error| error.to_string())?;
+    made_up.retain(|(name, _)| !arguments.given.iter().any(|given| given.name == *name));
     tensors.extend(made_up);
     Ok(tensors)
 }
@@ -235,17 +233,12 @@ fn measure(
     session: &mut dyn Session,
     given: &[(String, Tensor)],
 ) -> Option<Result<Latency, RuntimeError>> {
-    if arguments.budget.is_zero() {
+    if arguments.measuring.budget.is_zero() {
         return None;
     }
     let run = || session.run(given).map(|_| ());
     let mut contenders = [Contender { label: "tract".to_owned(), run: Box::new(run) }];
-    let options = latency::Options {
-        relative_width: arguments.relative_width,
-        budget: arguments.budget,
-        ..latency::Options::default()
-    };
-    let latencies = latency::interleaved(&mut contenders, &options, &mut |_| ());
+    let latencies = latency::interleaved(&mut contenders, &arguments.measuring, &mut |_| ());
     Some(latencies.map(|mut latencies| latencies.remove(0)))
 }
 

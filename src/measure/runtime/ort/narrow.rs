@@ -103,7 +103,8 @@ impl Casts {
     }
 }
 
-/// `y = Cast(x, to, saturate = 0)` at opset 25, as a file: every length and number in it is below 128, a byte each.
+/// `y = Cast(x, to)` at opset 25 as a file, with `saturate = 0` where onnxruntime takes that: to 8 bits of float. Every
+/// length and number in it is below 128, a byte each.
 fn cast_model(from: DType, to: DType) -> Vec<u8> {
     let number = |dtype: DType| u8::try_from(dtype.onnx()).expect("there are 26 types");
     let message = |field: u8, body: &[u8]| {
@@ -114,15 +115,13 @@ fn cast_model(from: DType, to: DType) -> Vec<u8> {
         let tensor = message(1, &[1 << 3, number(dtype)]);
         message(field, &[message(1, name), message(2, &tensor)].concat())
     };
-    let attribute =
-        |name: &[u8], i: u8| message(5, &[&message(1, name)[..], &[3 << 3, i, 20 << 3 & 0x7f | 0x80, 1, 2]].concat());
-    let node = [
-        message(1, b"x"),
-        message(2, b"y"),
-        message(4, b"Cast"),
-        attribute(b"to", number(to)),
-        attribute(b"saturate", 0),
-    ];
+    let attribute = |name: &[u8], i: u8| {
+        message(5, &[&message(1, name)[..], &[3 << 3, i, ((20 << 3) & 0x7f) | 0x80, 1, 2]].concat())
+    };
+    let mut node = vec![message(1, b"x"), message(2, b"y"), message(4, b"Cast"), attribute(b"to", number(to))];
+    if [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ].contains(&to) {
+        node.push(attribute(b"saturate", 0));
+    }
     let graph = [message(1, &node.concat()), message(2, b"cast"), value(11, b"x", from), value(12, b"y", to)];
     let opset = message(8, &[2 << 3, 25]);
     [&[1 << 3, 10][..], &message(7, &graph.concat()), &opset].concat()

@@ -183,11 +183,11 @@ fn work(arguments: &Arguments) -> Result<(), String> {
     let model = ModelBytes::new(bytes).at(&arguments.model);
     let options = Options { optimization: arguments.optimization, ..Options::default() };
     let (session, load) = timed(|| Tract.load(&model, &options));
-    let mut session = session.map_err(explained)?;
+    let mut session = session.map_err(|error| explained(&error))?;
     drop(model);
     let given = all_inputs(arguments, session.as_ref())?;
     let (outputs, first_run) = timed(|| session.run(&given));
-    let outputs = outputs.map_err(explained)?;
+    let outputs = outputs.map_err(|error| explained(&error))?;
     let after = memory::resident();
     let latency = measure(arguments, session.as_mut(), &given);
     let report = json!({
@@ -200,7 +200,7 @@ fn work(arguments: &Arguments) -> Result<(), String> {
         "outputs": write_outputs(arguments, &outputs)?,
         "load_us": load.as_secs_f64() * 1e6,
         "first_run_us": first_run.as_secs_f64() * 1e6,
-        "latency": latency.transpose().map_err(explained)?,
+        "latency": latency.transpose().map_err(|error| explained(&error))?,
         "memory": resident(&before, &after),
     });
     say(&format!("{report:#}\n"))
@@ -214,7 +214,7 @@ fn say(text: &str) -> Result<(), String> {
     }
 }
 
-fn explained(error: RuntimeError) -> String {
+fn explained(error: &RuntimeError) -> String {
     format!("{error}\nhint: {}", error.hint())
 }
 

@@ -1,5 +1,7 @@
 //! The runtimes and what is measured through them, on real models and on small ones written here.
 
+#![allow(clippy::print_stdout)] // tables for who runs it with --nocapture
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -300,15 +302,16 @@ fn optimized_graphs_and_profiles_are_written() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let optimized_model = Some(folder.path().join("optimized.onnx"));
+    let optimized_path = folder.path().join("optimized.onnx");
+    let optimized_model = Some(optimized_path.clone());
     let profile = Some(folder.path().join("profile"));
     let model = unary("Relu", 17, DType::F32, &[Dim::Known(2)]);
-    let options = Options { optimized_model: optimized_model.clone(), profile, n_threads: 2, ..Options::default() };
+    let options = Options { optimized_model, profile, n_threads: 2, ..Options::default() };
     let mut session = support::onnxruntime().load(&model, &options).expect("it is well formed");
     session.run(&[("x".to_owned(), Tensor::vector(vec![1f32, 2.0]))]).expect("it runs");
     let profile = session.finish_profile().expect("it can be written").expect("it was asked for");
     assert!(fs::read_to_string(&profile).expect("written").contains("the_node"), "{}", profile.display());
-    let optimized = fs::read(optimized_model.expect("named above")).expect("written");
+    let optimized = fs::read(optimized_path).expect("written");
     assert!(support::onnxruntime().load(&ModelBytes::new(optimized), &Options::default()).is_ok());
 
     let session = Tract.load(&model, &Options::default()).expect("it is well formed");

@@ -225,7 +225,7 @@ impl Session for OrtSession {
             let mut values = Vec::with_capacity(tensors.len());
             for (tensor, info) in tensors.iter().zip(&self.inputs) {
                 let value = match narrow::wide(tensor.dtype()) {
-                    Some(_) => self.casts.to_ort(&self.runtime, tensor).map(SessionInputValue::from),
+                    Some(_) => self.casts.hand_in(&self.runtime, tensor).map(SessionInputValue::from),
                     None => to_ort(tensor),
                 };
                 let value = value.map_err(|reason| exchange(&info.name, reason))?;
@@ -237,7 +237,7 @@ impl Session for OrtSession {
                 let value = computed.get(&info.name).ok_or_else(|| exchange(&info.name, "it is missing".to_owned()))?;
                 let tensor = match info.dtype.filter(|&dtype| narrow::wide(dtype).is_some()) {
                     Some(dtype) => {
-                        shape_of(value).and_then(|shape| self.casts.from_ort(&self.runtime, value, dtype, &shape))
+                        shape_of(value).and_then(|shape| self.casts.take_out(&self.runtime, value, dtype, &shape))
                     }
                     None => from_ort(value),
                 };

@@ -35,7 +35,7 @@ pub(super) fn wide(dtype: DType) -> Option<DType> {
 
 impl Casts {
     /// onnxruntime's value for a narrow tensor.
-    pub(super) fn to_ort(&mut self, runtime: &Onnxruntime, tensor: &Tensor) -> Result<DynValue, String> {
+    pub(super) fn hand_in(&mut self, runtime: &Onnxruntime, tensor: &Tensor) -> Result<DynValue, String> {
         let dtype = tensor.dtype();
         let wide = wide(dtype).ok_or_else(|| super::no_view(dtype))?;
         let codes = codes(tensor);
@@ -53,7 +53,7 @@ impl Casts {
     }
 
     /// The narrow tensor in a value of onnxruntime's.
-    pub(super) fn from_ort(
+    pub(super) fn take_out(
         &mut self,
         runtime: &Onnxruntime,
         value: &DynValue,

@@ -285,6 +285,32 @@ fn wrong_models_and_inputs_are_errors_that_say_what_is_wrong() {
 }
 
 #[test]
+fn external_data_is_found_beside_the_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let weights: Vec<u8> = [9f32, 10.0, 20.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    fs::write(folder.path().join("weights.bin"), weights).expect("written");
+    let entry = |key: &str, value: &str| message(13, &[text(1, key), text(2, value)]);
+    let place = [entry("location", "weights.bin"), entry("offset", "4"), entry("length", "8")].concat();
+    let weight = message(5, &[int(1, 2), int(2, 1), text(8, "w"), place, int(14, 1)]);
+    let node = message(1, &[text(1, "x"), text(1, "w"), text(2, "y"), text(4, "Add")]);
+    let dims = [Dim::Known(2)];
+    let values = [value_info(11, "x", DType::F32, &dims), value_info(12, "y", DType::F32, &dims)].concat();
+    let graph = message(7, &[node, text(2, "g"), weight, values]);
+    let model = ModelBytes::new([int(1, 8), graph, message(8, &[text(1, ""), int(2, 17)])].concat());
+    let mut runtimes: Vec<&dyn Runtime> = vec![&Tract];
+    if support::data().is_some() {
+        runtimes.push(support::onnxruntime());
+    }
+    for runtime in runtimes {
+        let beside = model.clone().at(folder.path().join("model.onnx"));
+        let mut session = runtime.load(&beside, &Options::default()).expect("the weights are beside it");
+        let outputs = session.run(&[("x".to_owned(), Tensor::vector(vec![1f32, 2.0]))]).expect("it runs");
+        assert_eq!(format!("{outputs:?}"), "[(\"y\", f32[2] [11.0, 22.0])]", "{}", runtime.name());
+        assert!(runtime.load(&model, &Options::default()).is_err(), "{} found no weights anywhere", runtime.name());
+    }
+}
+
+#[test]
 fn options_that_a_runtime_lacks_are_refused() {
     let model = unary("Relu", 17, DType::F32, &[Dim::Known(2)]);
     let check = |options: Options| match Tract.load(&model, &options) {

@@ -172,7 +172,8 @@ pub(super) fn qlinear_average_pool(args: Args<'_>, op: &op::QLinearAveragePool) 
     let inputs = [Some(Tensor::new::<f64>(x.shape(), centred)?)];
     let averages = average_pool(Args { op: &Op::AveragePool(pool.clone()), inputs: &inputs, ..args }, &pool)?;
     let ratio = f64::from(input.scale) / f64::from(output.scale);
-    let quotients = averages.as_slice::<f64>()?.iter().map(|&x| (x * ratio, f64::from(output.zero_point)));
+    let shifted = |x: &f64| (f64::from((x * f64::from(input.scale)) as f32 / output.scale + output.zero_point), 0.0);
+    let quotients = averages.as_slice::<f64>()?.iter().map(shifted);
     channels_back(&quantized(quotients, dtype, averages.shape(), true)?, op.channels_last)
 }
 

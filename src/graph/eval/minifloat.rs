@@ -12,6 +12,8 @@ pub(super) struct Format {
     n_mantissa_bits: u32,
     bias: i32,
     specials: Specials,
+    /// The bits of NaN that are written; none where the format has none.
+    nan: Option<u16>,
 }
 
 /// What a format has beside the finite numbers.
@@ -39,20 +41,20 @@ pub(super) enum Overflow {
 /// The format of an element type; none for `f64`, `f32`, `f8e8m0` (which has neither sign nor zero) and what is no
 /// float.
 pub(super) fn format(dtype: DType) -> Option<Format> {
-    let (n_exponent_bits, n_mantissa_bits, bias, specials) = match dtype {
-        DType::F16 => (5, 10, 15, Specials::Ieee),
-        DType::BF16 => (8, 7, 127, Specials::Ieee),
-        DType::F8E4M3FN => (4, 3, 7, Specials::AllOnesNan),
-        DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan),
-        DType::F8E5M2 => (5, 2, 15, Specials::Ieee),
-        DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan),
-        DType::F4E2M1 => (2, 1, 1, Specials::None),
+    let (n_exponent_bits, n_mantissa_bits, bias, specials, nan) = match dtype {
+        DType::F16 => (5, 10, 15, Specials::Ieee, Some(0x7e00)),
+        DType::BF16 => (8, 7, 127, Specials::Ieee, Some(0x7fc0)),
+        DType::F8E4M3FN => (4, 3, 7, Specials::AllOnesNan, Some(0x7f)),
+        DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan, Some(0x80)),
+        DType::F8E5M2 => (5, 2, 15, Specials::Ieee, Some(0x7f)),
+        DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan, Some(0x80)),
+        DType::F4E2M1 => (2, 1, 1, Specials::None, None),
         DType::F64 | DType::F32 | DType::F8E8M0 => return None,
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => return None,
         DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => return None,
         DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => return None,
     };
-    Some(Format { n_exponent_bits, n_mantissa_bits, bias, specials })
+    Some(Format { n_exponent_bits, n_mantissa_bits, bias, specials, nan })
 }
 
 impl Format {
@@ -67,17 +69,6 @@ impl Format {
             Specials::Ieee => all_ones - (1 << self.n_mantissa_bits),
             Specials::AllOnesNan => all_ones - 1,
             Specials::MinusZeroNan | Specials::None => all_ones,
-        }
-    }
-
-    /// The bits of NaN; none where the format has none.
-    fn nan(self) -> Option<u16> {
-        let all_ones = self.sign_bit() - 1;
-        match self.specials {
-            Specials::Ieee => Some(all_ones - (1 << (self.n_mantissa_bits - 1)) + 1),
-            Specials::AllOnesNan => Some(all_ones),
-            Specials::MinusZeroNan => Some(self.sign_bit()),
-            Specials::None => None,
         }
     }
 
@@ -104,7 +95,7 @@ impl Format {
     /// The bits of the nearest number, of two that are equally near the even one.
     pub(super) fn encode(self, value: f64, overflow: Overflow) -> u16 {
         if value.is_nan() {
-            return self.nan().unwrap_or(self.greatest());
+            return self.nan.unwrap_or(self.greatest());
         }
         let greatest = self.greatest();
         let magnitude = match (self.magnitude(value.abs()), overflow, self.specials) {

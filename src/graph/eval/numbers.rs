@@ -233,7 +233,11 @@ pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
 /// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here
 /// it is what onnxruntime and NumPy do on x86: the conversion goes through `i32` (types of up to 16 bits) or `i64`, whose
 /// least number stands for what it cannot hold, NaN too. Only `u64` has the numbers above as well, and 0 beyond them.
+/// The types of less than a byte saturate, as ONNX's own tests have it.
 pub(super) fn truncated(value: f64, dtype: DType) -> i128 {
+    if let (0..8, Some((least, greatest))) = (dtype.n_bits(), dtype.integer_range()) {
+        return (value as i128).clamp(least, greatest);
+    }
     let (least, greatest) = if dtype.n_bits() <= 16 || dtype == DType::I32 {
         (i32::MIN.into(), i32::MAX.into())
     } else if dtype == DType::U64 {

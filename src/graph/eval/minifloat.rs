@@ -153,3 +153,92 @@ fn power_of_two(exponent: i32) -> f64 {
 fn exponent_of(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_reads_back_as_itself() {
+        for dtype in DType::all() {
+            let Some(format) = format(dtype) else { continue };
+            for bits in 0..=format.sign_bit() | (format.sign_bit() - 1) {
+                let value = format.decode(bits);
+                if !value.is_nan() {
+                    assert_eq!(format.encode(value, Overflow::Special), bits, "{dtype} {bits:#x} is {value}");
+                }
+            }
+        }
+        for bits in 0..u8::MAX {
+            assert_eq!(encode_e8m0(decode_e8m0(bits), RoundMode::Nearest, Overflow::Special), bits);
+        }
+    }
+
+    #[test]
+    fn halves_agree_with_the_half_crate() {
+        let (f16, bf16) = (format(DType::F16).expect("a format"), format(DType::BF16).expect("a format"));
+        for bits in 0..=u16::MAX {
+            let (expected, got) = (half::f16::from_bits(bits).to_f64(), f16.decode(bits));
+            assert!(expected == got || (expected.is_nan() && got.is_nan()), "{bits:#x}");
+            let (expected, got) = (half::bf16::from_bits(bits).to_f64(), bf16.decode(bits));
+            assert!(expected == got || (expected.is_nan() && got.is_nan()), "{bits:#x}");
+        }
+    }
+
+    fn check(dtype: DType, value: f64, overflow: Overflow, expected: f64) {
+        let format = format(dtype).expect("a format");
+        let got = format.decode(format.encode(value, overflow));
+        assert!(got == expected || (got.is_nan() && expected.is_nan()), "{value} as {dtype}: {got}, not {expected}");
+    }
+
+    #[test]
+    fn ties_go_to_the_even_number_and_what_is_beyond_f32_still_counts() {
+        let half_a_step = 2f64.powi(-11);
+        check(DType::F16, 1.0 + half_a_step, Overflow::Special, 1.0);
+        check(DType::F16, 1.0 + half_a_step + 2f64.powi(-50), Overflow::Special, 1.0 + 2.0 * half_a_step);
+        check(DType::F16, 1.0 + 3.0 * half_a_step, Overflow::Special, 1.0 + 4.0 * half_a_step);
+        check(DType::F8E4M3FN, 2f64.powi(-10), Overflow::Special, 0.0);
+        check(DType::F8E4M3FN, 2f64.powi(-10) * 1.01, Overflow::Special, 2f64.powi(-9));
+        check(DType::F4E2M1, 2.5, Overflow::Special, 2.0);
+        check(DType::F4E2M1, 5.0, Overflow::Special, 4.0);
+    }
+
+    #[test]
+    fn beyond_the_greatest_number() {
+        for (dtype, greatest, special) in [
+            (DType::F16, 65504.0, f64::INFINITY),
+            (DType::F8E4M3FN, 448.0, f64::NAN),
+            (DType::F8E4M3FNUZ, 240.0, f64::NAN),
+            (DType::F8E5M2, 57344.0, f64::INFINITY),
+            (DType::F8E5M2FNUZ, 57344.0, f64::NAN),
+            (DType::F4E2M1, 6.0, 6.0),
+        ] {
+            check(dtype, greatest, Overflow::Special, greatest);
+            for beyond in [greatest * 1.2, f64::INFINITY, f64::MAX] {
+                check(dtype, beyond, Overflow::Special, special);
+                check(dtype, beyond, Overflow::Saturate, greatest);
+                check(dtype, -beyond, Overflow::Saturate, -greatest);
+            }
+        }
+        check(DType::F16, 65519.9, Overflow::Special, 65504.0);
+        check(DType::F16, 65520.0, Overflow::Special, f64::INFINITY);
+    }
+
+    #[test]
+    fn powers_of_two_round_as_asked() {
+        for (value, mode, overflow, expected) in [
+            (5.0, RoundMode::Up, Overflow::Saturate, 8.0),
+            (5.0, RoundMode::Down, Overflow::Saturate, 4.0),
+            (5.0, RoundMode::Nearest, Overflow::Saturate, 4.0),
+            (6.0, RoundMode::Nearest, Overflow::Saturate, 8.0),
+            (0.0, RoundMode::Up, Overflow::Saturate, 2f64.powi(-127)),
+            (0.0, RoundMode::Nearest, Overflow::Special, f64::NAN),
+            (f64::INFINITY, RoundMode::Up, Overflow::Saturate, 2f64.powi(127)),
+            (f64::INFINITY, RoundMode::Up, Overflow::Special, f64::NAN),
+            (-1.0, RoundMode::Up, Overflow::Saturate, f64::NAN),
+        ] {
+            let got = decode_e8m0(encode_e8m0(value, mode, overflow));
+            assert!(got == expected || (got.is_nan() && expected.is_nan()), "{value}: {got}, not {expected}");
+        }
+    }
+}

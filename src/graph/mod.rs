@@ -6,9 +6,12 @@
 pub mod attribute;
 pub mod build;
 pub mod check;
+pub mod cost;
 pub mod eval;
 pub mod op;
+pub mod patch;
 pub mod shape;
+pub mod show;
 pub mod tensor;
 mod types;
 pub(crate) mod window;

@@ -200,4 +200,9 @@ impl Context {
     pub(super) fn rank(&self, name: &Name) -> Option<usize> {
         self.known(name).shape.map(|shape| shape.len())
     }
+
+    /// The number of dimensions of an input where it is there and that is known.
+    pub(super) fn rank_of(&self, input: Option<&Name>) -> Option<usize> {
+        input.and_then(|name| self.rank(name))
+    }
 }

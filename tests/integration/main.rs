@@ -1,4 +1,5 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod measure;
 mod support;

@@ -33,15 +33,15 @@ fn converted(tensor: &Tensor, to: DType, saturate: bool, mode: RoundMode) -> Res
     match tensor.strings() {
         None => Numbers::of(tensor)?.rounded(to, tensor.shape(), overflow, mode),
         Some(strings) if to == DType::F32 => {
-            let floats = strings.iter().map(|text| parsed::<f32>(text)).collect::<Result<_, _>>()?;
+            let floats = strings.iter().map(parsed::<f32>).collect::<Result<_, _>>()?;
             Ok(Tensor::new(tensor.shape(), floats)?)
         }
         Some(strings) if to.is_float() => {
-            let floats = strings.iter().map(|text| parsed::<f64>(text)).collect::<Result<_, _>>()?;
+            let floats = strings.iter().map(parsed::<f64>).collect::<Result<_, _>>()?;
             Numbers::Float(floats).rounded(to, tensor.shape(), overflow, mode)
         }
         Some(strings) => {
-            let ints = strings.iter().map(|text| parsed_int(text)).collect::<Result<_, _>>()?;
+            let ints = strings.iter().map(parsed_int).collect::<Result<_, _>>()?;
             Numbers::Int(ints).rounded(to, tensor.shape(), overflow, mode)
         }
     }

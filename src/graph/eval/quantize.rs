@@ -124,7 +124,10 @@ fn blocks(shape: &[usize], scales: &[usize], along: i64, block_size: i64) -> Res
     let block = |element: usize| {
         let (outer, position, within) =
             (element / inner / shape[along], element / inner % shape[along], element % inner);
-        if block_size == 0 { position } else { (outer * expected[along] + position / block_size) * inner + within }
+        match position.checked_div(block_size) {
+            None => position,
+            Some(block) => (outer * expected[along] + block) * inner + within,
+        }
     };
     Ok((0..n_elements).map(block).collect())
 }

@@ -27,7 +27,7 @@ pub(super) fn rnn(args: Args<'_>, op: &op::RNN) -> Result<Vec<Option<Tensor>>, E
             let state = &mut states[batch];
             let x = &x[recurrence.x_offset(position, batch)..][..recurrence.input_size];
             let sums = weights.sums(direction, x, &state.h);
-            state.h = sums.iter().map(|&sum| recurrence.activate(direction, 0, sum)).collect();
+            state.h = sums.iter().map(|&sum| recurrence.gate(direction, 0, sum)).collect();
         }
     })?;
     recurrence.outputs(walked, args.get(0)?.dtype())
@@ -47,7 +47,7 @@ pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, E
     let (recurrence, weights, x) = prepare(args, &options, 3, &["Sigmoid", "Tanh"])?;
     let n = recurrence.hidden_size;
     let walked = recurrence.walk(recurrence.initial(args, false)?, |direction, going, states| {
-        let gate = |sum: f64| recurrence.activate(direction, 0, sum);
+        let gate = |sum: f64| recurrence.gate(direction, 0, sum);
         for &(batch, position) in going {
             let h = &mut states[batch].h;
             let from_x = weights.of_x(direction, &x[recurrence.x_offset(position, batch)..][..recurrence.input_size]);
@@ -61,7 +61,7 @@ pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, E
                 weights.of_h(direction, &kept)[2 * n..].to_vec()
             };
             for (idx, h) in h.iter_mut().enumerate() {
-                let hidden = recurrence.activate(direction, 1, from_x[2 * n + idx] + recurrent[idx]);
+                let hidden = recurrence.gate(direction, 1, from_x[2 * n + idx] + recurrent[idx]);
                 *h = (1.0 - update[idx]) * hidden + update[idx] * *h;
             }
         }
@@ -123,12 +123,12 @@ pub(super) fn lstm_cell(
     let peep = |gate: usize, idx: usize, c: f64| {
         peepholes.0.as_ref().map_or(0.0, |weights| weights[(direction * 3 + gate) * n + idx] * c)
     };
-    let gate = |sum: f64| recurrence.activate(direction, 0, sum);
+    let gate = |sum: f64| recurrence.gate(direction, 0, sum);
     for idx in 0..n {
         let before = state.c[idx];
         let input = gate(sums[idx] + peep(0, idx, before));
         let forget = if input_forget { 1.0 - input } else { gate(sums[2 * n + idx] + peep(2, idx, before)) };
-        let cell = forget * before + input * recurrence.activate(direction, 1, sums[3 * n + idx]);
+        let cell = forget * before + input * recurrence.gate(direction, 1, sums[3 * n + idx]);
         let output = gate(sums[n + idx] + peep(1, idx, cell));
         state.c[idx] = cell;
         state.h[idx] = output * recurrence.activate(direction, 2, cell);

@@ -1,11 +1,33 @@
-//! What the tests of the operator families share.
+//! What the tests of the operators share.
 
-use super::EvalError;
-use super::operator;
+// Tests build what they pass in place.
+#![allow(clippy::needless_pass_by_value)]
+
+use super::{EvalError, operator};
 use crate::graph::op::Op;
 use crate::graph::tensor::{Element, Tensor};
 
-/// The only output of an operator on these inputs.
+/// Every output of an operator with one, or more where `n_outputs` says so.
+pub(super) fn outputs<const N: usize>(
+    op: &Op,
+    inputs: [impl Into<Option<Tensor>>; N],
+    n_outputs: usize,
+) -> Result<Vec<Tensor>, EvalError> {
+    Ok(operator(op, &inputs.map(Into::into), n_outputs)?.into_iter().flatten().collect())
+}
+
+/// The operator gives this value.
+pub(super) fn check<const N: usize>(op: Op, inputs: [impl Into<Option<Tensor>>; N], expected: Tensor) {
+    let outputs = outputs(&op, inputs, 1).unwrap_or_else(|error| panic!("{}: {error}", op.name()));
+    assert_eq!(outputs.first(), Some(&expected), "{op:?}");
+}
+
+/// What the operator says when it does not take these inputs.
+pub(super) fn refusal<const N: usize>(op: Op, inputs: [impl Into<Option<Tensor>>; N]) -> String {
+    outputs(&op, inputs, 1).expect_err(op.name()).to_string()
+}
+
+/// The only output of an operator on inputs of which none is left out.
 pub(super) fn output(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, EvalError> {
     let inputs: Vec<Option<Tensor>> = inputs.iter().map(|&tensor| Some(tensor.clone())).collect();
     optional_output(op, &inputs)
@@ -17,11 +39,23 @@ pub(super) fn optional_output(op: &Op, inputs: &[Option<Tensor>]) -> Result<Tens
     Ok(outputs.remove(0).expect("the operator has one output"))
 }
 
-pub(super) fn tensor<T: Element>(shape: &[usize], elements: &[T]) -> Tensor {
-    Tensor::new(shape, elements.to_vec()).expect("the shape fits the elements")
-}
-
-/// The elements, which must be of this type.
+/// The elements of a tensor of this type.
 pub(super) fn elements<T: Element>(tensor: &Tensor) -> Vec<T> {
     tensor.to_vec().expect("a tensor of the type that the test expects")
+}
+
+/// A tensor of this shape.
+pub(super) fn tensor<T: Element>(shape: &[usize], elements: impl AsRef<[T]>) -> Tensor {
+    Tensor::new(shape, elements.as_ref().to_vec()).expect("as many elements as the shape takes")
+}
+
+/// A list of integers.
+pub(super) fn list<const N: usize>(elements: [i64; N]) -> Tensor {
+    Tensor::vector(elements.to_vec())
+}
+
+/// The integers from 0 on, in this shape.
+pub(super) fn iota(shape: &[usize]) -> Tensor {
+    let n: usize = shape.iter().product();
+    Tensor::new(shape, (0..n).map(|x| x as i64).collect()).expect("as many elements as the shape takes")
 }

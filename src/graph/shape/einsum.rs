@@ -8,7 +8,7 @@ use crate::graph::Dim;
 
 /// One place of a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::graph) enum Label {
+pub(super) enum Label {
     /// A dimension.
     Letter(char),
     /// Any number of dimensions, broadcast.
@@ -17,20 +17,20 @@ pub(in crate::graph) enum Label {
 
 /// An equation taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::graph) struct Notation {
+pub(super) struct Notation {
     /// A term for each input.
-    pub(in crate::graph) inputs: Vec<Vec<Label>>,
+    pub(super) inputs: Vec<Vec<Label>>,
     /// The term of the output, derived where the equation has none.
-    pub(in crate::graph) output: Vec<Label>,
+    pub(super) output: Vec<Label>,
 }
 
 /// The dimensions that the labels stand for.
 #[derive(Debug, Default)]
-pub(in crate::graph) struct Sizes {
+pub(super) struct Sizes {
     /// of each letter
-    pub(in crate::graph) letters: BTreeMap<char, Dim>,
+    pub(super) letters: BTreeMap<char, Dim>,
     /// of the ellipsis
-    pub(in crate::graph) ellipsis: Vec<Dim>,
+    pub(super) ellipsis: Vec<Dim>,
 }
 
 impl Notation {
@@ -60,7 +60,7 @@ impl Notation {
     ///
     /// # Errors
     /// When a label stands for two different numbers, or a term does not fit its input.
-    pub(in crate::graph) fn sizes(&self, shapes: &[&[Dim]]) -> Result<Sizes, Problem> {
+    pub(super) fn sizes(&self, shapes: &[&[Dim]]) -> Result<Sizes, Problem> {
         if shapes.len() != self.inputs.len() {
             return Err(problem("the number of inputs", self.inputs.len(), shapes.len()));
         }

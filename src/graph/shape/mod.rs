@@ -6,7 +6,7 @@
 
 mod control;
 mod dims;
-pub(super) mod einsum;
+mod einsum;
 mod elementwise;
 mod fact;
 mod index;
@@ -255,6 +255,15 @@ pub fn infer(graph: &Graph, bindings: &Bindings) -> Result<Types, ShapeError> {
 /// When the inputs do not fit the operator.
 pub fn infer_node(node: &Node, known: &Types) -> Result<Vec<Option<Typed>>, ShapeError> {
     walk::single(node, known)
+}
+
+/// How often an `Einsum` of inputs of these shapes multiplies and adds, each term with the product of those before it: the
+/// product of all its dimensions, once for each input after the first. None where a dimension is unknown.
+pub(super) fn einsum_products(equation: &str, shapes: &[&[Dim]]) -> Option<u64> {
+    let sizes = einsum::Notation::parse(equation).and_then(|notation| notation.sizes(shapes)).ok()?;
+    let all = sizes.letters.values().chain(&sizes.ellipsis).map(Dim::known);
+    let product = all.map(|size| u64::try_from(size?).ok()).try_fold(1u64, |product, size| product.checked_mul(size?));
+    product?.checked_mul(u64::try_from(shapes.len().saturating_sub(1)).ok()?)
 }
 
 /// What a constant is known to be.

@@ -5,5 +5,5 @@ pub mod graph;
 pub mod measure;
 #[cfg(feature = "onnx")]
 pub mod onnx;
-#[cfg(feature = "full")]
+#[cfg(feature = "onnx")]
 pub mod store;

@@ -7,6 +7,7 @@ use super::lower::LowerError;
 use super::upgrade::UpgradeError;
 use crate::graph::CheckError;
 use crate::graph::tensor::TensorError;
+use crate::store::StoreError;
 
 /// Why a file is not read or not written.
 #[derive(Debug, thiserror::Error)]
@@ -20,15 +21,8 @@ pub enum OnnxError {
         source: Box<OnnxError>,
     },
     /// The file system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// `read`, `write`
-        action: &'static str,
-        /// which file
-        path: PathBuf,
-        /// why
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The bytes are not the protobuf message that they should be; cut off, for one.
     #[error("the bytes are no ONNX message: {0}")]
     Protobuf(#[from] prost::DecodeError),
@@ -162,7 +156,7 @@ impl OnnxError {
             OnnxError::Node { problem, .. } => problem.hint(),
             OnnxError::Graph(_) => Some("onnx.checker says more of files that break the specification"),
             OnnxError::TooLarge { .. } => Some("write it to a file, with its weights as external data"),
-            OnnxError::Io { .. } | OnnxError::Model(_) | OnnxError::Value { .. } => None,
+            OnnxError::Store(_) | OnnxError::Model(_) | OnnxError::Value { .. } => None,
             OnnxError::Upgrade(_) | OnnxError::Lower(_) => None,
         }
     }

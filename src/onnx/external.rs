@@ -1,37 +1,13 @@
-//! The room's only door to the file system: model files, and tensors' data in other files beside them.
+//! Tensors' data in other files beside a model's: the room's only door to the file system but for `store`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::error::{OnnxError, TensorProblem};
-
-/// All bytes of a file.
-pub(super) fn read_file(path: &Path) -> Result<Bytes, OnnxError> {
-    let failed = |source| OnnxError::Io { action: "read", path: path.to_path_buf(), source };
-    fs::read(path).map(Bytes::from).map_err(failed)
-}
-
-/// Writes these bytes, one after the other, to a file that appears whole or not at all.
-pub(super) fn write_file<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), OnnxError> {
-    let failed = |source| OnnxError::Io { action: "write", path: path.to_path_buf(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is its owner's alone; this one becomes an ordinary file, for whom the umask allows.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut writer = BufWriter::new(builder.tempfile_in(folder).map_err(failed)?);
-    for chunk in chunks {
-        writer.write_all(chunk).map_err(failed)?;
-    }
-    let file = writer.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
+use super::error::TensorProblem;
 
 /// The folder in which a model's external data lies, and the files in it that have been opened.
 #[derive(Debug)]

@@ -7,10 +7,11 @@
 mod error;
 mod external;
 mod function;
-mod known;
 mod lower;
 mod raw;
 mod read;
+#[cfg(test)]
+mod round_trip;
 mod scope;
 mod tensor;
 #[cfg(test)]

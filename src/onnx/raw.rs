@@ -10,8 +10,9 @@ use indexmap::{IndexMap, IndexSet};
 use bytes::Bytes;
 
 use crate::graph::attribute::{Attribute, SparseTensor};
+use crate::graph::shape::{Typed, Types, infer_node, of_tensor};
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Dim, Name, NodeNotes, ValueInfo};
+use crate::graph::{Dim, Name, Node, NodeNotes, Op, ValueInfo, ValueType};
 
 /// A node in the form of a file's own opset. In a file that is read its graphs are canonical already; in one to be
 /// written they are raw as well (`RawNode<RawAttribute>`).
@@ -90,6 +91,8 @@ pub(super) struct RawGraph {
 pub(super) struct Known {
     pub(super) dtype: Option<DType>,
     pub(super) shape: Option<Vec<Dim>>,
+    /// The type of a value that is no tensor.
+    pub(super) other: Option<ValueType>,
 }
 
 /// The values around the node that is being converted: constants, types, and which names are taken. One context serves a
@@ -103,7 +106,7 @@ pub(super) struct Context {
 #[derive(Debug, Default)]
 struct Scope {
     constants: HashMap<Name, Tensor>,
-    known: HashMap<Name, Known>,
+    types: HashMap<Name, Typed>,
     added: IndexMap<Name, Tensor>,
 }
 
@@ -126,9 +129,8 @@ impl Context {
 
     /// Learns what a file states of a value.
     pub(super) fn declare(&mut self, info: &ValueInfo) {
-        if let (Some(scope), Some(tensor)) = (self.scopes.last_mut(), info.tensor_type()) {
-            let known = Known { dtype: Some(tensor.dtype), shape: tensor.shape.clone() };
-            scope.known.insert(info.name.clone(), known);
+        if let (Some(scope), Some(value_type)) = (self.scopes.last_mut(), &info.value_type) {
+            scope.types.insert(info.name.clone(), Typed { value_type: value_type.clone(), value: None });
         }
     }
 
@@ -139,10 +141,27 @@ impl Context {
         }
     }
 
-    /// Learns what a value is that a canonical node produces.
-    pub(super) fn learn(&mut self, name: &Name, known: Known) {
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.known.entry(name.clone()).or_insert(known);
+    /// Learns what the outputs of a canonical node are. Bodies are not looked into.
+    pub(super) fn learn(&mut self, node: &Node) {
+        if let (Op::Constant(constant), Some(output)) = (&node.op, node.output(0)) {
+            self.declare_constant(output, &constant.value);
+        }
+        if !node.op.bodies().is_empty() {
+            return;
+        }
+        let mut inputs = Types::default();
+        for name in node.inputs.iter().flatten() {
+            if let Some(typed) = self.typed(name) {
+                inputs.insert(name, typed);
+            }
+        }
+        let Some(scope) = self.scopes.last_mut() else { return };
+        for (output, inferred) in node.outputs.iter().zip(infer_node(node, &inputs).unwrap_or_default()) {
+            let (Some(name), Some(mut typed)) = (output, inferred) else { continue };
+            if let Some(stated) = scope.types.get(name) {
+                fill(&mut typed.value_type, &stated.value_type);
+            }
+            scope.types.insert(name.clone(), typed);
         }
     }
 
@@ -160,11 +179,16 @@ impl Context {
     /// Adds a constant to the graph that the context is in; its name is `base` or that with a number.
     pub(super) fn add_constant(&mut self, base: &str, tensor: Tensor) -> Name {
         let name = self.fresh(base);
+        self.place_constant(&name, tensor);
+        name
+    }
+
+    /// Adds a constant under a name that the graph has for it already.
+    pub(super) fn place_constant(&mut self, name: &Name, tensor: Tensor) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.constants.insert(name.clone(), tensor.clone());
             scope.added.insert(name.clone(), tensor);
         }
-        name
     }
 
     /// How many constants have been added to the graph that the context is in.
@@ -187,13 +211,25 @@ impl Context {
         self.scopes.iter().rev().find_map(|scope| scope.constants.get(name))
     }
 
+    /// The elements of an integer tensor, where they are known before the network runs.
+    pub(super) fn integers(&self, name: &Name) -> Option<Vec<i64>> {
+        let computed = || self.typed(name).and_then(|typed| typed.value.as_ref()?.known().cloned());
+        let tensor = self.constant(name).cloned().or_else(computed)?;
+        let narrow = || tensor.as_slice::<i32>().map(|values| values.iter().map(|&value| i64::from(value)).collect());
+        tensor.to_vec::<i64>().or_else(|_| narrow()).ok()
+    }
+
+    fn typed(&self, name: &Name) -> Option<Typed> {
+        let constant = self.constant(name).map(of_tensor);
+        constant.or_else(|| self.scopes.iter().rev().find_map(|scope| scope.types.get(name)).cloned())
+    }
+
     /// What is known of a value, in this graph or in one around it.
     pub(super) fn known(&self, name: &Name) -> Known {
-        if let Some(tensor) = self.constant(name) {
-            let shape = tensor.shape().iter().map(|&dim| Dim::Known(dim)).collect();
-            return Known { dtype: Some(tensor.dtype()), shape: Some(shape) };
+        match self.typed(name).map(|typed| typed.value_type) {
+            Some(ValueType::Tensor(tensor)) => Known { dtype: Some(tensor.dtype), shape: tensor.shape, other: None },
+            other => Known { other, ..Known::default() },
         }
-        self.scopes.iter().rev().find_map(|scope| scope.known.get(name)).cloned().unwrap_or_default()
     }
 
     /// The number of dimensions of a value where it is known.
@@ -205,4 +241,24 @@ impl Context {
     pub(super) fn rank_of(&self, input: Option<&Name>) -> Option<usize> {
         input.and_then(|name| self.rank(name))
     }
+}
+
+/// Dimensions that a file states and that do not follow from a node's inputs.
+fn fill(inferred: &mut ValueType, stated: &ValueType) {
+    let (ValueType::Tensor(inferred), Some(stated)) = (inferred, stated.tensor().and_then(|t| t.shape.as_ref())) else {
+        return;
+    };
+    let dims = inferred.shape.get_or_insert_with(|| stated.clone());
+    if dims.len() == stated.len() {
+        for (dim, stated) in dims.iter_mut().zip(stated).filter(|(dim, _)| **dim == Dim::Unknown) {
+            dim.clone_from(stated);
+        }
+    }
+}
+
+/// An axis counted from the front; none where it is out of range.
+pub(super) fn position(axis: i64, rank: usize) -> Option<usize> {
+    let rank = i64::try_from(rank).ok()?;
+    let axis = if axis < 0 { axis.checked_add(rank)? } else { axis };
+    usize::try_from(axis).ok().filter(|_| axis < rank)
 }

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use prost::Message;
 
 use super::error::{NodeProblem, OnnxError};
-use super::external::{self, External};
+use super::external::External;
 use super::function::{Bindings, Functions};
 use super::raw::{Context, RawNode};
 use super::scope::{Scope, all_names, label};
@@ -20,6 +20,7 @@ use crate::graph::attribute::Attribute;
 use crate::graph::op::{CANONICAL_OPSET, MICROSOFT};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, GraphParts, Model, ModelNotes, Name, NodeNotes, Op, ValueInfo};
+use crate::store;
 
 /// The oldest version of the default operator set that is read.
 const OLDEST_OPSET: u32 = 1;
@@ -36,7 +37,7 @@ const MOST_NESTED: usize = 64;
 /// Names the file, and the tensor or node that is not as the specification says.
 pub fn read(path: &Path) -> Result<Model, OnnxError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    read_bytes(external::read_file(path)?, Some(folder)).map_err(|error| error.in_file(path))
+    read_bytes(store::read(path)?, Some(folder)).map_err(|error| error.in_file(path))
 }
 
 /// The network in these bytes, which its tensors share. `folder` is where tensors in other files lie; without it they

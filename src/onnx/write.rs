@@ -8,7 +8,6 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::error::OnnxError;
-use super::external;
 use super::lower::{Target, least_opset, lower};
 use super::raw::{RawAttribute, RawGraph, RawNode};
 use super::wire::{
@@ -20,6 +19,7 @@ use crate::graph::attribute::Attribute;
 use crate::graph::op::MICROSOFT;
 use crate::graph::tensor::DType;
 use crate::graph::{Graph, Model, TensorType, ValueInfo, ValueType};
+use crate::store;
 
 /// The most bytes that protobuf has in one message.
 const MOST_BYTES: usize = (1 << 31) - 1;
@@ -82,13 +82,14 @@ pub fn to_bytes_at(model: &Model, opset: u32) -> Result<Bytes, OnnxError> {
     encode_whole(&message(model, Some(opset))?.0)
 }
 
-/// Writes the model to a file that appears whole or not at all. External data goes to `path` with `.data` appended.
+/// Writes the model to a file that appears whole or not at all. External data goes to `path` with `.data` appended, and is
+/// there before the model is.
 ///
 /// # Errors
 /// As [`to_bytes_at`], and when the file system refuses.
 pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<Written, OnnxError> {
     write_message(model, path, options).map_err(|error| match error {
-        OnnxError::Io { .. } => error,
+        OnnxError::Store(_) => error,
         other => other.in_file(path),
     })
 }
@@ -101,7 +102,7 @@ fn write_message(model: &Model, path: &Path, options: &WriteOptions) -> Result<W
     }
     let bytes = encode_whole(&proto)?;
     written.n_bytes = u64::try_from(bytes.len()).expect("fewer than 2 GiB, as just checked");
-    external::write_file(path, [&bytes[..]])?;
+    store::write_atomic(path, &bytes)?;
     Ok(written)
 }
 
@@ -354,7 +355,7 @@ fn move_out(proto: &mut ModelProto, path: &Path) -> Result<Option<PathBuf>, Onnx
     if chunks.is_empty() {
         return Ok(None);
     }
-    external::write_file(&data, chunks.iter().map(|chunk| &chunk[..]))?;
+    store::write_atomic_with(&data, |file| chunks.iter().try_for_each(|chunk| file.write_all(chunk)))?;
     Ok(Some(data))
 }
 

@@ -208,7 +208,7 @@ impl Types {
     }
 
     /// States the type of a value, in place of what was known of it.
-    pub(super) fn insert(&mut self, name: &Name, typed: Typed) {
+    pub(crate) fn insert(&mut self, name: &Name, typed: Typed) {
         self.values.insert(name.clone(), typed);
     }
 

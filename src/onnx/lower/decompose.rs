@@ -3,8 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::super::known::{integers, position};
-use super::super::raw::{Context, derived};
+use super::super::raw::{Context, derived, position};
 use super::normalization;
 use crate::graph::op::{Approximate, Cast, Gelu, HardSigmoid, RoundMode, Shape, Split, Transpose};
 use crate::graph::tensor::{DType, Tensor};
@@ -15,6 +14,7 @@ type Rule = fn(&Node, &mut Parts<'_>) -> Option<()>;
 const RULES: &[(&str, Rule)] = &[
     ("CastLike", cast_like),
     ("Celu", celu),
+    ("Constant", initializer),
     ("GRU", layout),
     ("Gelu", gelu),
     ("Gemm", gemm),
@@ -134,6 +134,13 @@ fn cast_like(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     parts.last(Op::Cast(cast), &[node.input(0)?], 0)
 }
 
+/// A constant among the initializers, which may be of every type.
+fn initializer(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
+    let Op::Constant(op) = &node.op else { return None };
+    parts.context.place_constant(node.output(0)?, op.value.clone());
+    Some(())
+}
+
 /// `alpha * Elu(x / alpha)`, as ONNX defines it.
 fn celu(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     let (Op::Celu(op), x) = (&node.op, node.input(0)?) else { return None };
@@ -219,7 +226,7 @@ fn swish(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
 
 /// Reducing nothing is the identity where the operator does nothing else to the elements.
 fn noop(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
-    let none = node.input(1).is_none_or(|name| integers(parts.context, name).is_some_and(|axes| axes.is_empty()));
+    let none = node.input(1).is_none_or(|name| parts.context.integers(name).is_some_and(|axes| axes.is_empty()));
     let stays = node.op.attributes().iter().any(|(name, _)| name == "noop_with_empty_axes");
     if none && stays { parts.last(Op::Identity, &[node.input(0)?], 0) } else { None }
 }
@@ -313,7 +320,7 @@ fn split(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
 fn pad_all_axes(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     let (x, pads, axes) = (node.input(0)?, node.input(1)?, node.input(3)?);
     let rank = parts.context.rank(x)?;
-    let (pads, axes) = (integers(parts.context, pads)?, integers(parts.context, axes)?);
+    let (pads, axes) = (parts.context.integers(pads)?, parts.context.integers(axes)?);
     let mut all = vec![0i64; rank * 2];
     for (idx, &axis) in axes.iter().enumerate() {
         let axis = position(axis, rank)?;
@@ -347,11 +354,14 @@ fn resize_all_axes(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
 /// Batch first, said by transposing what goes in and what comes out.
 fn layout(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     let mut op = node.op.clone();
-    let layout = match &mut op {
-        Op::GRU(op) => &mut op.layout,
-        Op::LSTM(op) => &mut op.layout,
-        Op::RNN(op) => &mut op.layout,
-        _ => return None,
+    let layout = if let Op::GRU(op) = &mut op {
+        &mut op.layout
+    } else if let Op::LSTM(op) = &mut op {
+        &mut op.layout
+    } else if let Op::RNN(op) = &mut op {
+        &mut op.layout
+    } else {
+        return None;
     };
     if std::mem::take(layout) != 1 {
         return None;

@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 
-use super::super::known::{self, integers, position};
-use super::super::raw::{Context, RawAttribute, RawNode, derived};
+use super::super::raw::{Context, RawAttribute, RawNode, derived, position};
 use super::{Problem, Target};
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{
@@ -152,7 +151,7 @@ fn set(raw: &mut Raw, name: &str, value: Attribute) {
 /// The integers of a constant input.
 fn constant_integers(raw: &Raw, at: usize, what: &str, least: u32, context: &Context) -> Result<Vec<i64>, Problem> {
     let name = raw.input(at).ok_or_else(|| Problem::new(least, format!("it has no `{what}`")))?;
-    integers(context, name).ok_or_else(|| not_constant(what, name, least))
+    context.integers(name).ok_or_else(|| not_constant(what, name, least))
 }
 
 fn not_constant(what: &str, name: &Name, least: u32) -> Problem {
@@ -170,7 +169,7 @@ fn constant_float(raw: &Raw, at: usize, what: &str, least: u32, context: &Contex
     let kept = |&value: &f32| tensor.as_slice::<f64>().is_ok_and(|wide| wide == [f64::from(value)]);
     narrowed
         .filter(|value| tensor.dtype() != DType::F64 || kept(value))
-        .ok_or_else(|| Problem::new(least, format!("its {what} `{name}` are no single number of 32 bits")))
+        .ok_or_else(|| Problem::new(least, format!("its input `{name}` ({what}) is no single number of 32 bits")))
 }
 
 fn axes(_node: &Node, raw: &mut Raw, _target: Target, context: &mut Context) -> Written {
@@ -272,15 +271,17 @@ fn dropout(_node: &Node, raw: &mut Raw, target: Target, context: &mut Context) -
     }
     remove(raw, "seed");
     raw.inputs.truncate(1);
-    if target.opset < 10 && raw.outputs.get(1).is_some_and(Option::is_some) {
-        return Err(Problem::new(10, "its mask is of type bool"));
+    let mask = raw.outputs.get(1).is_some_and(Option::is_some);
+    match target.opset {
+        ..10 if mask => Err(Problem::new(10, "its mask is of type bool")),
+        10.. if mask && target.opset != target.own_opset => Err(Problem::new(12, "its mask was undefined before")),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Indices from the end came with opset 11.
 fn gather(node: &Node, _raw: &mut Raw, target: Target, context: &mut Context) -> Written {
-    let negative = node.input(1).and_then(|name| integers(context, name)).is_some_and(|all| all.iter().any(|&i| i < 0));
+    let negative = node.input(1).and_then(|name| context.integers(name)).is_some_and(|all| all.iter().any(|&i| i < 0));
     if negative && target.opset != target.own_opset {
         return Err(Problem::new(11, "its indices count from the end"));
     }
@@ -348,7 +349,7 @@ fn pad(node: &Node, raw: &mut Raw, target: Target, context: &mut Context) -> Wri
 
 /// A constant shape without a zero means the same either way.
 fn reshape(_node: &Node, raw: &mut Raw, _target: Target, context: &mut Context) -> Written {
-    let shape = raw.input(1).and_then(|name| integers(context, name));
+    let shape = raw.input(1).and_then(|name| context.integers(name));
     if shape.is_some_and(|shape| !shape.contains(&0)) {
         remove(raw, "allowzero");
     }
@@ -528,7 +529,7 @@ fn count_from_the_front(node: &Node, raw: &mut Raw, context: &Context) -> Writte
             _ => continue,
         };
         for axis in axes.iter_mut().filter(|axis| **axis < 0) {
-            let counted = rank.and_then(|rank| known::position(*axis, rank)).and_then(|axis| i64::try_from(axis).ok());
+            let counted = rank.and_then(|rank| position(*axis, rank)).and_then(|axis| i64::try_from(axis).ok());
             *axis = counted.ok_or_else(|| Problem::new(11, "an axis counts from the end of unknown dimensions"))?;
         }
     }

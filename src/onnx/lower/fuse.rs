@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::raw::{Context, RawAttribute, RawNode};
-use super::reads;
+use super::{Target, reads};
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{Reshape, Softmax};
 use crate::graph::{Graph, Name, Node, Op};
@@ -19,7 +19,8 @@ pub(super) enum Fused {
 }
 
 /// By position, the nodes that are written otherwise than one by one.
-pub(super) fn fused(graph: &Graph, opset: u32, context: &mut Context) -> HashMap<usize, Fused> {
+pub(super) fn fused(graph: &Graph, target: Target, context: &Context) -> HashMap<usize, Fused> {
+    let opset = target.opset;
     let mut fused = HashMap::new();
     if opset >= 14 {
         return fused;
@@ -34,7 +35,7 @@ pub(super) fn fused(graph: &Graph, opset: u32, context: &mut Context) -> HashMap
     for (position, node) in graph.nodes.iter().enumerate() {
         if matches!(&node.op, Op::Reshape(reshape) if reshape.allowzero) {
             softmax(&network, position, node, opset, context, &mut fused);
-        } else if opset < 10 && matches!(node.op, Op::Cast(_)) {
+        } else if opset < 10 && opset == target.own_opset && matches!(node.op, Op::Cast(_)) {
             dropout_mask(&network, position, node, &mut fused);
         }
     }
@@ -65,7 +66,7 @@ fn softmax(
     position: usize,
     reshape: &Node,
     opset: u32,
-    context: &mut Context,
+    context: &Context,
     fused: &mut HashMap<usize, Fused>,
 ) {
     let Some((shape_at, shape)) = network.producer(reshape.input(1)) else { return };

@@ -15,7 +15,6 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use super::known;
 use super::raw::{Context, RawAttribute, RawGraph, RawNode};
 use crate::graph::attribute::Attribute;
 use crate::graph::{Graph, Name, Node, Op};
@@ -112,7 +111,7 @@ pub(super) fn least_opset(graph: &Graph, microsoft: bool) -> (u32, Option<String
 
 fn raise(graph: &Graph, microsoft: bool, context: &mut Context, least: &mut (u32, Option<String>)) {
     enter(graph, context);
-    let fused = fuse::fused(graph, OLDEST, context);
+    let fused = fuse::fused(graph, Target { opset: OLDEST, own_opset: OLDEST, microsoft }, context);
     for (position, node) in graph.nodes.iter().enumerate() {
         while !fused.contains_key(&position) {
             let target = Target { opset: least.0, own_opset: least.0, microsoft };
@@ -129,7 +128,7 @@ fn raise(graph: &Graph, microsoft: bool, context: &mut Context, least: &mut (u32
         for body in node.op.bodies() {
             raise(body, microsoft, context, least);
         }
-        known::learn(node, context);
+        context.learn(node);
     }
     context.leave();
 }
@@ -146,7 +145,7 @@ fn enter(graph: &Graph, context: &mut Context) {
 
 fn lower_graph(graph: &Graph, target: Target, context: &mut Context) -> Result<RawGraph, LowerError> {
     enter(graph, context);
-    let mut fused = fuse::fused(graph, target.opset, context);
+    let mut fused = fuse::fused(graph, target, context);
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for (position, node) in graph.nodes.iter().enumerate() {
         match fused.remove(&position) {
@@ -160,7 +159,7 @@ fn lower_graph(graph: &Graph, target: Target, context: &mut Context) -> Result<R
                 }
             }
         }
-        known::learn(node, context);
+        context.learn(node);
     }
     let mut raw = RawGraph {
         name: graph.name.clone(),
@@ -201,7 +200,7 @@ fn lower_node(
     };
     for part in &parts {
         lower_node(part, target, context, nodes)?;
-        known::learn(part, context);
+        context.learn(part);
     }
     Ok(())
 }
@@ -221,7 +220,7 @@ fn native(node: &Node, target: Target, context: &mut Context) -> Result<RawNode<
         let foreign = !opaque.domain.is_empty() || target.opset == target.own_opset;
         return if foreign { Ok(raw) } else { Err(Problem { least: None, reason: std::string::String::new() }) };
     }
-    types::check(node, target.opset, context)?;
+    types::check(node, target, context)?;
     forms::write(node, &mut raw, target, context)?;
     Ok(raw)
 }

@@ -1,6 +1,6 @@
 //! The normalizations by their primitives.
 
-use super::super::known::position;
+use super::super::raw::position;
 use super::decompose::Parts;
 use crate::graph::op::{InstanceNormalization, LayerNormalization, Reduce, Reshape, Shape};
 use crate::graph::tensor::{DType, Tensor};

@@ -2,13 +2,13 @@
 //! version (and after opset 7).
 
 use super::super::raw::Context;
-use super::Problem;
+use super::{Problem, Target};
 use crate::graph::attribute::{Attribute, AttributeValue};
 use crate::graph::tensor::DType::{
     self, BF16, Bool, Complex64, Complex128, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F16, F32, F64,
     I2, I4, I8, I16, I32, I64, String, U2, U4, U8, U16, U32, U64,
 };
-use crate::graph::{Name, Node, Op};
+use crate::graph::{Name, Node, Op, ValueType};
 
 #[derive(Clone, Copy)]
 enum Place {
@@ -46,6 +46,16 @@ const FLATTEN: Late = &[
     (9, &[Bool, String, Complex64, Complex128]),
     (13, &[BF16]),
     (21, FLOAT8),
+    (21, &[I4, U4]),
+    (23, &[F4E2M1]),
+    (24, &[F8E8M0]),
+    (25, &[I2, U2]),
+];
+const CONSTANT: Late = &[
+    (9, INTEGERS),
+    (9, &[Bool, String, Complex64, Complex128]),
+    (13, &[BF16]),
+    (19, FLOAT8),
     (21, &[I4, U4]),
     (23, &[F4E2M1]),
     (24, &[F8E8M0]),
@@ -106,7 +116,7 @@ const ROWS: &[(&[&str], Place, Late)] = &[
     (&["Cast"], Output(0), CAST),
     (&["CastLike"], Input(0), CAST_LIKE),
     (&["CastLike"], Input(1), CAST_LIKE),
-    (&["Constant"], Output(0), ANY_13),
+    (&["Constant"], Output(0), CONSTANT),
     (&["ConstantOfShape"], Output(0), FILLED),
     (&["QuantizeLinear"], Input(0), HALVES_19),
     (&["QuantizeLinear"], Input(1), &[(19, &[BF16, F16, I32]), (24, &[F8E8M0])]),
@@ -121,15 +131,40 @@ const ROWS: &[(&[&str], Place, Late)] = &[
 ];
 
 /// Checks the element types that are known of a node of ONNX's own operators.
-pub(super) fn check(node: &Node, opset: u32, context: &Context) -> Result<(), Problem> {
-    if !node.op.domain().is_empty() || matches!(node.op, Op::Opaque(_)) {
+pub(super) fn check(node: &Node, target: Target, context: &Context) -> Result<(), Problem> {
+    let opset = target.opset;
+    // Files of opset 8 and before hold constants of integers, which no runtime minds.
+    let usual = matches!(node.op, Op::Constant(_)) && opset < 9 && opset == target.own_opset;
+    if usual || !node.op.domain().is_empty() || matches!(node.op, Op::Opaque(_)) {
         return Ok(());
     }
+    not_only_tensors(node, opset, context)?;
     for (_, place, late) in ROWS.iter().filter(|(ops, _, _)| ops.contains(&node.op.name())) {
         let Some((dtype, name)) = element_type(node, *place, context) else { continue };
         let since = late.iter().find(|(_, types)| types.contains(&dtype)).map(|&(since, _)| since);
         if let Some(least) = since.filter(|&since| since > opset) {
             return Err(Problem::new(least, format!("`{name}` is of type {dtype}")));
+        }
+    }
+    Ok(())
+}
+
+/// Sequences and optional values pass through few operators, and not from the beginning.
+fn not_only_tensors(node: &Node, opset: u32, context: &Context) -> Result<(), Problem> {
+    let (sequences, names) = match node.op.name() {
+        "Identity" => (14, &node.inputs),
+        "If" | "Loop" => (13, &node.outputs),
+        _ => return Ok(()),
+    };
+    for name in names.iter().flatten() {
+        let least = match context.known(name).other {
+            Some(ValueType::Sequence(_)) => sequences,
+            Some(ValueType::Optional(_)) => 16,
+            Some(ValueType::Tensor(_) | ValueType::SparseTensor(_)) => continue,
+            Some(ValueType::Map { .. } | ValueType::Opaque { .. }) | None => continue,
+        };
+        if opset < least {
+            return Err(Problem::new(least, format!("`{name}` is no tensor")));
         }
     }
     Ok(())

@@ -9,7 +9,6 @@ mod early;
 mod inputs;
 mod reshaped;
 
-use super::known;
 use super::raw::{Context, RawNode, derived};
 use crate::graph::attribute::{Attribute, AttributeError, AttributeValue, Unread};
 use crate::graph::op::{MICROSOFT, Opaque};
@@ -37,8 +36,8 @@ pub enum UpgradeError {
 pub(super) fn upgrade(node: RawNode, opset: u32, context: &mut Context) -> Result<Vec<Node>, UpgradeError> {
     let label = node.label();
     let nodes = convert(node, opset, context).map_err(|source| UpgradeError::Attribute { node: label, source })?;
-    for node in &nodes {
-        known::learn(node, context);
+    for node in nodes.iter().filter(|_| opset < NEEDS_TYPES) {
+        context.learn(node);
     }
     Ok(nodes)
 }
@@ -57,6 +56,9 @@ type Outcome = Result<Form, AttributeError>;
 type Rule = fn(&mut RawNode, u32, &mut Context) -> Outcome;
 
 const ALWAYS: u32 = u32::MAX;
+
+/// The first opset of which no rule asks for the types of values.
+const NEEDS_TYPES: u32 = 13;
 
 /// (operator, the first opset whose form the rule need not touch, the rule), applied in this order.
 const RULES: &[(&str, u32, Rule)] = &[

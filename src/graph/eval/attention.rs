@@ -311,7 +311,7 @@ impl Heads {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_close, input, refused};
+    use super::super::testing::{check_near as check, input, refused};
     use crate::graph::op::{Attention, Op};
     use crate::graph::tensor::Tensor;
 
@@ -335,19 +335,19 @@ mod tests {
     fn masks_narrow_what_is_seen() {
         let values = [1.0, 2.0, 6.0];
         let shape: &[usize] = &[1, 1, 3, 1];
-        check_close(&op(Attention::default()), &alike(3, &values), &[(shape, &[3.0, 3.0, 3.0])]);
+        check(&op(Attention::default()), &alike(3, &values), &[(shape, &[3.0, 3.0, 3.0])]);
         let causal = || op(Attention { is_causal: true, ..Attention::default() });
-        check_close(&causal(), &alike(3, &values), &[(shape, &[1.0, 1.5, 3.0])]);
+        check(&causal(), &alike(3, &values), &[(shape, &[1.0, 1.5, 3.0])]);
         let window = Attention { left_window_size: 1, right_window_size: 0, ..Attention::default() };
-        check_close(&op(window), &alike(3, &values), &[(shape, &[1.0, 1.5, 4.0])]);
+        check(&op(window), &alike(3, &values), &[(shape, &[1.0, 1.5, 4.0])]);
         let mask = input(&[3, 3], &[true, false, true, false, false, false, true, true, true]);
-        check_close(&op(Attention::default()), &with(alike(3, &values), [mask]), &[(shape, &[3.5, 0.0, 3.0])]);
+        check(&op(Attention::default()), &with(alike(3, &values), [mask]), &[(shape, &[3.5, 0.0, 3.0])]);
         let short = input(&[2], &[f32::NEG_INFINITY, 1.0]);
-        check_close(&op(Attention::default()), &with(alike(3, &values), [short]), &[(shape, &[2.0; 3])]);
+        check(&op(Attention::default()), &with(alike(3, &values), [short]), &[(shape, &[2.0; 3])]);
         let valid = |n: i64| with(alike(3, &values), [None, None, None, input(&[1], &[n])]);
-        check_close(&op(Attention::default()), &valid(2), &[(shape, &[1.5; 3])]);
-        check_close(&causal(), &valid(2), &[(shape, &[0.0, 1.0, 1.5])]);
-        check_close(&op(Attention::default()), &valid(i64::MIN), &[(shape, &[0.0; 3])]);
+        check(&op(Attention::default()), &valid(2), &[(shape, &[1.5; 3])]);
+        check(&causal(), &valid(2), &[(shape, &[0.0, 1.0, 1.5])]);
+        check(&op(Attention::default()), &valid(i64::MIN), &[(shape, &[0.0; 3])]);
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
         let inputs = || with(alike(1, &[4.0]), [None, past(&[0.0, 0.0]), past(&[1.0, 7.0])]);
         let causal = op(Attention { is_causal: true, ..Attention::default() });
         let cache: &[usize] = &[1, 1, 3, 1];
-        check_close(&causal, &inputs(), &[(&[1, 1, 1, 1], &[4.0]), (cache, &[0.0; 3]), (cache, &[1.0, 7.0, 4.0])]);
+        check(&causal, &inputs(), &[(&[1, 1, 1, 1], &[4.0]), (cache, &[0.0; 3]), (cache, &[1.0, 7.0, 4.0])]);
         refused(&causal, &inputs()[..5], "together");
         refused(&causal, &with(inputs(), [input(&[1], &[1i64])]), "beside a past");
     }
@@ -385,7 +385,7 @@ mod tests {
         let gives = |mode: i64, scores: &[f64]| {
             let values: (&[usize], &[f64]) = (cache, &[1.0, 10.0, 2.0, 20.0]);
             let expected = [(&[1, 1, 4][..], &y[..]), keys, values, (&[1, 2, 1, 2], scores)];
-            check_close(&heads(2, 1, mode), &[q(), k(), v()], &expected);
+            check(&heads(2, 1, mode), &[q(), k(), v()], &expected);
         };
         gives(0, &[1.0, 0.0, 0.0, 2.0]);
         gives(1, &[1f64.tanh(), 0.0, 0.0, 2f64.tanh()]);

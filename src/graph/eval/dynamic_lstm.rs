@@ -144,7 +144,7 @@ fn place(by_direction: bool, n_columns: usize, direction: usize, column: usize) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_close, input, refused};
+    use super::super::testing::{check_near as check, input, refused};
     use crate::graph::op::{Direction, DynamicQuantizeLSTM, Op};
     use crate::graph::tensor::Tensor;
 
@@ -175,9 +175,9 @@ mod tests {
         let last: &[usize] = &[1, 1, 1];
         let expected: [(&[usize], &[f64]); 3] = [(&[2, 1, 1, 1], &y), (last, &y[1..]), (last, &[-0.121_455_99])];
         let r = [50, -50, 25, 100];
-        check_close(&op(), &inputs(input(&[1], &[0.01f32]), input(&[1], &[0i8]), r), &expected);
+        check(&op(), &inputs(input(&[1], &[0.01f32]), input(&[1], &[0i8]), r), &expected);
         let by_column = inputs(input(&[1, 4], &[0.01f32; 4]), input(&[1, 4], &[0i8; 4]), r);
-        check_close(&op(), &by_column, &expected);
+        check(&op(), &by_column, &expected);
     }
 
     #[test]

@@ -195,7 +195,7 @@ pub(super) fn times(count: usize, size: usize) -> Result<usize, EvalError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_close, input, refused};
+    use super::super::testing::{check_near as check, input, refused};
     use crate::graph::op::{Direction, GRU, LSTM, Op, RNN};
     use crate::graph::tensor::Tensor;
 
@@ -262,10 +262,10 @@ mod tests {
         let (w, r) = (|| gates(&[1.0]), || gates(&[10.0]));
         let forward = [1.0, 5.0, 12.0, 56.0, 123.0, 0.0];
         let inputs = || [x(), w(), r(), None, lens()];
-        check_close(&Op::RNN(affine()), &inputs(), &[(&[3, 1, 2, 1], &forward), (&[1, 2, 1], &[123.0, 56.0])]);
+        check(&Op::RNN(affine()), &inputs(), &[(&[3, 1, 2, 1], &forward), (&[1, 2, 1], &[123.0, 56.0])]);
         let reverse = RNN { direction: Direction::Reverse, ..affine() };
         let backward = [321.0, 65.0, 32.0, 6.0, 3.0, 0.0];
-        check_close(&Op::RNN(reverse), &inputs(), &[(&[3, 1, 2, 1], &backward), (&[1, 2, 1], &[321.0, 65.0])]);
+        check(&Op::RNN(reverse), &inputs(), &[(&[3, 1, 2, 1], &backward), (&[1, 2, 1], &[321.0, 65.0])]);
         let both = RNN {
             direction: Direction::Bidirectional,
             activations: vec!["Affine".to_string(); 2],
@@ -278,14 +278,14 @@ mod tests {
         let started = input(&[1, 2, 1], &[3f32, 0.0]);
         let expected: [(&[usize], &[f64]); 2] =
             [(&[1, 2, 2, 1], &[31.0, 82.0, 312.0, 4.0]), (&[1, 2, 1], &[312.0, 82.0])];
-        check_close(&Op::RNN(both), &[x, w, r, None, None, started], &expected);
+        check(&Op::RNN(both), &[x, w, r, None, None, started], &expected);
     }
 
     #[test]
     fn sums_are_clipped() {
         let x = input(&[2, 1, 1], &[3f32, -9.0]);
         let op = Op::RNN(RNN { clip: Some(2.0), ..affine() });
-        check_close(&op, &[x, gates(&[1.0]), gates(&[0.0])], &[(&[2, 1, 1, 1], &[2.0, -2.0])]);
+        check(&op, &[x, gates(&[1.0]), gates(&[0.0])], &[(&[2, 1, 1, 1], &[2.0, -2.0])]);
     }
 
     // the numbers of onnxruntime 1.31.1
@@ -296,9 +296,9 @@ mod tests {
         let last: &[usize] = &[1, 1, 1];
         let shape: &[usize] = &[2, 1, 1, 1];
         let y = [0.293_800_95, 0.307_691_45];
-        check_close(&gru(false), &inputs(), &[(shape, &y), (last, &y[1..])]);
+        check(&gru(false), &inputs(), &[(shape, &y), (last, &y[1..])]);
         let y = [0.244_939_19, 0.189_731_76];
-        check_close(&gru(true), &inputs(), &[(shape, &y), (last, &y[1..])]);
+        check(&gru(true), &inputs(), &[(shape, &y), (last, &y[1..])]);
     }
 
     // the numbers of onnxruntime 1.31.1
@@ -313,10 +313,10 @@ mod tests {
         let y = [0.059_765_033, -0.054_077_391];
         let peeping = inputs().into_iter().chain([None, None, None, bias(&[0.3, 0.6, 0.9])]).collect::<Vec<_>>();
         let expected: [(&[usize], &[f64]); 3] = [(shape, &y), (last, &y[1..]), (last, &[-0.120_871_983])];
-        check_close(&lstm(Direction::Forward, false), &peeping, &expected);
+        check(&lstm(Direction::Forward, false), &peeping, &expected);
         let y = [-0.017_879_725, -0.089_171_670];
         let expected: [(&[usize], &[f64]); 3] = [(shape, &y), (last, &y[..1]), (last, &[-0.031_890_873])];
-        check_close(&lstm(Direction::Reverse, true), &inputs(), &expected);
+        check(&lstm(Direction::Reverse, true), &inputs(), &expected);
     }
 
     #[test]

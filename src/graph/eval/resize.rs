@@ -340,7 +340,7 @@ mod tests {
         }
         assert!(shape(plain(), [None, floats([1.0]), None]).is_err());
         assert!(shape(last(), [None, None, Some(list([-1]))]).is_err());
-        assert!(resize(plain(), tensor::<f32, 0>(&[0], []), [None, None, Some(list([1]))]).is_err());
+        assert!(resize(plain(), tensor(&[0], [0f32; 0]), [None, None, Some(list([1]))]).is_err());
     }
 
     #[test]

@@ -28,9 +28,26 @@ pub(super) fn refusal<const N: usize>(op: Op, inputs: [impl Into<Option<Tensor>>
     outputs(&op, inputs, 1).expect_err(op.name()).to_string()
 }
 
+/// The only output of an operator on inputs of which none is left out.
+pub(super) fn output(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, EvalError> {
+    let inputs: Vec<Option<Tensor>> = inputs.iter().map(|&tensor| Some(tensor.clone())).collect();
+    optional_output(op, &inputs)
+}
+
+/// The only output of an operator on inputs some of which are left out.
+pub(super) fn optional_output(op: &Op, inputs: &[Option<Tensor>]) -> Result<Tensor, EvalError> {
+    let mut outputs = operator(op, inputs, 1)?;
+    Ok(outputs.remove(0).expect("the operator has one output"))
+}
+
+/// The elements of a tensor of this type.
+pub(super) fn elements<T: Element>(tensor: &Tensor) -> Vec<T> {
+    tensor.to_vec().expect("a tensor of the type that the test expects")
+}
+
 /// A tensor of this shape.
-pub(super) fn tensor<T: Element, const N: usize>(shape: &[usize], elements: [T; N]) -> Tensor {
-    Tensor::new(shape, elements.to_vec()).expect("as many elements as the shape takes")
+pub(super) fn tensor<T: Element>(shape: &[usize], elements: impl AsRef<[T]>) -> Tensor {
+    Tensor::new(shape, elements.as_ref().to_vec()).expect("as many elements as the shape takes")
 }
 
 /// A list of integers.
@@ -51,7 +68,7 @@ pub(super) fn input<T: Element>(shape: &[usize], elements: &[T]) -> Option<Tenso
 
 /// The operator gives these (shape, elements), each within 1e-6 of its magnitude or of one.
 #[track_caller]
-pub(super) fn check_close(op: &Op, inputs: &[Option<Tensor>], expected: &[(&[usize], &[f64])]) {
+pub(super) fn check_near(op: &Op, inputs: &[Option<Tensor>], expected: &[(&[usize], &[f64])]) {
     let outputs = operator(op, inputs, expected.len()).expect("the operator is defined here");
     for (idx, (shape, elements)) in expected.iter().enumerate() {
         let output = outputs[idx].as_ref().expect("the output is there");

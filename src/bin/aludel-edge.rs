@@ -1,1 +1,280 @@
-fn main() {}
+//! The agent for small devices: one model, some inputs, tract; figures and outputs as JSON on stdout.
+//!
+//! Built without everything else: `cargo build --release --no-default-features --features edge --bin aludel-edge`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a program
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aludel::graph::tensor::{DType, Tensor};
+use aludel::measure::inputs::{self, Bindings};
+use aludel::measure::latency::{self, Contender, Latency, timed};
+use aludel::measure::machine::Machine;
+use aludel::measure::memory::{self, Resident};
+use aludel::measure::runtime::tract::Tract;
+use aludel::measure::runtime::{ModelBytes, Optimization, Options, Runtime as _, RuntimeError, Session};
+use serde_json::{Value, json};
+
+const HELP: &str = "\
+Runs an ONNX model on this device with tract, and prints what it computed and how long it took as JSON.
+
+Usage: aludel-edge [OPTIONS] MODEL.onnx
+
+Inputs, by name; those not named are random:
+  --inputs FILE            JSON: {\"NAME\": {\"dtype\": \"f32\", \"shape\": [1, 3], \"file\": \"x.raw\"}, …};
+                           files are little-endian elements, row-major, found beside FILE
+  --input NAME=DTYPE:SHAPE:FILE   the same for one input, for instance x=f32:1x3:x.raw (no SHAPE: a scalar)
+  --random SEED            seed of the random inputs [default: 0], the same as in `aludel bench` and `compare`
+  --bind DIM=SIZE          number for an open dimension: its name, or INPUT#AXIS [default: 1]
+
+Measuring:
+  --budget SECONDS         time for measuring; 0 runs once only [default: 5]
+  --width RATIO            stop when the median's 95 % interval is this narrow [default: 0.02]
+  --optimization LEVEL     none, basic or all [default: all]
+
+Output:
+  --outputs FOLDER         write each output's elements to FOLDER/NUMBER.raw; the JSON names the files
+  --help, --version
+
+Types: f64 f32 f16 i64 i32 i16 i8 u64 u32 u16 u8 bool.
+Exit codes: 0 done, 2 an error (on stderr).
+";
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)).and_then(|arguments| arguments.map_or(Ok(()), |a| work(&a))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Arguments {
+    model: PathBuf,
+    given: Vec<Given>,
+    seed: u64,
+    bindings: Bindings,
+    budget: Duration,
+    relative_width: f64,
+    optimization: Optimization,
+    outputs: Option<PathBuf>,
+}
+
+struct Given {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+    file: PathBuf,
+}
+
+/// None after `--help` and `--version`, which it answers.
+fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut model = None;
+    let mut arguments = Arguments {
+        model: PathBuf::new(),
+        given: Vec::new(),
+        seed: 0,
+        bindings: Bindings::new(),
+        budget: Duration::from_secs(5),
+        relative_width: 0.02,
+        optimization: Optimization::All,
+        outputs: None,
+    };
+    // `--name=value` is `--name value`; an `=` further on belongs to the value.
+    let mut words = words.flat_map(|word| match word.split_once('=') {
+        Some((name, value)) if name.starts_with("--") => vec![name.to_owned(), value.to_owned()],
+        Some(_) | None => vec![word],
+    });
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            "--version" | "-V" => {
+                println!("aludel-edge {} (tract {})", env!("CARGO_PKG_VERSION"), Tract.version());
+                return Ok(None);
+            }
+            "--inputs" => arguments.given.extend(listed_inputs(Path::new(&value()?))?),
+            "--input" => arguments.given.push(input(&value()?)?),
+            "--random" => arguments.seed = number(&word, &value()?)?,
+            "--bind" => {
+                let value = value()?;
+                let (name, size) = value.rsplit_once('=').ok_or_else(|| format!("--bind {value}: no `=`"))?;
+                arguments.bindings.insert(name.to_owned(), number(&word, size)?);
+            }
+            "--budget" => {
+                let seconds: f64 = number(&word, &value()?)?;
+                arguments.budget = Duration::try_from_secs_f64(seconds).map_err(|error| format!("{word}: {error}"))?;
+            }
+            "--width" => arguments.relative_width = number(&word, &value()?)?,
+            "--optimization" => arguments.optimization = optimization(&value()?)?,
+            "--outputs" => arguments.outputs = Some(PathBuf::from(value()?)),
+            option if option.starts_with('-') => return Err(format!("unknown option {option}; --help lists them")),
+            _ if model.is_some() => return Err(format!("more than one model: {word}")),
+            _ => model = Some(PathBuf::from(&word)),
+        }
+    }
+    arguments.model = model.ok_or("no model is given; --help says how")?;
+    Ok(Some(arguments))
+}
+
+fn number<T: std::str::FromStr<Err: Display>>(option: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{option} {text}: {error}"))
+}
+
+fn optimization(text: &str) -> Result<Optimization, String> {
+    match text {
+        "none" => Ok(Optimization::None),
+        "basic" => Ok(Optimization::Basic),
+        "all" => Ok(Optimization::All),
+        _ => Err(format!("--optimization {text}: expected none, basic or all")),
+    }
+}
+
+/// `NAME=DTYPE:SHAPE:FILE`; names may hold `:` and `=`, files may not hold `=`.
+fn input(text: &str) -> Result<Given, String> {
+    let wrong = || format!("--input {text}: expected NAME=DTYPE:SHAPE:FILE");
+    let (name, rest) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let mut parts = rest.splitn(3, ':');
+    let (Some(dtype), Some(shape), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(wrong());
+    };
+    let dims = shape.split('x').filter(|dim| !dim.is_empty());
+    let shape = dims.map(|dim| number("--input", dim)).collect::<Result<_, _>>()?;
+    let dtype = DType::from_name(dtype).ok_or_else(|| format!("--input {text}: there is no type {dtype}"))?;
+    Ok(Given { name: name.to_owned(), dtype, shape, file: PathBuf::from(file) })
+}
+
+fn listed_inputs(list: &Path) -> Result<Vec<Given>, String> {
+    let wrong = |error: &dyn Display| format!("{}: {error}", list.display());
+    let text = fs::read_to_string(list).map_err(|error| wrong(&error))?;
+    let rows: HashMap<String, Value> = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let given = |(name, row): (String, Value)| {
+        let missing = |what: &str| wrong(&format!("input `{name}`: no {what}"));
+        let dtype = row["dtype"].as_str().and_then(DType::from_name).ok_or_else(|| missing("dtype that is known"))?;
+        let dims = row["shape"].as_array().ok_or_else(|| missing("shape"))?.iter();
+        let shape = dims.map(|dim| dim.as_u64().and_then(|dim| usize::try_from(dim).ok())).collect::<Option<_>>();
+        let shape = shape.ok_or_else(|| missing("shape of non-negative numbers"))?;
+        let file = folder.join(row["file"].as_str().ok_or_else(|| missing("file"))?);
+        Ok(Given { name, dtype, shape, file })
+    };
+    rows.into_iter().map(given).collect()
+}
+
+fn read(given: &Given) -> Result<(String, Tensor), String> {
+    let wrong = |error: &dyn Display| format!("input `{}`, {}: {error}", given.name, given.file.display());
+    let bytes = fs::read(&given.file).map_err(|error| wrong(&error))?;
+    let tensor = Tensor::from_bytes(given.dtype, &given.shape, bytes.into()).map_err(|error| wrong(&error))?;
+    Ok((given.name.clone(), tensor))
+}
+
+fn work(arguments: &Arguments) -> Result<(), String> {
+    let before = memory::resident();
+    let bytes = fs::read(&arguments.model).map_err(|error| format!("{}: {error}", arguments.model.display()))?;
+    let size_bytes = bytes.len();
+    let model = ModelBytes::new(bytes).at(&arguments.model);
+    let options = Options { optimization: arguments.optimization, ..Options::default() };
+    let (session, load) = timed(|| Tract.load(&model, &options));
+    let mut session = session.map_err(explained)?;
+    drop(model);
+    let given = all_inputs(arguments, session.as_ref())?;
+    let (outputs, first_run) = timed(|| session.run(&given));
+    let outputs = outputs.map_err(explained)?;
+    let after = memory::resident();
+    let latency = measure(arguments, session.as_mut(), &given);
+    let report = json!({
+        "program": { "name": "aludel-edge", "version": env!("CARGO_PKG_VERSION") },
+        "runtime": { "name": Tract.name(), "version": Tract.version(), "threads": 1,
+            "optimization": arguments.optimization },
+        "machine": Machine::this(),
+        "model": { "path": arguments.model, "size_bytes": size_bytes },
+        "inputs": given.iter().map(|(name, tensor)| described(name, tensor)).collect::<Vec<_>>(),
+        "outputs": write_outputs(arguments, &outputs)?,
+        "load_us": load.as_secs_f64() * 1e6,
+        "first_run_us": first_run.as_secs_f64() * 1e6,
+        "latency": latency.transpose().map_err(explained)?,
+        "memory": resident(&before, &after),
+    });
+    println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+fn explained(error: RuntimeError) -> String {
+    format!("{error}\nhint: {}", error.hint())
+}
+
+/// The given inputs, the others random.
+fn all_inputs(arguments: &Arguments, session: &dyn Session) -> Result<Vec<(String, Tensor)>, String> {
+    let mut tensors = arguments.given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let is_missing = |name: &str| !arguments.given.iter().any(|given| given.name == name);
+    let missing: Vec<_> = session.inputs().iter().filter(|info| is_missing(&info.name)).cloned().collect();
+    let made_up = inputs::random(&missing, &arguments.bindings, arguments.seed).map_err(|error| error.to_string())?;
+    tensors.extend(made_up);
+    Ok(tensors)
+}
+
+fn measure(
+    arguments: &Arguments,
+    session: &mut dyn Session,
+    given: &[(String, Tensor)],
+) -> Option<Result<Latency, RuntimeError>> {
+    if arguments.budget.is_zero() {
+        return None;
+    }
+    let run = || session.run(given).map(|_| ());
+    let mut contenders = [Contender { label: "tract".to_owned(), run: Box::new(run) }];
+    let options = latency::Options {
+        relative_width: arguments.relative_width,
+        budget: arguments.budget,
+        ..latency::Options::default()
+    };
+    let latencies = latency::interleaved(&mut contenders, &options, &mut |_| ());
+    Some(latencies.map(|mut latencies| latencies.remove(0)))
+}
+
+fn described(name: &str, tensor: &Tensor) -> Value {
+    json!({ "name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape() })
+}
+
+/// Names and shapes, with the elements in files or, for few, in the JSON itself.
+fn write_outputs(arguments: &Arguments, outputs: &[(String, Tensor)]) -> Result<Vec<Value>, String> {
+    const N_SHOWN: usize = 16;
+    let mut rows = Vec::with_capacity(outputs.len());
+    for (idx, (name, tensor)) in outputs.iter().enumerate() {
+        let mut row = described(name, tensor);
+        if let Some(numbers) = aludel::measure::difference::numbers(tensor) {
+            row["first"] = json!(numbers.iter().take(N_SHOWN).collect::<Vec<_>>());
+            row["min"] = json!(numbers.iter().copied().fold(f64::INFINITY, f64::min));
+            row["max"] = json!(numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+            row["n_nan"] = json!(numbers.iter().filter(|number| number.is_nan()).count());
+        }
+        if let (Some(folder), Some(bytes)) = (&arguments.outputs, tensor.bytes()) {
+            let file = folder.join(format!("{idx}.raw"));
+            let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, bytes));
+            written.map_err(|error| format!("{}: {error}", file.display()))?;
+            row["file"] = json!(file);
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn resident(before: &Result<Resident, String>, after: &Result<Resident, String>) -> Value {
+    match (before, after) {
+        (Ok(before), Ok(after)) => json!({
+            "rss_before_load_bytes": before.current_bytes,
+            "rss_after_first_run_bytes": after.current_bytes,
+            "rss_peak_bytes": memory::resident().map_or(after.peak_bytes, |now| now.peak_bytes),
+        }),
+        (Err(reason), _) | (_, Err(reason)) => json!({ "unknown": reason }),
+    }
+}

@@ -390,7 +390,7 @@ impl Tensor {
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        n_elements(&self.shape).expect("shapes are checked when they come in")
     }
 
     /// Whether there is no element.

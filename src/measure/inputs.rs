@@ -8,11 +8,9 @@ use half::{bf16, f16};
 use super::runtime::{Dim, ValueInfo};
 use crate::graph::tensor::{DType, Tensor, TensorError};
 
-/// Numbers for symbolic dimensions, by name.
+/// Numbers for dimensions that the model leaves open: by the dimension's name, or, for one without a name, by input and
+/// axis (`tokens#0`).
 pub type Bindings = BTreeMap<String, usize>;
-
-/// Integers are below this: small enough for any vocabulary or table that they may index.
-const N_INTEGERS: u64 = 16;
 
 /// Why inputs cannot be made up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +19,7 @@ pub enum InputError {
     #[error("cannot make up input `{0}`, whose type or number of dimensions the model does not declare")]
     Undeclared(String),
     /// A binding that no input has.
-    #[error("no input has a dimension named `{name}`; there are {known:?}")]
+    #[error("no input has an open dimension `{name}`; there are {known:?}")]
     NoSuchDimension {
         /// the name bound
         name: String,
@@ -38,29 +36,35 @@ pub enum InputError {
     },
 }
 
-/// The shape of an input: symbolic dimensions from the bindings, those unbound and unnamed 1.
+/// The shape of an input: open dimensions from the bindings, those unbound 1.
 ///
 /// # Errors
 /// When the model does not declare the number of dimensions.
 pub fn shape(info: &ValueInfo, bindings: &Bindings) -> Result<Vec<usize>, InputError> {
     let dims = info.dims.as_ref().ok_or_else(|| InputError::Undeclared(info.name.clone()))?;
-    let size = |dim: &Dim| match dim {
+    let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Known(size) => *size,
-        Dim::Symbol(name) => bindings.get(name).copied().unwrap_or(1),
-        Dim::Unknown => 1,
+        Dim::Symbol(_) | Dim::Unknown => bindings.get(&key(info, axis, dim)).copied().unwrap_or(1),
     };
-    Ok(dims.iter().map(size).collect())
+    Ok(dims.iter().enumerate().map(size).collect())
 }
 
-/// A tensor for every input, in order. Floats are uniform in [−1, 1), integers in 0..16, booleans even, strings digits.
-/// Each input has its own stream, decided by the seed and its name, so that a further input does not change the others.
+fn key(info: &ValueInfo, axis: usize, dim: &Dim) -> String {
+    match dim {
+        Dim::Symbol(name) => name.clone(),
+        Dim::Known(_) | Dim::Unknown => format!("{}#{axis}", info.name),
+    }
+}
+
+/// A tensor for every input, in order. Floats are uniform in [−1, 1); bytes are any byte, signed ones not negative;
+/// wider integers are 0 or 1, which index any table, token types included; booleans are even; strings are digits. Each input has its own stream, decided by the seed and its name, so that a further input does not change the others.
 ///
 /// # Errors
 /// When an input's type or rank is not declared, a binding names no dimension, or a tensor does not fit the memory.
 pub fn random(infos: &[ValueInfo], bindings: &Bindings, seed: u64) -> Result<Vec<(String, Tensor)>, InputError> {
-    let symbols = symbols(infos);
-    if let Some(name) = bindings.keys().find(|name| !symbols.contains(name)) {
-        return Err(InputError::NoSuchDimension { name: name.clone(), known: symbols });
+    let known = open_dimensions(infos);
+    if let Some(name) = bindings.keys().find(|name| !known.contains(name)) {
+        return Err(InputError::NoSuchDimension { name: name.clone(), known });
     }
     let tensor = |info: &ValueInfo| {
         let shape = shape(info, bindings)?;
@@ -73,17 +77,19 @@ pub fn random(infos: &[ValueInfo], bindings: &Bindings, seed: u64) -> Result<Vec
     infos.iter().map(tensor).collect()
 }
 
-/// The names of the symbolic dimensions, each once, in order of appearance.
-pub fn symbols(infos: &[ValueInfo]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for dim in infos.iter().filter_map(|info| info.dims.as_ref()).flatten() {
-        if let Dim::Symbol(name) = dim
-            && !names.contains(name)
-        {
-            names.push(name.clone());
+/// The keys that [`Bindings`] may have for these inputs, each once, in order of appearance.
+pub fn open_dimensions(infos: &[ValueInfo]) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    for info in infos {
+        let dims = info.dims.iter().flatten().enumerate();
+        for (axis, dim) in dims.filter(|(_, dim)| !matches!(dim, Dim::Known(_))) {
+            let key = key(info, axis, dim);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
         }
     }
-    names
+    keys
 }
 
 /// A tensor of this type and shape, filled as [`random`] says.
@@ -104,17 +110,17 @@ pub fn fill(dtype: DType, shape: &[usize], random: &mut SplitMix64) -> Result<Te
         DType::F32 => filled!(|| random.unit() as f32),
         DType::F16 => filled!(|| f16::from_f64(random.unit())),
         DType::BF16 => filled!(|| bf16::from_f64(random.unit())),
-        DType::I64 => filled!(|| i64::from(random.small())),
-        DType::I32 => filled!(|| i32::from(random.small())),
-        DType::I16 => filled!(|| i16::from(random.small())),
-        DType::I8 => filled!(|| i8::try_from(random.small()).expect("it is below 16")),
-        DType::U64 => filled!(|| u64::from(random.small())),
-        DType::U32 => filled!(|| u32::from(random.small())),
-        DType::U16 => filled!(|| u16::from(random.small())),
-        DType::U8 => filled!(|| random.small()),
-        DType::Bool => filled!(|| random.small() % 2 == 1),
+        DType::I64 => filled!(|| i64::from(random.bit())),
+        DType::I32 => filled!(|| i32::from(random.bit())),
+        DType::I16 => filled!(|| i16::from(random.bit())),
+        DType::I8 => filled!(|| i8::try_from(random.byte() / 2).expect("it is below 128")),
+        DType::U64 => filled!(|| u64::from(random.bit())),
+        DType::U32 => filled!(|| u32::from(random.bit())),
+        DType::U16 => filled!(|| u16::from(random.bit())),
+        DType::U8 => filled!(|| random.byte()),
+        DType::Bool => filled!(|| random.bit()),
         DType::String => {
-            let strings = std::iter::repeat_with(|| random.small().to_string().into()).take(n).collect();
+            let strings = std::iter::repeat_with(|| (random.byte() % 10).to_string().into()).take(n).collect();
             Tensor::from_strings(shape, strings)
         }
         DType::I4 | DType::U4 | DType::I2 | DType::U2 => bits(dtype, shape, n, random),
@@ -141,7 +147,7 @@ fn bits(dtype: DType, shape: &[usize], n: usize, random: &mut SplitMix64) -> Res
     let mask = if n_bits == 2 { 1 } else { 7 };
     for idx in 0..n {
         let bit = idx * n_bits;
-        bytes[bit / 8] |= (random.small() & mask) << (bit % 8);
+        bytes[bit / 8] |= (random.byte() & mask) << (bit % 8);
     }
     Tensor::from_bytes(dtype, shape, bytes.into())
 }
@@ -179,8 +185,12 @@ impl SplitMix64 {
         (self.next_u64() >> 40) as f64 / f64::from(1u32 << 23) - 1.0
     }
 
-    fn small(&mut self) -> u8 {
-        u8::try_from(self.next_u64() % N_INTEGERS).expect("it is below 16")
+    fn byte(&mut self) -> u8 {
+        self.next_u64().to_be_bytes()[0]
+    }
+
+    fn bit(&mut self) -> bool {
+        self.byte() >= 128
     }
 }
 
@@ -214,18 +224,18 @@ mod tests {
         let symbol = || Dim::Symbol("batch".to_owned());
         let x = info("x", DType::F32, vec![symbol(), Dim::Known(4)]);
         let y = info("y", DType::I64, vec![symbol(), Dim::Unknown]);
-        let bindings = Bindings::from([("batch".to_owned(), 3)]);
+        let bindings = Bindings::from([("batch".to_owned(), 3), ("y#1".to_owned(), 2)]);
         let both = random(&[x.clone(), y], &bindings, 7).expect("declared");
         let alone = random(&[x], &bindings, 7).expect("declared");
         assert_eq!(both[0], alone[0]);
-        assert_eq!(both[1].1.shape(), [3, 1]);
-        assert!(both[1].1.as_slice::<i64>().expect("i64").iter().all(|&i| (0..16).contains(&i)));
+        assert_eq!(both[1].1.shape(), [3, 2]);
+        assert!(both[1].1.as_slice::<i64>().expect("i64").iter().all(|&i| (0..2).contains(&i)));
     }
 
     #[test]
     fn a_binding_without_dimension_is_refused() {
         let x = info("x", DType::F32, vec![Dim::Symbol("n".to_owned())]);
         let error = random(&[x], &Bindings::from([("batch".to_owned(), 3)]), 7).expect_err("there is only n");
-        assert_eq!(error.to_string(), "no input has a dimension named `batch`; there are [\"n\"]");
+        assert_eq!(error.to_string(), "no input has an open dimension `batch`; there are [\"n\"]");
     }
 }

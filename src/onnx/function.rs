@@ -16,7 +16,7 @@ use crate::graph::{GraphParts, Name, Node, Op};
 pub(super) type Bindings = HashMap<String, Attribute>;
 
 /// How many nodes all the calls of a file may put in their place: calls of calls multiply.
-const MOST_INLINED: usize = 1 << 20;
+const MOST_INLINED: usize = 1 << 18;
 
 /// The functions of a file, by domain, name and overload.
 #[derive(Debug, Default)]

@@ -13,6 +13,8 @@ mod raw;
 mod read;
 mod scope;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod types;
 mod upgrade;
 mod wire;

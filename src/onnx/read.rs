@@ -99,16 +99,15 @@ pub(super) fn opsets(imports: &[OperatorSetIdProto]) -> Result<(Option<u32>, Ind
         let most = if domain.is_empty() { CANONICAL_OPSET } else { u32::MAX };
         let least = if domain.is_empty() { OLDEST_OPSET } else { 0 };
         let version = u32::try_from(import.version).ok().filter(|version| (least..=most).contains(version));
-        let version = version.ok_or_else(|| {
-            let domain = if domain.is_empty() { "ai.onnx" } else { domain };
-            OnnxError::Opset { domain: domain.to_string(), got: import.version, least, most }
-        })?;
+        let shown = if domain.is_empty() { "ai.onnx" } else { domain };
+        let version =
+            version.ok_or_else(|| OnnxError::Opset { domain: shown.to_string(), got: import.version, least, most })?;
         let earlier = match domain {
             "" => default.replace(version),
             _ => others.insert(domain.to_string(), version),
         };
         if let Some(earlier) = earlier.filter(|&earlier| earlier != version) {
-            let problem = format!("it imports versions {earlier} and {version} of domain `{domain}`");
+            let problem = format!("it imports versions {earlier} and {version} of domain `{shown}`");
             return Err(OnnxError::Model(problem));
         }
     }
@@ -203,7 +202,7 @@ impl Reader {
     fn defined(&self, name: &str, site: &Site<'_>) -> Result<Name, OnnxError> {
         match site.scope.resolve(name, &self.names) {
             Ok(Some(name)) => Ok(name),
-            Ok(None) => Err(OnnxError::Model(format!("a value of the graph has no name (`{name}`)"))),
+            Ok(None) => Err(OnnxError::Model("an input, output or initializer has no name".to_string())),
             Err(problem) => Err(OnnxError::Value { value: name.to_string(), problem }),
         }
     }

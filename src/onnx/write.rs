@@ -122,7 +122,9 @@ fn message(model: &Model, opset: Option<u32>) -> Result<(ModelProto, Written), O
     let (opset, raised) = match opset {
         Some(opset) => (opset, None),
         None => match least_opset(&model.graph, microsoft) {
-            (least, why) if least > model.opset => (least, why),
+            (least, why) if least > model.opset => {
+                (least, why.or_else(|| Some(format!("operator sets older than {least} are not written"))))
+            }
             _ => (model.opset, None),
         },
     };

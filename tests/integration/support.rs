@@ -21,3 +21,18 @@ pub(crate) fn left_out(reason: &str) {
     let test = thread.name().unwrap_or("a test");
     let _ = writeln!(std::io::stderr(), "left out: {test}: {reason}");
 }
+
+/// onnxruntime of the version that we pin, got with the program's own code where it is not in our cache yet.
+pub(crate) fn onnxruntime() -> &'static aludel::measure::runtime::ort::Onnxruntime {
+    use aludel::measure::runtime::{library, ort::Onnxruntime};
+    static LOADED: std::sync::OnceLock<Onnxruntime> = std::sync::OnceLock::new();
+    LOADED.get_or_init(|| {
+        let places = library::search(None).places;
+        let cached = places.into_iter().find(|place| place.origin == library::Origin::Cache && place.found);
+        let path = match cached {
+            Some(place) => place.path,
+            None => library::install(&mut |_| ()).expect("pip gets the official wheel"),
+        };
+        Onnxruntime::open(Some(&path)).expect("the pinned library loads")
+    })
+}

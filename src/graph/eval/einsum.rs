@@ -97,41 +97,38 @@ impl Equation {
     }
 
     fn sums<T: Number>(&self, elements: Vec<Vec<T>>, operands: &[&Tensor]) -> Result<Vec<T>, EvalError> {
-        let mut product = Term { elements: vec![T::ONE], labels: Vec::new(), shape: Vec::new() };
+        let one = || Term { elements: vec![T::ONE], labels: Vec::new(), shape: Vec::new() };
+        let mut product = one();
         for (position, elements) in elements.into_iter().enumerate() {
-            let labels = self.inputs[position].clone();
-            let operand = Term { elements, labels, shape: operands[position].shape().to_vec() };
-            let later = self.inputs[position + 1..].iter().flatten();
-            // Every operand is first reduced to what the output or another operand needs, so that the products are small.
-            let alone =
-                |label: &Label| self.output.contains(label) || later.clone().chain(&product.labels).any(|l| l == label);
-            let operand = self.contract(&[&operand], &distinct(operand.labels.iter().filter(|&l| alone(l))))?;
-            let needed = |label: &Label| self.output.contains(label) || later.clone().any(|other| other == label);
-            let kept = distinct(product.labels.iter().chain(&operand.labels).filter(|&label| needed(label)));
-            product = self.contract(&[&product, &operand], &kept)?;
+            let (labels, shape) = (self.inputs[position].clone(), operands[position].shape().to_vec());
+            let operand = Term { elements, labels, shape };
+            let later = || self.output.iter().chain(self.inputs[position + 1..].iter().flatten());
+            // Summed first over what nothing else has, so that the product is small.
+            let shared = |label: &&Label| later().chain(&product.labels).any(|other| other == *label);
+            let operand = self.contract(&operand, &one(), &distinct(operand.labels.iter().filter(shared)))?;
+            let all = product.labels.iter().chain(&operand.labels);
+            let kept = distinct(all.filter(|&label| later().any(|other| other == label)));
+            product = self.contract(&product, &operand, &kept)?;
         }
-        Ok(self.contract(&[&product], &self.output)?.elements)
+        Ok(self.contract(&product, &one(), &self.output)?.elements)
     }
 
-    /// The product of the terms, summed over every axis that is not kept.
-    fn contract<T: Number>(&self, terms: &[&Term<T>], kept: &[Label]) -> Result<Term<T>, EvalError> {
-        let all = terms.iter().flat_map(|term| &term.labels);
+    /// The product of two terms, summed over every axis that is not kept.
+    fn contract<T: Number>(&self, left: &Term<T>, right: &Term<T>, kept: &[Label]) -> Result<Term<T>, EvalError> {
+        let all = left.labels.iter().chain(&right.labels);
         let summed = distinct(all.filter(|label| !kept.contains(label)));
         let sizes = |labels: &[Label]| labels.iter().map(|label| self.sizes[label]).collect::<Vec<_>>();
         let (shape, summed_shape) = (sizes(kept), sizes(&summed));
-        let n_kept = allocation(&shape)?;
-        let n_summed = allocation(&summed_shape)?;
-        if n_kept == 0 || n_summed == 0 {
-            return Ok(Term { elements: vec![T::ZERO; n_kept], labels: kept.to_vec(), shape });
-        }
-        let mut elements = vec![T::ZERO; n_kept];
-        let starts: Vec<Vec<usize>> = terms.iter().map(|term| term.positions(kept, &shape)).collect();
-        let steps: Vec<Vec<usize>> = terms.iter().map(|term| term.positions(&summed, &summed_shape)).collect();
-        for (number, sum) in elements.iter_mut().enumerate() {
-            let factor = |term: usize, step: usize| terms[term].elements[starts[term][number] + steps[term][step]];
-            for step in 0..n_summed {
-                let (left, right) = (factor(0, step), if terms.len() > 1 { factor(1, step) } else { T::ONE });
-                *sum = sum.plus_product(left, right);
+        let mut elements = vec![T::ZERO; allocation(&shape)?];
+        if allocation(&summed_shape)? > 0 && !elements.is_empty() {
+            let (left_starts, right_starts) = (left.positions(kept, &shape), right.positions(kept, &shape));
+            let left_steps = left.positions(&summed, &summed_shape);
+            let right_steps = right.positions(&summed, &summed_shape);
+            for (sum, (&left_start, &right_start)) in elements.iter_mut().zip(left_starts.iter().zip(&right_starts)) {
+                let (left, right) = (&left.elements[left_start..], &right.elements[right_start..]);
+                let pairs = left_steps.iter().zip(&right_steps);
+                *sum =
+                    pairs.fold(T::ZERO, |sum, (&left_at, &right_at)| sum.plus_product(left[left_at], right[right_at]));
             }
         }
         Ok(Term { elements, labels: kept.to_vec(), shape })
@@ -186,4 +183,43 @@ fn distinct<'a>(labels: impl Iterator<Item = &'a Label>) -> Vec<Label> {
         }
     }
     distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::eval::testing::{check, iota, list, refusal, tensor};
+    use crate::graph::op::{Einsum, Op};
+    use crate::graph::tensor::Tensor;
+
+    fn einsum(equation: &str) -> Op {
+        Op::Einsum(Einsum { equation: equation.to_string() })
+    }
+
+    #[test]
+    fn equations_are_followed() {
+        let two = || [iota(&[2, 3]), iota(&[3, 2])];
+        check(einsum("ij,jk->ik"), two(), tensor(&[2, 2], [10i64, 13, 28, 40]));
+        check(einsum(" ij , jk "), two(), tensor(&[2, 2], [10i64, 13, 28, 40]));
+        check(einsum("ij,kl->"), two(), Tensor::scalar(225i64));
+        check(einsum("ij->ji"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("ba"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("bA"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("ii->i"), [iota(&[2, 2])], list([0, 3]));
+        check(einsum("ii"), [iota(&[2, 2])], Tensor::scalar(3i64));
+        check(einsum("i,i,i->i"), [list([1, 2]), list([3, 4]), list([5, 6])], list([15, 48]));
+        check(einsum("...i->..."), [iota(&[2, 1, 3])], tensor(&[2, 1], [3i64, 12]));
+        check(einsum("...i,...i->i..."), [iota(&[2, 2]), iota(&[2])], tensor(&[2, 2], [0i64, 0, 1, 3]));
+        check(einsum("i...,i"), [iota(&[2, 2]), list([1, 10])], list([20, 31]));
+        check(einsum("ij->i"), [iota(&[2, 0])], list([0, 0]));
+    }
+
+    #[test]
+    fn what_is_no_equation_is_refused() {
+        for equation in ["ij,jk->ik", "i", "ijk", "i.j", "ij->ik", "ij->ii", "i......j", "éj", "ij->...->", ""] {
+            let problem = refusal(einsum(equation), [iota(&[2, 3])]);
+            assert!(problem.starts_with(&format!("equation `{equation}`")), "{problem}");
+        }
+        assert!(refusal(einsum("i,i"), [list([1, 2]), list([1, 2, 3])]).contains("3 in one place and 2 in another"));
+        assert_eq!(refusal(einsum("i,i"), [list([1]), Tensor::vector(vec![1f32])]), "a product of i64 and f32");
+    }
 }

@@ -227,7 +227,8 @@ pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
     let Some((least, greatest)) = dtype.integer_range() else {
         return value;
     };
-    (value - least).rem_euclid(greatest - least + 1) + least
+    let n_values = greatest - least + 1;
+    (value.rem_euclid(n_values) - least).rem_euclid(n_values) + least
 }
 
 /// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here

@@ -163,14 +163,20 @@ impl Recurrence {
         place * self.input_size
     }
 
-    /// The activation with this number, after the clip.
+    /// The activation with this number of the sum that goes into a gate, clipped where the operator says so.
+    pub(super) fn gate(&self, direction: usize, number: usize, sum: f64) -> f64 {
+        let clipped = match self.clip {
+            Some(clip) => sum.min(clip).max(-clip),
+            None => sum,
+        };
+        self.activate(direction, number, clipped)
+    }
+
+    /// The activation with this number. What an LSTM lets out of its cell goes through without a clip: the
+    /// specification leaves that open, onnxruntime does so.
     pub(super) fn activate(&self, direction: usize, number: usize, x: f64) -> f64 {
         let per_direction = self.activations.len() / self.n_directions;
-        let clipped = match self.clip {
-            Some(clip) => x.min(clip).max(-clip),
-            None => x,
-        };
-        self.activations[direction * per_direction + number].of(clipped)
+        self.activations[direction * per_direction + number].of(x)
     }
 
     fn y_shape(&self) -> [usize; 4] {

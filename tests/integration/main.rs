@@ -1,5 +1,6 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod graph;
 mod measure;
 mod support;

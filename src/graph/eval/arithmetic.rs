@@ -293,7 +293,7 @@ mod tests {
         check(&Op::Max, &[1f32, 5.0], &[3.0], &[3.0, 5.0]);
         let nan = output(&Op::Max, &[&Tensor::scalar(1f32), &Tensor::scalar(f32::NAN)]).map(|t| elements::<f32>(&t)[0]);
         assert!(nan.is_ok_and(f32::is_nan));
-        let of_three = [&tensor(&[2], &[1f32, 2.0]), &Tensor::scalar(4f32), &Tensor::scalar(4f32)];
+        let of_three = [&tensor(&[2], [1f32, 2.0]), &Tensor::scalar(4f32), &Tensor::scalar(4f32)];
         assert_eq!(output(&Op::Mean, &of_three).map(|t| elements::<f32>(&t)), Ok(vec![3.0, 10.0 / 3.0]));
         assert_eq!(output(&Op::Sum, &of_three).map(|t| elements::<f32>(&t)), Ok(vec![9.0, 10.0]));
     }
@@ -312,13 +312,13 @@ mod tests {
         assert_eq!(message(&Op::Add, &Tensor::scalar(1f32), &Tensor::scalar(1f64)), "Add of f32 and f64");
         assert_eq!(message(&Op::Add, &Tensor::scalar(true), &Tensor::scalar(true)), "Add on bool is not defined");
         assert_eq!(message(&Op::Sum, &Tensor::scalar(1i32), &Tensor::scalar(1i32)), "Sum on i32 is not defined");
-        let (one, two) = (tensor(&[1], &[1f32]), tensor(&[2], &[1f32, 2.0]));
+        let (one, two) = (tensor(&[1], [1f32]), tensor(&[2], [1f32, 2.0]));
         assert_eq!(message(&Op::PRelu, &one, &two), "slope [2] does not broadcast to [1]");
     }
 
     #[test]
     fn bounds_may_be_absent_or_crossed() {
-        let x = tensor(&[3], &[1i64, 5, 9]);
+        let x = tensor(&[3], [1i64, 5, 9]);
         let clip = |low: Option<i64>, high: Option<i64>| {
             let inputs = [Some(x.clone()), low.map(Tensor::scalar), high.map(Tensor::scalar)];
             optional_output(&Op::Clip, &inputs).map(|t| elements::<i64>(&t))

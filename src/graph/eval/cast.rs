@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn every_type_goes_to_every_other_and_back() {
-        let ones = tensor(&[3], &[1f32, 1.0, 1.0]);
+        let ones = tensor(&[3], [1f32, 1.0, 1.0]);
         let castable = || DType::all().filter(|dtype| !matches!(dtype, DType::Complex64 | DType::Complex128));
         for from in castable() {
             for to in castable().filter(|&to| from != DType::Bool || to != DType::String) {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn eight_bits_saturate_only_when_asked() {
-        let x = tensor(&[2], &[1e6f32, -1e6]);
+        let x = tensor(&[2], [1e6f32, -1e6]);
         for (saturate, expected) in [(true, [0x7e, 0xfe]), (false, [0x7f, 0xff])] {
             let op = Op::Cast(op::Cast { to: DType::F8E4M3FN, saturate, round_mode: RoundMode::Up });
             let bits = output(&op, &[&x]).map(|tensor| tensor.bytes().map(|bytes| bytes.to_vec()));
@@ -143,7 +143,7 @@ mod tests {
         let refused = |to, text| cast_to(to, &strings(&[text])).expect_err("refused").to_string();
         assert_eq!(refused(DType::F32, "one"), "`one` is not a number");
         assert_eq!(refused(DType::I32, "nan"), "`nan` is not an integer");
-        let written = cast_to(DType::String, &tensor(&[5], &[0.1f32, 100.0, 1e10, f32::NAN, f32::NEG_INFINITY]));
+        let written = cast_to(DType::String, &tensor(&[5], [0.1f32, 100.0, 1e10, f32::NAN, f32::NEG_INFINITY]));
         assert_eq!(
             written.map(|t| texts(&t)),
             Ok(["0.1", "100", "10000000000", "NaN", "-INF"].map(str::to_string).to_vec())

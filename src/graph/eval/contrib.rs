@@ -272,13 +272,13 @@ mod tests {
 
     #[test]
     fn sums_and_products_round_after_the_zero_point() {
-        let a = [tensor(&[5], &[0u8, 3, 128, 200, 255])];
-        let b = [tensor(&[5], &[255u8, 17, 9, 64, 1])];
+        let a = [tensor(&[5], [0u8, 3, 128, 200, 255])];
+        let b = [tensor(&[5], [255u8, 17, 9, 64, 1])];
         let halves = [&a[..], &affine(0.5, 5u8), &b, &affine(0.25, 7u8), &affine(1.0, 9u8)];
-        check(&Op::QLinearAdd, &halves, &tensor(&[5], &[68u8, 10, 71, 121, 132]));
+        check(&Op::QLinearAdd, &halves, &tensor(&[5], [68u8, 10, 71, 121, 132]));
         let others = [&a[..], &affine(0.02, 5u8), &b, &affine(0.013, 7u8), &affine(0.05, 9u8)];
-        check(&Op::QLinearAdd, &others, &tensor(&[5], &[71u8, 11, 59, 102, 107]));
-        check(&Op::QLinearMul, &others, &tensor(&[5], &[3u8, 9, 10, 67, 1]));
+        check(&Op::QLinearAdd, &others, &tensor(&[5], [71u8, 11, 59, 102, 107]));
+        check(&Op::QLinearMul, &others, &tensor(&[5], [3u8, 9, 10, 67, 1]));
         let float = Tensor::scalar(1f32);
         let refused = output(&Op::QLinearAdd, &[&float; 8]).expect_err("no bytes");
         assert_eq!(refused.to_string(), "QLinearAdd on f32 is not defined");
@@ -286,17 +286,17 @@ mod tests {
 
     #[test]
     fn functions_of_bytes() {
-        let x = [tensor(&[5], &[-128i8, -7, 0, 5, 127])];
+        let x = [tensor(&[5], [-128i8, -7, 0, 5, 127])];
         let sigmoid = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 256.0, -128i8)];
-        check(&Op::QLinearSigmoid, &sigmoid, &tensor(&[5], &[-128i8, -37, -16, 0, 127]));
+        check(&Op::QLinearSigmoid, &sigmoid, &tensor(&[5], [-128i8, -37, -16, 0, 127]));
         let leaky = Op::QLinearLeakyRelu(op::QLinearLeakyRelu { alpha: 0.1 });
         let inputs = [&x[..], &affine(0.05, 5i8), &affine(0.03, 9i8)];
-        check(&leaky, &inputs, &tensor(&[5], &[-13i8, 7, 8, 9, 127]));
+        check(&leaky, &inputs, &tensor(&[5], [-13i8, 7, 8, 9, 127]));
         let softmax = Op::QLinearSoftmax(op::QLinearSoftmax { axis: 0, opset: 13 });
         let inputs = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 256.0, -128i8)];
-        check(&softmax, &inputs, &tensor(&[5], &[-128i8, -128, -128, -127, 127]));
+        check(&softmax, &inputs, &tensor(&[5], [-128i8, -128, -128, -127, 127]));
         let inputs = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 200.3, -128i8)];
-        check(&softmax, &inputs, &tensor(&[5], &[-128i8, -128, -128, -128, 71]));
+        check(&softmax, &inputs, &tensor(&[5], [-128i8, -128, -128, -128, 71]));
         let [nan, zero] = affine(f32::NAN, 5i8);
         let refused = output(&softmax, &[&x[0], &nan, &zero, &nan, &zero]).expect_err("no scale");
         assert_eq!(refused.to_string(), "QLinearSoftmax with scales NaN and NaN");
@@ -304,10 +304,10 @@ mod tests {
 
     #[test]
     fn parts_of_other_scales_are_brought_to_one() {
-        let parts = [tensor(&[2, 1], &[-128i8, -7]), tensor(&[2, 2], &[-7i8, 0, 5, 127])];
+        let parts = [tensor(&[2, 1], [-128i8, -7]), tensor(&[2, 2], [-7i8, 0, 5, 127])];
         let op = |axis| Op::QLinearConcat(op::QLinearConcat { axis });
         let inputs = [&affine(0.03, 9i8), &parts[..1], &affine(0.05, 5i8), &parts[1..], &affine(0.02, -3i8)];
-        check(&op(1), &inputs, &tensor(&[2, 3], &[-128i8, 6, 11, -11, 14, 96]));
+        check(&op(1), &inputs, &tensor(&[2, 3], [-128i8, 6, 11, -11, 14, 96]));
         let flat: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
         let refused = output(&op(0), &flat).expect_err("of other widths");
         assert_eq!(refused.to_string(), "QLinearConcat of [2, 2] into [4, 1]");
@@ -315,11 +315,11 @@ mod tests {
 
     #[test]
     fn averages_of_bytes_with_channels_first_or_last() {
-        let x = [tensor(&[1, 2, 2, 2], &[0u8, 3, 128, 200, 255, 1, 2, 9])];
+        let x = [tensor(&[1, 2, 2, 2], [0u8, 3, 128, 200, 255, 1, 2, 9])];
         let global = |channels_last| Op::QLinearGlobalAveragePool(op::QLinearGlobalAveragePool { channels_last });
         let inputs = [&x[..], &affine(0.02, 5u8), &affine(0.03, 9u8)];
-        check(&global(false), &inputs, &tensor(&[1, 2, 1, 1], &[61u8, 50]));
-        check(&global(true), &inputs, &tensor(&[1, 1, 1, 2], &[70u8, 41]));
+        check(&global(false), &inputs, &tensor(&[1, 2, 1, 1], [61u8, 50]));
+        check(&global(true), &inputs, &tensor(&[1, 1, 1, 2], [70u8, 41]));
         let windows = |channels_last| {
             Op::QLinearAveragePool(op::QLinearAveragePool {
                 auto_pad: op::AutoPad::NotSet,
@@ -332,13 +332,13 @@ mod tests {
             })
         };
         let inputs = [&x[..], &affine(0.5, 5u8), &affine(1.0, 9u8)];
-        check(&windows(false), &inputs, &tensor(&[1, 2, 1, 2], &[38u8, 57, 71, 9]));
-        check(&windows(true), &inputs, &tensor(&[1, 1, 2, 2], &[70u8, 8, 39, 59]));
+        check(&windows(false), &inputs, &tensor(&[1, 2, 1, 2], [38u8, 57, 71, 9]));
+        check(&windows(true), &inputs, &tensor(&[1, 1, 2, 2], [70u8, 8, 39, 59]));
     }
 
     #[test]
     fn gelus_take_a_bias() {
-        let (x, bias) = (tensor(&[1, 2], &[1f32, -2.0]), tensor(&[2], &[0.5f32, 1.0]));
+        let (x, bias) = (tensor(&[1, 2], [1f32, -2.0]), tensor(&[2], [0.5f32, 1.0]));
         let of = |op: Op, inputs: &[&Tensor]| output(&op, inputs).map(|t| elements::<f32>(&t));
         assert_eq!(of(Op::BiasGelu, &[&x, &bias]), Ok(vec![gelu_exact(1.5) as f32, gelu_exact(-1.0) as f32]));
         assert_eq!(of(Op::FastGelu, &[&x, &bias]), Ok(vec![gelu_tanh(1.5) as f32, gelu_tanh(-1.0) as f32]));

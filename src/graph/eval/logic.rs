@@ -116,13 +116,14 @@ mod tests {
         Tensor::from_strings(&[texts.len()], texts.iter().map(|&text| Bytes::from(text)).collect()).expect("as many")
     }
 
+    #[allow(clippy::needless_pass_by_value)] // tests build it in place
     fn check(op: Op, a: &Tensor, b: &Tensor, expected: &[bool]) {
         assert_eq!(output(&op, &[a, b]).map(|t| elements::<bool>(&t)), Ok(expected.to_vec()), "{}", op.name());
     }
 
     #[test]
     fn comparisons_broadcast_and_are_false_of_nan() {
-        let x = tensor(&[3], &[1f32, 2.0, f32::NAN]);
+        let x = tensor(&[3], [1f32, 2.0, f32::NAN]);
         let two = Tensor::scalar(2f32);
         check(Op::Less, &x, &two, &[true, false, false]);
         check(Op::LessOrEqual, &x, &two, &[true, true, false]);
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn logic_is_of_bools_only() {
-        let (a, b) = (tensor(&[2, 1], &[true, false]), tensor(&[2], &[true, false]));
+        let (a, b) = (tensor(&[2, 1], [true, false]), tensor(&[2], [true, false]));
         check(Op::And, &a, &b, &[true, false, false, false]);
         check(Op::Or, &a, &b, &[true, true, true, false]);
         check(Op::Xor, &a, &b, &[false, true, true, false]);
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn infinities_and_nans_are_told_apart() {
-        let x = tensor(&[4], &[1f64, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+        let x = tensor(&[4], [1f64, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
         let is = |op: Op| output(&op, &[&x]).map(|t| elements::<bool>(&t));
         assert_eq!(is(Op::IsNaN), Ok(vec![false, false, false, true]));
         assert_eq!(is(Op::IsInf(op::IsInf::default())), Ok(vec![false, true, true, false]));
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn choice_is_of_any_type() {
-        let condition = tensor(&[2, 1], &[true, false]);
+        let condition = tensor(&[2, 1], [true, false]);
         let chosen = output(&Op::Where, &[&condition, &strings(&["a", "b"]), &strings(&["c"])]).expect("defined");
         assert_eq!(chosen, strings(&["a", "b", "c", "c"]).reshaped(&[2, 2]).expect("four"));
         let mixed = output(&Op::Where, &[&condition, &Tensor::scalar(1f32), &Tensor::scalar(1f64)]);

@@ -335,11 +335,11 @@ mod tests {
 
     #[test]
     fn lists_of_integers_are_checked() {
-        assert_eq!(int_list(&tensor(&[2], &[3i32, -1])), Ok(vec![3, -1]));
-        assert_eq!(int_scalar(&tensor(&[1], &[7i64])), Ok(7));
+        assert_eq!(int_list(&tensor(&[2], [3i32, -1])), Ok(vec![3, -1]));
+        assert_eq!(int_scalar(&tensor(&[1], [7i64])), Ok(7));
         let message = |error: Result<Vec<i64>, EvalError>| error.expect_err("refused").to_string();
-        assert_eq!(message(int_list(&tensor(&[1], &[u64::MAX]))), "18446744073709551615 is too large");
-        assert_eq!(message(int_list(&tensor(&[1], &[1f32]))), "expected a tensor of integers, got f32");
-        assert!(int_scalar(&tensor(&[2], &[7i64, 7])).is_err());
+        assert_eq!(message(int_list(&tensor(&[1], [u64::MAX]))), "18446744073709551615 is too large");
+        assert_eq!(message(int_list(&tensor(&[1], [1f32]))), "expected a tensor of integers, got f32");
+        assert!(int_scalar(&tensor(&[2], [7i64, 7])).is_err());
     }
 }

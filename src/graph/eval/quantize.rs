@@ -174,35 +174,35 @@ mod tests {
     /// Expectations from onnxruntime 1.31.
     #[test]
     fn quotients_round_half_to_even_before_the_zero_point() {
-        let x = tensor(&[8], &[-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3, 1000.0]);
+        let x = tensor(&[8], [-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3, 1000.0]);
         let bytes = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(1f32), &Tensor::scalar(3i8)]);
         assert_eq!(bytes.map(|t| elements::<i8>(&t)), Ok(vec![1, 3, 3, 3, 5, 5, 40, 127]));
         let bytes = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(0.3f32), &Tensor::scalar(128u8)]);
         assert_eq!(bytes.map(|t| elements::<u8>(&t)), Ok(vec![123, 126, 128, 130, 133, 136, 252, 255]));
-        let nan = tensor(&[2], &[f32::NAN, f32::INFINITY]);
+        let nan = tensor(&[2], [f32::NAN, f32::INFINITY]);
         let bytes = quantize(op::QuantizeLinear::default(), &[&nan, &Tensor::scalar(1f32)]);
         assert_eq!(bytes.map(|t| elements::<u8>(&t)), Ok(vec![0, 255]));
     }
 
     #[test]
     fn scales_are_for_all_for_an_axis_or_for_blocks() {
-        let x = tensor(&[2, 3], &[2f32, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        let x = tensor(&[2, 3], [2f32, 4.0, 6.0, 8.0, 10.0, 12.0]);
         let of = |op: op::QuantizeLinear, scale: &Tensor| quantize(op, &[&x, scale]).map(|t| elements::<u8>(&t));
         let axis = |axis| op::QuantizeLinear { axis, ..Default::default() };
-        assert_eq!(of(axis(1), &tensor(&[1], &[2f32])), Ok(vec![1, 2, 3, 4, 5, 6]));
-        assert_eq!(of(axis(-2), &tensor(&[2], &[1f32, 2.0])), Ok(vec![2, 4, 6, 4, 5, 6]));
-        assert_eq!(of(axis(1), &tensor(&[3], &[1f32, 2.0, 6.0])), Ok(vec![2, 2, 1, 8, 5, 2]));
+        assert_eq!(of(axis(1), &tensor(&[1], [2f32])), Ok(vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(of(axis(-2), &tensor(&[2], [1f32, 2.0])), Ok(vec![2, 4, 6, 4, 5, 6]));
+        assert_eq!(of(axis(1), &tensor(&[3], [1f32, 2.0, 6.0])), Ok(vec![2, 2, 1, 8, 5, 2]));
         let blocked = op::QuantizeLinear { axis: 1, block_size: 2, ..Default::default() };
-        assert_eq!(of(blocked, &tensor(&[2, 2], &[1f32, 2.0, 4.0, 6.0])), Ok(vec![2, 4, 3, 2, 2, 2]));
+        assert_eq!(of(blocked, &tensor(&[2, 2], [1f32, 2.0, 4.0, 6.0])), Ok(vec![2, 4, 3, 2, 2, 2]));
         assert_eq!(
-            of(axis(1), &tensor(&[2], &[1f32, 2.0])).expect_err("three positions").to_string(),
+            of(axis(1), &tensor(&[2], [1f32, 2.0])).expect_err("three positions").to_string(),
             "scales of shape [3] are needed on axis 1 of [2, 3], got [2]"
         );
     }
 
     #[test]
     fn the_type_is_that_of_the_zero_point_or_stated() {
-        let x = tensor(&[2], &[-1f32, 9.0]);
+        let x = tensor(&[2], [-1f32, 9.0]);
         let stated = |dtype| op::QuantizeLinear { output_dtype: Some(dtype), ..Default::default() };
         let nibbles = quantize(stated(DType::I4), &[&x, &Tensor::scalar(1f32)]).and_then(|t| Numbers::ints(&t));
         assert_eq!(nibbles, Ok(vec![-1, 7]));
@@ -229,11 +229,11 @@ mod tests {
 
     #[test]
     fn dequantized_values_are_exact_to_the_output_type() {
-        let x = tensor(&[2, 2], &[0u8, 3, 128, 255]);
-        let (scale, zero) = (tensor(&[2], &[0.5f32, 0.1]), tensor(&[2], &[3u8, 255]));
+        let x = tensor(&[2, 2], [0u8, 3, 128, 255]);
+        let (scale, zero) = (tensor(&[2], [0.5f32, 0.1]), tensor(&[2], [3u8, 255]));
         let values = dequantize(op::DequantizeLinear::default(), &[&x, &scale, &zero]);
         assert_eq!(values.map(|t| elements::<f32>(&t)), Ok(vec![-1.5, -252f32 * 0.1, 62.5, 0.0]));
-        let wide = dequantize(op::DequantizeLinear::default(), &[&tensor(&[1], &[i32::MAX]), &Tensor::scalar(1f32)]);
+        let wide = dequantize(op::DequantizeLinear::default(), &[&tensor(&[1], [i32::MAX]), &Tensor::scalar(1f32)]);
         assert_eq!(wide.map(|t| elements::<f32>(&t)), Ok(vec![i32::MAX as f32]));
         let message = |inputs: &[&Tensor]| dequantize(op::DequantizeLinear::default(), inputs).expect_err("refused");
         assert_eq!(message(&[&x, &scale, &Tensor::scalar(0i8)]).to_string(), "x is u8, the zero point is i8");
@@ -244,12 +244,12 @@ mod tests {
     /// Expectations from onnxruntime 1.31.
     #[test]
     fn the_range_of_the_data_gives_the_scale() {
-        let x = tensor(&[7], &[-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3]);
+        let x = tensor(&[7], [-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3]);
         let outputs = operator(&Op::DynamicQuantizeLinear, &[Some(x)], 3).expect("defined");
         let expected =
-            [tensor(&[7], &[0u8, 7, 10, 13, 20, 26, 255]), Tensor::scalar(0.152_156_86_f32), Tensor::scalar(10u8)];
+            [tensor(&[7], [0u8, 7, 10, 13, 20, 26, 255]), Tensor::scalar(0.152_156_86_f32), Tensor::scalar(10u8)];
         assert_eq!(outputs, expected.map(Some));
-        let zeros = operator(&Op::DynamicQuantizeLinear, &[Some(tensor(&[1], &[0f32]))], 3).expect("defined");
+        let zeros = operator(&Op::DynamicQuantizeLinear, &[Some(tensor(&[1], [0f32]))], 3).expect("defined");
         assert_eq!(zeros[1], Some(Tensor::scalar(1f32)));
     }
 }

@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn one(value: f32) -> Tensor {
-        tensor(&[1], &[value])
+        tensor(&[1], [value])
     }
 
     #[test]
@@ -380,10 +380,10 @@ mod tests {
     fn sparse_initializers_are_made_whole() {
         let mut parts = network().to_parts();
         parts.initializers.clear();
-        let sparse = SparseTensor { values: one(7.0), indices: tensor(&[1], &[1i64]), shape: vec![2] };
+        let sparse = SparseTensor { values: one(7.0), indices: tensor(&[1], [1i64]), shape: vec![2] };
         parts.sparse_initializers.insert("two".into(), sparse);
         let graph = Graph::new(parts).expect("a network");
-        assert_eq!(run(&graph, &inputs(&[("x", one(1.0))])), Ok(inputs(&[("neg", tensor(&[2], &[-1f32, -8.0]))])));
+        assert_eq!(run(&graph, &inputs(&[("x", one(1.0))])), Ok(inputs(&[("neg", tensor(&[2], [-1f32, -8.0]))])));
     }
 
     #[test]

@@ -84,8 +84,14 @@ fn agree(expected: &[Tensor], got: &[Tensor]) -> Result<(), String> {
     Ok(())
 }
 
-fn on_runtime(runtime: &dyn Runtime, model: &[u8], graph: &Graph, inputs: &[Tensor], expected: &[Tensor]) -> Result<(), String> {
-    let model = ModelBytes::new(Bytes::copy_from_slice(model));
+fn on_runtime(
+    runtime: &dyn Runtime,
+    model: &Bytes,
+    graph: &Graph,
+    inputs: &[Tensor],
+    expected: &[Tensor],
+) -> Result<(), String> {
+    let model = ModelBytes::new(model.clone());
     let mut session = runtime.load(&model, &Options::default()).map_err(|error| error.to_string())?;
     let inputs: Vec<(String, Tensor)> =
         named_inputs(graph, inputs).into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
@@ -93,10 +99,10 @@ fn on_runtime(runtime: &dyn Runtime, model: &[u8], graph: &Graph, inputs: &[Tens
     agree(expected, &outputs.into_iter().map(|(_, tensor)| tensor).collect::<Vec<_>>())
 }
 
-fn written_back(case: &Case) -> Result<(Graph, Vec<u8>), String> {
+fn written_back(case: &Case) -> Result<(Graph, Bytes), String> {
     let model = onnx::read_bytes(case.model.clone(), None).map_err(|error| error.to_string())?;
     let written = onnx::to_bytes(&model).map_err(|error| error.to_string())?;
-    let again = onnx::read_bytes(Bytes::from(written.clone()), None).map_err(|error| error.to_string())?;
+    let again = onnx::read_bytes(written.clone(), None).map_err(|error| error.to_string())?;
     if again == model { Ok((again.graph, written)) } else { Err("reads back as another graph".to_string()) }
 }
 
@@ -112,9 +118,9 @@ fn onnx_node_tests_pass() {
     let mut wrong = String::new();
     for (name, case) in &cases {
         let mut note = |who: &str, result: Result<(), String>| {
-            let exclusion = exclusions
-                .iter()
-                .find(|(whose, pattern, _)| whose == who && pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start)));
+            let exclusion = exclusions.iter().find(|(whose, pattern, _)| {
+                whose == who && pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+            });
             match (result, exclusion) {
                 (Ok(()), None) => *passed.entry(who.to_string()).or_default() += 1,
                 (Err(_), Some(_)) => *excluded.entry(who.to_string()).or_default() += 1,
@@ -150,7 +156,7 @@ fn onnx_node_tests_pass() {
             .and_then(|values| agree(&outputs, &values.into_values().collect::<Vec<_>>()));
         note(REFERENCE, reference);
         for runtime in &runtimes {
-            note(runtime.name(), on_runtime(runtime.as_ref(), &written, &graph, &inputs, &outputs));
+            note(runtime.name(), on_runtime(*runtime, &written, &graph, &inputs, &outputs));
         }
     }
     let mut table = String::from("ONNX node tests                passed  excluded\n");

@@ -1,6 +1,9 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod conformance;
 mod graph;
 mod measure;
+mod models;
+mod real;
 mod support;

@@ -16,60 +16,8 @@ use aludel::measure::latency::{self, Contender};
 use aludel::measure::runtime::tract::Tract;
 use aludel::measure::runtime::{Dim, ModelBytes, Optimization, Options, Runtime, RuntimeError, Session, library};
 
+use crate::real::{bindings, model, real_models, run};
 use crate::support;
-
-/// A real model, and what it must be told to run.
-struct Real {
-    path: PathBuf,
-    bindings: Bindings,
-    /// Inputs that random numbers would send astray.
-    fixed: Vec<(String, Tensor)>,
-    /// Why tract refuses it, in its own words; empty where it does not.
-    tract_refuses: &'static str,
-}
-
-fn real_models(data: &Path) -> Vec<Real> {
-    let folder = fs::read_dir(data.join("onnx-models")).expect("the folder is there");
-    let files = folder.map(|entry| entry.expect("readable").path());
-    let mut paths: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
-    paths.push(data.join("minilm-l6/model_f16w.onnx"));
-    paths.sort();
-    let real = |path: PathBuf| {
-        let mut real = Real { path, bindings: Bindings::new(), fixed: Vec::new(), tract_refuses: "" };
-        match real.path.file_name().and_then(|name| name.to_str()).expect("the names are ASCII") {
-            "model_f16w.onnx" => real.bindings = bindings(&[("batch", 2), ("seq", 16)]),
-            "byte_bidi_lstm.onnx" => real.bindings = bindings(&[("batch", 2), ("length", 20)]),
-            "qtdnn_qlinearconv.onnx" => real.bindings = bindings(&[("input#0", 24)]),
-            "silero_vad_16k_op15_if.onnx" => {
-                real.bindings = bindings(&[("sequence", 576)]);
-                real.fixed.push(("sr".to_owned(), Tensor::scalar(16_000i64)));
-                real.tract_refuses = SILERO_IF;
-            }
-            _ => {}
-        }
-        real
-    };
-    paths.into_iter().map(real).collect()
-}
-
-/// tract 0.23.9 wants both branches of an If to have outputs of one shape.
-const SILERO_IF: &str = "IfThenElse: Condition failed: `self.then_body.output_fact(i)?";
-
-fn bindings(rows: &[(&str, usize)]) -> Bindings {
-    rows.iter().map(|&(name, size)| (name.to_owned(), size)).collect()
-}
-
-fn model(path: &Path) -> ModelBytes {
-    ModelBytes::new(fs::read(path).expect("readable")).at(path)
-}
-
-fn run(runtime: &dyn Runtime, real: &Real, options: &Options) -> Result<Vec<(String, Tensor)>, RuntimeError> {
-    let mut session = runtime.load(&model(&real.path), options)?;
-    let mut given = inputs::random(session.inputs(), &real.bindings, 7).expect("every input is declared");
-    given.retain(|(name, _)| !real.fixed.iter().any(|(fixed, _)| fixed == name));
-    given.extend(real.fixed.clone());
-    session.run(&given)
-}
 
 /// Greatest difference between the runtimes allowed, relative to the greatest magnitude of the output; measured: 4.7e-6
 /// on MiniLM, 2.3e-6 and less on the others.
@@ -317,7 +265,8 @@ fn options_that_a_runtime_lacks_are_refused() {
         Ok(_) => "loaded".to_owned(),
         Err(error) => error.to_string(),
     };
-    assert!(check(Options { n_threads: 2, ..Options::default() }).starts_with("tract has no multi-threading"));
+    assert!(check(Options { n_threads: 0, ..Options::default() }).starts_with("tract has no way to run on no thread"));
+    assert_eq!(check(Options { n_threads: 2, ..Options::default() }), "loaded");
     assert!(check(Options { optimized_model: Some("x".into()), ..Options::default() }).contains("write its optimized"));
     assert_eq!(check(Options::default()), "loaded");
 }

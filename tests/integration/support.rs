@@ -3,8 +3,12 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use aludel::graph::Graph;
+use aludel::graph::eval::{self, EvalError};
 use aludel::graph::tensor::Tensor;
 use aludel::measure::difference;
+use aludel::measure::runtime::Runtime;
+use aludel::measure::runtime::tract::Tract;
 
 /// The folder of real models and data; none, said aloud, where `ALUDEL_DATA` does not name one.
 pub(crate) fn data() -> Option<PathBuf> {
@@ -30,8 +34,8 @@ pub(crate) fn say(text: &str) {
 }
 
 /// Both runtimes: tract, and onnxruntime with the library that `aludel runtime install` fetches.
-pub(crate) fn runtimes() -> Vec<Box<dyn Runtime>> {
-    vec![Box::new(Tract), Box::new(onnxruntime())]
+pub(crate) fn runtimes() -> [&'static dyn Runtime; 2] {
+    [&Tract, onnxruntime()]
 }
 
 /// Whether two tensors are the same but for |expected − got| ≤ absolute + relative · |expected|, element by element.
@@ -65,4 +69,10 @@ pub(crate) fn onnxruntime() -> &'static aludel::measure::runtime::ort::Onnxrunti
         };
         Onnxruntime::open(Some(&path)).expect("the pinned library loads")
     })
+}
+
+/// A graph's outputs, in order, computed by the reference.
+pub(crate) fn reference(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<Vec<Tensor>, EvalError> {
+    let inputs = inputs.iter().map(|(name, tensor)| (name.as_str().into(), tensor.clone())).collect();
+    Ok(eval::run(graph, &inputs)?.into_values().collect())
 }

@@ -12,7 +12,8 @@ use crate::graph::tensor::{DType, Tensor};
 
 /// Beyond the range of the target: floats become infinite, or the largest number where an 8-bit type saturates; of
 /// integers the low bits stay; floats to integers as [`truncated`](super::numbers::truncated) has it. Strings are read as
-/// decimal numbers, `inf` and `nan` in any case, and written as the shortest decimals that read back the same.
+/// decimal numbers, `inf` and `nan` in any case, and written as the shortest decimals that read back the same, those of
+/// 16-bit floats as those of the `f32` they are.
 pub(super) fn cast(args: Args<'_>, op: &op::Cast) -> Result<Tensor, EvalError> {
     converted(args.get(0)?, op.to, op.saturate, op.round_mode)
 }

@@ -3,13 +3,13 @@
 //! The quantized ones compute in `f32`, in onnxruntime's order, so that its results (1.31, x86-64) come out bit for bit;
 //! the poolings average exactly, which moves some of its results by one.
 
-use super::args::{Args, axis};
+use super::args::{Args, allocation, axis};
 use super::elementwise::{gelu_exact, gelu_tanh, sigmoid_of};
 use super::numbers::{Numbers, float_scalar, int_scalar};
 use super::packed::pick;
 use super::pool::average_pool;
 use super::quantize::quantized;
-use super::shapes::{broadcast, broadcast_positions, coordinates, strides};
+use super::shapes::{broadcast, broadcast_positions, coordinates, extent, strides};
 use super::{EvalError, invalid};
 use crate::graph::op;
 use crate::graph::op::Op;
@@ -78,7 +78,8 @@ pub(super) fn qlinear_concat(args: Args<'_>, op: &op::QLinearConcat) -> Result<T
     let first = parts.first().ok_or_else(|| invalid("QLinearConcat of nothing"))?;
     let along = axis(op.axis, first.shape().len())?;
     let mut shape = first.shape().to_vec();
-    shape[along] = parts.iter().map(|part| part.shape().get(along).copied().unwrap_or(0)).sum();
+    let sizes = parts.iter().filter_map(|part| part.shape().get(along));
+    shape[along] = sizes.fold(0, |sum: usize, &size| sum.saturating_add(size));
     for part in &parts {
         let alike = part.shape().len() == shape.len()
             && part.shape().iter().zip(&shape).enumerate().all(|(axis, (a, b))| axis == along || a == b);
@@ -86,7 +87,10 @@ pub(super) fn qlinear_concat(args: Args<'_>, op: &op::QLinearConcat) -> Result<T
             return Err(invalid(format!("QLinearConcat of {:?} into {shape:?}", part.shape())));
         }
     }
-    let inner: usize = shape[along + 1..].iter().product();
+    if allocation(&shape)? == 0 {
+        return Ok(Tensor::zeros(dtype, &shape)?);
+    }
+    let inner = extent(&shape[along + 1..]);
     let owners: Vec<(usize, usize)> =
         parts.iter().enumerate().flat_map(|(idx, part)| (0..part.shape()[along]).map(move |at| (idx, at))).collect();
     let parts: Vec<&Tensor> = parts.iter().collect();
@@ -110,14 +114,14 @@ pub(super) fn qlinear_softmax(args: Args<'_>, op: &op::QLinearSoftmax) -> Result
     expect_bytes(args, &[x, args.get(4)?])?;
     let along = axis(op.axis, x.shape().len())?;
     let (n_lane, inner): (usize, usize) = match op.opset {
-        ..13 => (x.shape()[along..].iter().product(), 1),
-        13.. => (x.shape()[along], x.shape()[along + 1..].iter().product()),
+        ..13 => (extent(&x.shape()[along..]), 1),
+        13.. => (x.shape()[along], extent(&x.shape()[along + 1..])),
     };
     let unit = (f64::from(u32::MAX) / n_lane as f64).min(f64::from(0x7f_ffff));
     let n_steps = (1.0 / output.scale).floor() as i128;
     let mut values = Numbers::ints(x)?;
     if values.is_empty() {
-        return Ok(x.clone());
+        return Ok(Tensor::zeros(dtype, x.shape())?);
     }
     for block in values.chunks_mut(n_lane * inner) {
         for start in 0..inner {
@@ -143,7 +147,7 @@ pub(super) fn qlinear_global_average_pool(
     let [batch, channels, spatial @ ..] = x.shape() else {
         return Err(invalid(format!("QLinearGlobalAveragePool of {:?}", x.shape())));
     };
-    let n_plane: usize = spatial.iter().product();
+    let n_plane = extent(spatial);
     let ratio = input.scale / (output.scale * n_plane as f32);
     let shape: Vec<usize> = [*batch, *channels].into_iter().chain(spatial.iter().map(|_| 1)).collect();
     let values = Numbers::floats(&x)?;

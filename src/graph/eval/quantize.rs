@@ -1,8 +1,9 @@
 //! Linear quantization: from floats to narrow numbers and back, per tensor, per axis or per block.
 
-use super::args::{Args, axis};
+use super::args::{Args, allocation, axis};
 use super::minifloat::Overflow;
 use super::numbers::{Numbers, nearest};
+use super::shapes::extent;
 use super::{EvalError, invalid};
 use crate::graph::op::{self, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
@@ -103,8 +104,8 @@ fn to_int(quotient: f64, zero_point: f64, (least, greatest): (i128, i128)) -> i1
 /// For every element of a tensor, row-major, the number of the scale that is for it: one scale for all, one for each
 /// position along an axis, or one for each `block_size` of them.
 fn blocks(shape: &[usize], scales: &[usize], along: i64, block_size: i64) -> Result<Vec<usize>, EvalError> {
-    let n_elements: usize = shape.iter().product();
-    if scales.iter().product::<usize>() == 1 && scales.len() <= 1 {
+    let n_elements = allocation(shape)?;
+    if scales.is_empty() || scales == [1] {
         return Ok(vec![0; n_elements]);
     }
     let along = if shape.len() == 1 { 0 } else { axis(along, shape.len())? };
@@ -120,7 +121,7 @@ fn blocks(shape: &[usize], scales: &[usize], along: i64, block_size: i64) -> Res
             "scales of shape {expected:?} are needed on axis {along} of {shape:?}, got {scales:?}"
         )));
     }
-    let inner: usize = shape[along + 1..].iter().product();
+    let inner = extent(&shape[along + 1..]);
     let block = |element: usize| {
         let (outer, position, within) =
             (element / inner / shape[along], element / inner % shape[along], element % inner);
@@ -239,6 +240,14 @@ mod tests {
         assert_eq!(message(&[&x, &scale, &Tensor::scalar(0i8)]).to_string(), "x is u8, the zero point is i8");
         assert_eq!(message(&[&x, &scale, &Tensor::scalar(0u8)]).to_string(), "1 zero points for 2 scales");
         assert_eq!(message(&[&scale, &scale]).to_string(), "DequantizeLinear on f32 is not defined");
+    }
+
+    #[test]
+    fn a_tensor_without_elements_has_any_dimensions() {
+        let shape = [1 << 40, 1 << 40, 0];
+        let x = Tensor::zeros(DType::F32, &shape).expect("no bytes");
+        let quantized = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(1f32)]);
+        assert_eq!(quantized, Tensor::zeros(DType::U8, &shape).map_err(EvalError::from));
     }
 
     /// Expectations from onnxruntime 1.31.

@@ -12,6 +12,11 @@ pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// The product of some dimensions, or the largest number where it would overflow: dimensions beside a 0 can be any.
+pub(super) fn extent(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |product: usize, &dim| product.saturating_mul(dim))
+}
+
 /// The coordinates of an element by its row-major number. No dimension may be 0.
 pub(super) fn coordinates(mut number: usize, shape: &[usize]) -> Vec<usize> {
     let mut coordinates = vec![0; shape.len()];
@@ -92,6 +97,7 @@ mod tests {
 
     #[test]
     fn coordinates_and_strides_are_row_major() {
+        assert_eq!(extent(&[usize::MAX, 2]), usize::MAX);
         assert_eq!(strides(&[2, 3, 4]), [12, 4, 1]);
         assert_eq!(coordinates(17, &[2, 3, 4]), [1, 1, 1]);
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::error::OnnxError;
-use super::lower::{Target, least_opset, lower};
+use super::lower::{LowerError, Target, least_opset, lower};
 use super::raw::{RawAttribute, RawGraph, RawNode};
 use super::wire::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
@@ -119,17 +119,7 @@ fn message(model: &Model, opset: Option<u32>) -> Result<(ModelProto, Written), O
     for domain in used_domains(&model.graph) {
         domains.entry(domain).or_insert(1);
     }
-    let microsoft = model.domains.contains_key(MICROSOFT);
-    let (opset, raised) = match opset {
-        Some(opset) => (opset, None),
-        None => match least_opset(&model.graph, microsoft) {
-            (least, why) if least > model.opset => {
-                (least, why.or_else(|| Some(format!("operator sets older than {least} are not written"))))
-            }
-            _ => (model.opset, None),
-        },
-    };
-    let graph = lower(&model.graph, Target { opset, own_opset: model.opset, microsoft })?;
+    let (opset, raised, graph) = lowered(model, opset)?;
     let ir_version = ir_version(model, opset, &graph);
     let import =
         |domain: &str, version: u32| OperatorSetIdProto { domain: domain.to_string(), version: version.into() };
@@ -152,6 +142,29 @@ fn message(model: &Model, opset: Option<u32>) -> Result<(ModelProto, Written), O
         configuration: about.configuration.clone(),
     };
     Ok((proto, Written { opset, raised, ir_version, n_bytes: 0, data: None }))
+}
+
+/// The graph at the operator set asked for; or at the model's own, raised, for the reason given, where it must be.
+fn lowered(model: &Model, asked: Option<u32>) -> Result<(u32, Option<String>, RawGraph), OnnxError> {
+    let microsoft = model.domains.contains_key(MICROSOFT);
+    let at = |opset| lower(&model.graph, Target { opset, own_opset: model.opset, microsoft });
+    if let Some(opset) = asked {
+        return Ok((opset, None, at(opset)?));
+    }
+    let (mut opset, mut raised) = match least_opset(&model.graph, microsoft) {
+        (least, why) if least > model.opset => {
+            (least, why.or_else(|| Some(format!("operator sets older than {least} are not written"))))
+        }
+        _ => (model.opset, None),
+    };
+    loop {
+        match at(opset) {
+            Err(LowerError::Needs { node, least, reason, .. }) if least > opset => {
+                (opset, raised) = (least, Some(format!("{node}: {reason}")));
+            }
+            other => return Ok((opset, raised, other?)),
+        }
+    }
 }
 
 fn used_domains(graph: &Graph) -> BTreeSet<String> {

@@ -6,4 +6,5 @@ mod graph;
 mod measure;
 mod models;
 mod real;
+mod round_trip;
 mod support;

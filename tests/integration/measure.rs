@@ -16,7 +16,7 @@ use aludel::measure::latency::{self, Contender};
 use aludel::measure::runtime::tract::Tract;
 use aludel::measure::runtime::{Dim, ModelBytes, Optimization, Options, Runtime, RuntimeError, Session, library};
 
-use crate::real::{bindings, model, real_models, run};
+use crate::real::{Real, model, real_models, run};
 use crate::support;
 
 /// Greatest difference between the runtimes allowed, relative to the greatest magnitude of the output; measured: 4.7e-6

@@ -10,9 +10,9 @@ use aludel::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError, Value
 /// A real model, and what it must be told to run.
 pub(crate) struct Real {
     pub(crate) path: PathBuf,
-    bindings: Bindings,
+    pub(crate) bindings: Bindings,
     /// Inputs that random numbers would send astray.
-    fixed: Vec<(String, Tensor)>,
+    pub(crate) fixed: Vec<(String, Tensor)>,
     /// Why tract refuses it, in its own words; empty where it does not.
     pub(crate) tract_refuses: &'static str,
 }

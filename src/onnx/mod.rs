@@ -1,14 +1,16 @@
 //! Bytes in, [`Model`](crate::graph::Model) out, and back: the only room that knows protobuf and operator set versions.
 //!
 //! What is read stands in canonical form, that of [`CANONICAL_OPSET`](crate::graph::op::CANONICAL_OPSET); what is
-//! written is lowered to the operator set asked for. Files are touched in `external.rs` alone, and nothing in a file is
-//! trusted: every length, offset, name and depth is checked.
+//! written is lowered to the operator set asked for. Nothing in a file is trusted: every length, offset, name and depth is
+//! checked.
 
 mod error;
 mod external;
 mod function;
 mod lower;
 mod raw;
+#[cfg(test)]
+mod raw_text;
 mod read;
 #[cfg(test)]
 mod round_trip;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::graph::attribute::{Attribute, SparseTensor};
 use crate::graph::shape::{Typed, Types, infer_node, of_tensor};
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Dim, Name, Node, NodeNotes, Op, ValueInfo, ValueType};
+use crate::graph::{Dim, GraphParts, Name, Node, NodeNotes, Op, TensorType, ValueInfo, ValueType};
 
 /// A node in the form of a file's own opset. In a file that is read its graphs are canonical already; in one to be
 /// written they are raw as well (`RawNode<RawAttribute>`).
@@ -65,7 +65,7 @@ pub(super) enum RawAttribute {
     /// Anything that holds no graph.
     Plain(Attribute),
     /// `AttributeProto.g`
-    Graph(RawGraph),
+    Graph(Box<RawGraph>),
     /// `AttributeProto.graphs`
     Graphs(Vec<RawGraph>),
 }
@@ -100,6 +100,9 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Context {
     taken: HashSet<Name>,
+    /// The last number that a base has been tried with: names are not searched from the start each time, which a file
+    /// that repeats one a hundred thousand times would make slow.
+    numbers: HashMap<Name, u64>,
     scopes: Vec<Scope>,
 }
 
@@ -113,7 +116,7 @@ struct Scope {
 impl Context {
     /// A context for a model in which these names occur, bodies included.
     pub(super) fn new(names: impl IntoIterator<Item = Name>) -> Context {
-        Context { taken: names.into_iter().collect(), scopes: Vec::new() }
+        Context { taken: names.into_iter().collect(), ..Context::default() }
     }
 
     /// Goes into a graph or body. The caller then declares its inputs, outputs, stated types and initializers, and
@@ -125,6 +128,24 @@ impl Context {
     /// Comes out of it, with the constants that conversion has added there: they belong among its initializers.
     pub(super) fn leave(&mut self) -> IndexMap<Name, Tensor> {
         self.scopes.pop().map(|scope| scope.added).unwrap_or_default()
+    }
+
+    /// Learns what the parts of a graph state, its nodes aside.
+    pub(super) fn declare_all(&mut self, parts: &GraphParts) {
+        for info in parts.value_info.values().chain(&parts.outputs).chain(&parts.inputs) {
+            self.declare(info);
+        }
+        for (name, tensor) in &parts.initializers {
+            if parts.overridable.contains(name) {
+                self.declare(&ValueInfo::new(name, TensorType::of(tensor)));
+            } else {
+                self.declare_constant(name, tensor);
+            }
+        }
+        for (name, sparse) in &parts.sparse_initializers {
+            let tensor_type = TensorType::new(sparse.values.dtype(), sparse.shape.iter().copied());
+            self.declare(&ValueInfo::new(name, tensor_type));
+        }
     }
 
     /// Learns what a file states of a value.
@@ -167,13 +188,18 @@ impl Context {
 
     /// A name that nothing has yet: `base`, or that with a number.
     pub(super) fn fresh(&mut self, base: &str) -> Name {
-        let mut name = Name::from(base);
-        let mut number = 1u64;
-        while !self.taken.insert(name.clone()) {
-            number += 1;
-            name = format!("{base}_{number}").into();
+        let base = Name::from(base);
+        if self.taken.insert(base.clone()) {
+            return base;
         }
-        name
+        let number = self.numbers.entry(base.clone()).or_insert(1);
+        loop {
+            *number += 1;
+            let name = Name::from(format!("{base}_{number}"));
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 
     /// Adds a constant to the graph that the context is in; its name is `base` or that with a number.
@@ -202,6 +228,7 @@ impl Context {
             for (name, _) in scope.added.drain(n_added.min(scope.added.len())..) {
                 scope.constants.remove(&name);
                 self.taken.remove(&name);
+                self.numbers.clear();
             }
         }
     }

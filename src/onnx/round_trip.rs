@@ -101,11 +101,11 @@ fn body(captured: &Name, output: &str) -> Graph {
     let output = Name::from(output);
     builder.push(Node::new(Op::Neg, vec![Some(product)], vec![Some(output.clone())]));
     builder.output(&output);
-    rename_inside(builder.finish_body().expect("a body"), &output)
+    rename_inside(&builder.finish_body().expect("a body"), &output)
 }
 
 /// The builder knows the names of its own graph alone.
-fn rename_inside(graph: Graph, suffix: &Name) -> Graph {
+fn rename_inside(graph: &Graph, suffix: &Name) -> Graph {
     let mut parts = graph.to_parts();
     for node in &mut parts.nodes {
         for name in node.inputs.iter_mut().chain(&mut node.outputs).flatten().filter(|name| name.as_str() == "mul") {

@@ -371,6 +371,17 @@ fn functions_that_unfold_without_end_are_refused() {
 }
 
 #[test]
+fn a_name_repeated_without_end_costs_no_search() {
+    let nodes = vec![node("Neg", &["a"], &["t"]), node("Neg", &["t"], &["b"])];
+    let calls = (0..50_000).map(|idx| {
+        let outputs = if idx == 0 { vec!["y".to_string()] } else { vec![format!("y{idx}")] };
+        NodeProto { name: "same".into(), output: outputs, ..call("F", &["x"], &[]) }
+    });
+    let model = load(&network(calls.collect(), vec![function("F", &["a"], nodes, &["b"])])).expect("a good file");
+    assert_eq!(model.graph.nodes.len(), 100_000);
+}
+
+#[test]
 fn opaque_nodes_keep_their_bodies() {
     let inner = graph(&[], vec![node("Neg", &["x"], &["z"])], &["z"]);
     let custom = with(call("Custom", &["x"], &["y"]), &[body("whatever", inner)]);

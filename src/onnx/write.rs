@@ -312,7 +312,7 @@ fn encode_attribute(name: String, attribute: RawAttribute, list_initializers: bo
     let plain = match attribute {
         RawAttribute::Plain(plain) => plain,
         RawAttribute::Graph(body) => {
-            return with(attribute_type::GRAPH, AttributeProto { g: Some(graph(body)), ..none });
+            return with(attribute_type::GRAPH, AttributeProto { g: Some(graph(*body)), ..none });
         }
         RawAttribute::Graphs(bodies) => {
             let graphs = bodies.into_iter().map(graph).collect();

@@ -328,7 +328,8 @@ fn pad_all_axes(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
         *all.get_mut(axis + rank)? = *pads.get(idx + axes.len())?;
     }
     let all = parts.constant(Tensor::vector(all), "pads");
-    let inputs = vec![Some(x.clone()), Some(all), node.input(2).cloned()];
+    let value = node.input(2).map(|value| Some(value.clone()));
+    let inputs = [Some(x.clone()), Some(all)].into_iter().chain(value).collect();
     parts.keep(node.op.clone(), inputs, node.outputs.clone());
     Some(())
 }

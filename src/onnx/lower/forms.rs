@@ -157,7 +157,7 @@ fn constant_integers(raw: &Raw, at: usize, what: &str, least: u32, context: &Con
 fn not_constant(what: &str, name: &Name, least: u32) -> Problem {
     Problem::new(
         least,
-        format!("its {what} `{name}` are computed or given by the caller, and were an attribute before"),
+        format!("its input `{name}` ({what}) is computed or given by the caller, and was an attribute before"),
     )
 }
 
@@ -272,11 +272,11 @@ fn dropout(_node: &Node, raw: &mut Raw, target: Target, context: &mut Context) -
     remove(raw, "seed");
     raw.inputs.truncate(1);
     let mask = raw.outputs.get(1).is_some_and(Option::is_some);
-    match target.opset {
-        ..10 if mask => Err(Problem::new(10, "its mask is of type bool")),
-        10.. if mask && target.opset != target.own_opset => Err(Problem::new(12, "its mask was undefined before")),
-        _ => Ok(()),
+    let defined = target.own_opset >= 12;
+    if !mask || (!defined && target.opset >= 10) {
+        return Ok(());
     }
+    Err(Problem::new(if defined { 12 } else { 10 }, "its mask was of another type before, or undefined"))
 }
 
 /// Indices from the end came with opset 11.
@@ -480,15 +480,18 @@ fn resize_10(op: &Resize, raw: &mut Raw, target: Target, context: &Context) -> W
     let values = context.constant(&scales).and_then(|tensor| tensor.to_vec::<f32>().ok());
     let all = |holds: fn(&f32) -> bool| values.as_ref().is_some_and(|values| values.iter().all(holds));
     let grows = all(|&scale| scale >= 1.0) || (values.is_none() && opset == target.own_opset && opset < 10);
-    let fits = match (op.mode, op.nearest_mode) {
-        (ResizeMode::Linear, _) => opset == 10 || grows,
+    let at_10 = match (op.mode, op.nearest_mode) {
+        (ResizeMode::Linear, _) => true,
         (ResizeMode::Nearest, NearestMode::Floor) => grows,
-        (ResizeMode::Nearest, NearestMode::Ceil) => opset == 10 && all(|&scale| scale <= 1.0),
+        (ResizeMode::Nearest, NearestMode::Ceil) => all(|&scale| scale <= 1.0),
         (ResizeMode::Nearest, NearestMode::RoundPreferFloor | NearestMode::RoundPreferCeil) => false,
         (ResizeMode::Cubic, _) => false,
     };
-    if !fits {
+    if !at_10 {
         return Err(Problem::new(11, "before, it could not say how it rounds"));
+    }
+    if opset < 10 && !grows {
+        return Err(Problem::new(10, "its scales are not known to be 1 or more"));
     }
     raw.attributes.clear();
     if op.mode == ResizeMode::Linear {

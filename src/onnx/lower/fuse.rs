@@ -35,7 +35,7 @@ pub(super) fn fused(graph: &Graph, target: Target, context: &Context) -> HashMap
     for (position, node) in graph.nodes.iter().enumerate() {
         if matches!(&node.op, Op::Reshape(reshape) if reshape.allowzero) {
             softmax(&network, position, node, opset, context, &mut fused);
-        } else if opset < 10 && opset == target.own_opset && matches!(node.op, Op::Cast(_)) {
+        } else if opset < 10 && target.own_opset < 10 && matches!(node.op, Op::Cast(_)) {
             dropout_mask(&network, position, node, &mut fused);
         }
     }
@@ -99,7 +99,10 @@ fn softmax(
         name: rows.name.clone(),
         domain: String::new(),
         op_type: rows.op.name().to_string(),
-        attributes: vec![("axis".to_string(), RawAttribute::Plain(Attribute::Int(axis)))],
+        attributes: (axis != 1)
+            .then(|| ("axis".to_string(), RawAttribute::Plain(Attribute::Int(axis))))
+            .into_iter()
+            .collect(),
         inputs: vec![flat.input(0).cloned()],
         outputs: reshape.outputs.clone(),
         notes: rows.notes.clone(),

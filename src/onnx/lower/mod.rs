@@ -49,6 +49,20 @@ pub enum LowerError {
         /// what is newer
         reason: String,
     },
+    /// The way in which the operator is used is older.
+    #[error(
+        "{node} cannot be written after opset {newest}, at {opset}: {reason}; hint: ask for opset {newest} or earlier"
+    )]
+    Gone {
+        /// operator, and name or first output
+        node: String,
+        /// the last opset that has it
+        newest: u32,
+        /// the opset asked for
+        opset: u32,
+        /// what is gone
+        reason: String,
+    },
     /// The operator is not known, so it is not known what it means at another opset.
     #[error(
         "{node} is not known to aludel and cannot be taken from opset {own_opset} to {opset}; hint: keep opset {own_opset}"
@@ -71,21 +85,26 @@ pub enum LowerError {
 
 /// What keeps one node from being written.
 #[derive(Debug)]
-struct Problem {
-    /// The first opset that has the form; none where no other opset helps.
-    least: Option<u32>,
-    reason: String,
+enum Problem {
+    /// The form is newer.
+    Newer { least: u32, reason: String },
+    /// The form is gone.
+    Older { newest: u32, reason: String },
+    /// What the operator means at this opset is not known.
+    Opaque,
 }
 
 impl Problem {
     fn new(least: u32, reason: impl Into<String>) -> Problem {
-        Problem { least: Some(least), reason: reason.into() }
+        Problem::Newer { least, reason: reason.into() }
     }
 
     fn of(self, node: &Node, target: Target) -> LowerError {
-        match self.least {
-            Some(least) => LowerError::Needs { node: node.label(), least, opset: target.opset, reason: self.reason },
-            None => LowerError::Opaque { node: node.label(), own_opset: target.own_opset, opset: target.opset },
+        let (node, opset, own_opset) = (node.label(), target.opset, target.own_opset);
+        match self {
+            Problem::Newer { least, reason } => LowerError::Needs { node, least, opset, reason },
+            Problem::Older { newest, reason } => LowerError::Gone { node, newest, opset, reason },
+            Problem::Opaque => LowerError::Opaque { node, own_opset, opset },
         }
     }
 }
@@ -105,24 +124,35 @@ pub(super) fn lower(graph: &Graph, target: Target) -> Result<RawGraph, LowerErro
 /// taken as they are: what an older opset could only express by decomposing it, counts as newer.
 pub(super) fn least_opset(graph: &Graph, microsoft: bool) -> (u32, Option<String>) {
     let mut least = (OLDEST, None);
-    raise(graph, microsoft, &mut Context::new(graph.all_names()), &mut least);
-    least
+    loop {
+        let before = least.0;
+        raise(graph, microsoft, &mut Context::new(graph.all_names()), &mut least);
+        // What is written as one node at one opset is not at a higher one: look again.
+        if least.0 == before {
+            return least;
+        }
+    }
 }
 
 fn raise(graph: &Graph, microsoft: bool, context: &mut Context, least: &mut (u32, Option<String>)) {
-    enter(graph, context);
-    let fused = fuse::fused(graph, Target { opset: OLDEST, own_opset: OLDEST, microsoft }, context);
+    context.enter();
+    context.declare_all(graph);
+    let at = |opset: u32| Target { opset, own_opset: opset, microsoft };
+    let fused = fuse::fused(graph, at(least.0), context);
     for (position, node) in graph.nodes.iter().enumerate() {
-        while !fused.contains_key(&position) {
-            let target = Target { opset: least.0, own_opset: least.0, microsoft };
+        loop {
             let n_added = context.n_added();
-            let attempt = native(node, target, context);
+            let attempt = if fused.contains_key(&position) {
+                types::check(node, at(least.0), context)
+            } else {
+                native(node, at(least.0), context).map(drop)
+            };
             context.take_back(n_added);
             match attempt {
-                Err(Problem { least: Some(opset), reason }) if opset > least.0 => {
+                Err(Problem::Newer { least: opset, reason }) if opset > least.0 => {
                     *least = (opset, Some(format!("{}: {reason}", node.label())));
                 }
-                Ok(_) | Err(_) => break,
+                Ok(()) | Err(_) => break,
             }
         }
         for body in node.op.bodies() {
@@ -133,18 +163,9 @@ fn raise(graph: &Graph, microsoft: bool, context: &mut Context, least: &mut (u32
     context.leave();
 }
 
-fn enter(graph: &Graph, context: &mut Context) {
-    context.enter();
-    for info in graph.value_info.values().chain(&graph.outputs).chain(&graph.inputs) {
-        context.declare(info);
-    }
-    for (name, tensor) in graph.initializers.iter().filter(|(name, _)| !graph.overridable.contains(*name)) {
-        context.declare_constant(name, tensor);
-    }
-}
-
 fn lower_graph(graph: &Graph, target: Target, context: &mut Context) -> Result<RawGraph, LowerError> {
-    enter(graph, context);
+    context.enter();
+    context.declare_all(graph);
     let mut fused = fuse::fused(graph, target, context);
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for (position, node) in graph.nodes.iter().enumerate() {
@@ -218,7 +239,7 @@ fn native(node: &Node, target: Target, context: &mut Context) -> Result<RawNode<
     };
     if let Op::Opaque(opaque) = &node.op {
         let foreign = !opaque.domain.is_empty() || target.opset == target.own_opset;
-        return if foreign { Ok(raw) } else { Err(Problem { least: None, reason: std::string::String::new() }) };
+        return if foreign { Ok(raw) } else { Err(Problem::Opaque) };
     }
     types::check(node, target, context)?;
     forms::write(node, &mut raw, target, context)?;
@@ -227,7 +248,7 @@ fn native(node: &Node, target: Target, context: &mut Context) -> Result<RawNode<
 
 fn empty_bodies(attribute: Attribute) -> RawAttribute {
     match attribute {
-        Attribute::Graph(_) => RawAttribute::Graph(RawGraph::default()),
+        Attribute::Graph(_) => RawAttribute::Graph(Box::default()),
         Attribute::Graphs(_) => RawAttribute::Graphs(Vec::new()),
         other => RawAttribute::Plain(other),
     }
@@ -244,7 +265,7 @@ fn lower_bodies(
     }
     for (name, attribute) in node.op.attributes() {
         let lowered = match attribute {
-            Attribute::Graph(graph) => RawAttribute::Graph(lower_graph(&graph, target, context)?),
+            Attribute::Graph(graph) => RawAttribute::Graph(Box::new(lower_graph(&graph, target, context)?)),
             Attribute::Graphs(graphs) => {
                 let graphs = graphs.iter().map(|graph| lower_graph(graph, target, context));
                 RawAttribute::Graphs(graphs.collect::<Result<_, _>>()?)

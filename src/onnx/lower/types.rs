@@ -139,11 +139,25 @@ pub(super) fn check(node: &Node, target: Target, context: &Context) -> Result<()
         return Ok(());
     }
     not_only_tensors(node, opset, context)?;
+    not_gone(node, target, context)?;
     for (_, place, late) in ROWS.iter().filter(|(ops, _, _)| ops.contains(&node.op.name())) {
         let Some((dtype, name)) = element_type(node, *place, context) else { continue };
         let since = late.iter().find(|(_, types)| types.contains(&dtype)).map(|&(since, _)| since);
         if let Some(least) = since.filter(|&since| since > opset) {
             return Err(Problem::new(least, format!("`{name}` is of type {dtype}")));
+        }
+    }
+    Ok(())
+}
+
+/// (operators, the last opset in which they take integers)
+const GONE: &[(&[&str], u32)] = &[(&["Erf"], 12), (&["ReduceLogSum", "ReduceLogSumExp"], 27)];
+
+fn not_gone(node: &Node, target: Target, context: &Context) -> Result<(), Problem> {
+    for &(_, newest) in GONE.iter().filter(|(ops, _)| ops.contains(&node.op.name())) {
+        let integer = element_type(node, Input(0), context).filter(|(dtype, _)| dtype.is_integer());
+        if let Some((dtype, name)) = integer.filter(|_| target.opset > newest && target.opset != target.own_opset) {
+            return Err(Problem::Older { newest, reason: format!("`{name}` is of type {dtype}") });
         }
     }
     Ok(())

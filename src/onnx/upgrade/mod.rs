@@ -8,6 +8,8 @@
 mod early;
 mod inputs;
 mod reshaped;
+#[cfg(test)]
+mod tests;
 
 use super::raw::{Context, RawNode, derived};
 use crate::graph::attribute::{Attribute, AttributeError, AttributeValue, Unread};

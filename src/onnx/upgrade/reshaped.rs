@@ -211,7 +211,7 @@ fn dense(sparse: &SparseTensor) -> Result<Option<Tensor>, AttributeError> {
     let (Some(n_bytes), Some(values)) = (n_bytes.filter(|&n| n <= MOST_BYTES), sparse.values.bytes()) else {
         return Ok(None);
     };
-    if dtype == DType::String || dtype.n_bits() % 8 != 0 {
+    if dtype == DType::String || !dtype.n_bits().is_multiple_of(8) {
         return Ok(None);
     }
     let outside = || malformed("sparse_value", "indices inside its shape", "others");

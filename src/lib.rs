@@ -1,5 +1,50 @@
 //! aludel compresses a trained ONNX network for edge devices and proves on the written file what that cost and won.
+//!
+//! A file becomes a [`graph::Graph`] once. What is done to a network is a function from graph to graph; what it costs is
+//! measured on the bytes that are written, never on the graph. The flow, from nothing to a measured file:
+//!
+//! ```
+//! # #[cfg(feature = "full")] {
+//! use aludel::graph::tensor::{DType, Tensor};
+//! use aludel::graph::{Dim, GraphBuilder, Model, Op, TensorType, cost, shape};
+//! use aludel::measure::runtime::{ModelBytes, Options, Runtime as _, tract::Tract};
+//! use aludel::onnx;
+//!
+//! // A network: built here, usually `onnx::read("model.onnx")?`.
+//! let mut builder = GraphBuilder::new("tour");
+//! let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 3.into()]));
+//! let weight = builder.initializer("weight", Tensor::new(&[3, 2], vec![1f32, 0.0, 0.0, 1.0, 1.0, 1.0])?);
+//! let product = builder.node(Op::MatMul, &[&x, &weight]);
+//! let y = builder.node(Op::Relu, &[&product]);
+//! builder.output(&y);
+//! let model = Model::new(builder.finish()?);
+//!
+//! // What is in it, with the symbol `batch` bound to a number.
+//! let types = shape::infer(&model.graph, &[("batch".to_string(), 4)].into_iter().collect())?;
+//! assert_eq!(cost::cost(&model.graph, &types).n_macs, 4 * 3 * 2);
+//!
+//! // What it does, on the bytes that ship.
+//! let bytes = onnx::to_bytes(&model)?;
+//! let mut session = Tract::default().load(&ModelBytes::new(bytes), &Options::default())?;
+//! let input = Tensor::new(&[1, 3], vec![1f32, -2.0, 0.5])?;
+//! let outputs = session.run(&[("x".to_string(), input)])?;
+//! assert_eq!(outputs[0].1.as_slice::<f32>()?, [1.5, 0.0]);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | room | what | sees |
+//! |---|---|---|
+//! | [`graph`] | networks: tensors, operators, shapes, cost, patches, the reference interpreter | nothing |
+//! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
+//! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
+//! | [`store`] | atomic writes, hashes, mapped files | nothing |
+//! | [`cli`] | the program; the only room that prints | all |
 
+#[cfg(feature = "full")]
+pub mod cli;
+#[cfg(feature = "full")]
+pub mod data;
 pub mod graph;
 #[cfg(feature = "edge")]
 pub mod measure;

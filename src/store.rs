@@ -24,12 +24,31 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreEr
     move |source| StoreError { doing, path, source }
 }
 
-/// The whole file.
+/// Files smaller than this are copied: that is as quick as mapping them.
+const LEAST_MAPPED_BYTES: u64 = 1 << 20;
+
+/// The whole file. A large one is not copied but mapped into memory, so that only the parts that are looked at are read
+/// from the disk. Our own writers replace files and never change one in place; somebody else who cuts a mapped file short
+/// while we read it stops the program.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn read(path: &Path) -> Result<Bytes, StoreError> {
-    fs::read(path).map(Bytes::from).map_err(failed("read", path))
+    mapped_or_copied(path).map_err(failed("read", path))
+}
+
+#[allow(unsafe_code)]
+fn mapped_or_copied(path: &Path) -> io::Result<Bytes> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() < LEAST_MAPPED_BYTES {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        return Ok(Bytes::from(bytes));
+    }
+    // SAFETY: the map is read-only, and every user of aludel replaces files instead of writing into them.
+    let map = unsafe { memmap2::Mmap::map(&file)? };
+    Ok(Bytes::from_owner(map))
 }
 
 /// Writes the file so that whoever opens it finds the old content or the new, never a part: into a temporary file in the

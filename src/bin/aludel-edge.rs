@@ -2,14 +2,14 @@
 //!
 //! Built without everything else: `cargo build --release --no-default-features --features edge --bin aludel-edge`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a program
+#![allow(clippy::print_stderr)] // a program
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::measure::inputs::{self, Bindings};
@@ -33,7 +33,7 @@ Inputs, by name; those not named are random:
   --bind DIM=SIZE          number for an open dimension: its name, or INPUT#AXIS [default: 1]
 
 Measuring:
-  --budget SECONDS         time for measuring; 0 runs once only [default: 5]
+  --budget SECONDS         time for measuring; 0 runs once only [default: 10]
   --width RATIO            stop when the median's 95 % interval is this narrow [default: 0.02]
   --optimization LEVEL     none, basic or all [default: all]
 
@@ -60,8 +60,7 @@ struct Arguments {
     given: Vec<Given>,
     seed: u64,
     bindings: Bindings,
-    budget: Duration,
-    relative_width: f64,
+    measuring: latency::Options,
     optimization: Optimization,
     outputs: Option<PathBuf>,
 }
@@ -81,8 +80,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         given: Vec::new(),
         seed: 0,
         bindings: Bindings::new(),
-        budget: Duration::from_secs(5),
-        relative_width: 0.02,
+        measuring: latency::Options::default(),
         optimization: Optimization::All,
         outputs: None,
     };
@@ -95,11 +93,11 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
             "--help" | "-h" => {
-                print!("{HELP}");
+                say(HELP)?;
                 return Ok(None);
             }
             "--version" | "-V" => {
-                println!("aludel-edge {} (tract {})", env!("CARGO_PKG_VERSION"), Tract.version());
+                say(&format!("aludel-edge {} (tract {})\n", env!("CARGO_PKG_VERSION"), Tract.version()))?;
                 return Ok(None);
             }
             "--inputs" => arguments.given.extend(listed_inputs(Path::new(&value()?))?),
@@ -112,9 +110,10 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
             }
             "--budget" => {
                 let seconds: f64 = number(&word, &value()?)?;
-                arguments.budget = Duration::try_from_secs_f64(seconds).map_err(|error| format!("{word}: {error}"))?;
+                let measuring = arguments.measuring.with_budget_s(seconds);
+                arguments.measuring = measuring.ok_or_else(|| format!("{word} {seconds}: not a time"))?;
             }
-            "--width" => arguments.relative_width = number(&word, &value()?)?,
+            "--width" => arguments.measuring.relative_width = number(&word, &value()?)?,
             "--optimization" => arguments.optimization = optimization(&value()?)?,
             "--outputs" => arguments.outputs = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}; --help lists them")),
@@ -184,11 +183,11 @@ fn work(arguments: &Arguments) -> Result<(), String> {
     let model = ModelBytes::new(bytes).at(&arguments.model);
     let options = Options { optimization: arguments.optimization, ..Options::default() };
     let (session, load) = timed(|| Tract.load(&model, &options));
-    let mut session = session.map_err(explained)?;
+    let mut session = session.map_err(|error| explained(&error))?;
     drop(model);
     let given = all_inputs(arguments, session.as_ref())?;
     let (outputs, first_run) = timed(|| session.run(&given));
-    let outputs = outputs.map_err(explained)?;
+    let outputs = outputs.map_err(|error| explained(&error))?;
     let after = memory::resident();
     let latency = measure(arguments, session.as_mut(), &given);
     let report = json!({
@@ -201,23 +200,30 @@ fn work(arguments: &Arguments) -> Result<(), String> {
         "outputs": write_outputs(arguments, &outputs)?,
         "load_us": load.as_secs_f64() * 1e6,
         "first_run_us": first_run.as_secs_f64() * 1e6,
-        "latency": latency.transpose().map_err(explained)?,
+        "latency": latency.transpose().map_err(|error| explained(&error))?,
         "memory": resident(&before, &after),
     });
-    println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
-    Ok(())
+    say(&format!("{report:#}\n"))
 }
 
-fn explained(error: RuntimeError) -> String {
+/// To stdout; a reader that has seen enough and closed it is no error.
+fn say(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn explained(error: &RuntimeError) -> String {
     format!("{error}\nhint: {}", error.hint())
 }
 
 /// The given inputs, the others random.
 fn all_inputs(arguments: &Arguments, session: &dyn Session) -> Result<Vec<(String, Tensor)>, String> {
     let mut tensors = arguments.given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let is_missing = |name: &str| !arguments.given.iter().any(|given| given.name == name);
-    let missing: Vec<_> = session.inputs().iter().filter(|info| is_missing(&info.name)).cloned().collect();
-    let made_up = inputs::random(&missing, &arguments.bindings, arguments.seed).map_err(|error| error.to_string())?;
+    let made_up = inputs::random(session.inputs(), &arguments.bindings, arguments.seed);
+    let mut made_up = made_up.map_err(|error| error.to_string())?;
+    made_up.retain(|(name, _)| !arguments.given.iter().any(|given| given.name == *name));
     tensors.extend(made_up);
     Ok(tensors)
 }
@@ -227,17 +233,12 @@ fn measure(
     session: &mut dyn Session,
     given: &[(String, Tensor)],
 ) -> Option<Result<Latency, RuntimeError>> {
-    if arguments.budget.is_zero() {
+    if arguments.measuring.budget.is_zero() {
         return None;
     }
     let run = || session.run(given).map(|_| ());
     let mut contenders = [Contender { label: "tract".to_owned(), run: Box::new(run) }];
-    let options = latency::Options {
-        relative_width: arguments.relative_width,
-        budget: arguments.budget,
-        ..latency::Options::default()
-    };
-    let latencies = latency::interleaved(&mut contenders, &options, &mut |_| ());
+    let latencies = latency::interleaved(&mut contenders, &arguments.measuring, &mut |_| ());
     Some(latencies.map(|mut latencies| latencies.remove(0)))
 }
 

@@ -1,11 +1,12 @@
 //! What a network costs, by counting: parameters, multiplications, bytes. What it costs in time only measuring tells.
 
+mod fixed;
 mod peak;
 #[cfg(test)]
 mod tests;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -30,7 +31,7 @@ pub struct Counts {
     /// Elements that other computing operators make, or take where these are more (poolings: taps). Operators that only
     /// move elements count nothing.
     pub elementwise: u64,
-    /// Bytes of the values that nodes write, each taken to be written; constants are not.
+    /// Bytes of the values that nodes write, each taken to be written.
     pub activation_bytes: u64,
 }
 
@@ -71,15 +72,19 @@ impl Cost {
 }
 
 /// Counts what a graph costs whose values have these types.
+///
+/// A node that reads nothing but constants is taken to be computed once, when the network is loaded: a Cast of weights
+/// stored as `f16` is no work of a run, and what it writes no activation.
 pub fn cost(graph: &Graph, types: &Types) -> Cost {
     let mut constants = Constants::default();
     constants.add(graph);
+    let fixed = fixed::fixed(graph, &HashSet::new());
     let nodes: Vec<NodeCost> = graph
         .nodes
         .iter()
         .enumerate()
         .map(|(node_idx, node)| {
-            let (mut counts, incomplete) = work_of(node_idx, node, types);
+            let (mut counts, incomplete) = work_of(node_idx, node, types, &fixed);
             for name in node.reads().chain(node.outputs.iter().flatten()) {
                 constants.take(name, &mut counts);
             }
@@ -98,7 +103,7 @@ pub fn cost(graph: &Graph, types: &Types) -> Cost {
     let mut total = Counts::default();
     constants.take_all(&mut total);
     nodes.iter().for_each(|node| total.add(&node.counts, 1));
-    Cost { total, peak_activation_bytes: peak::peak(graph, types), nodes }
+    Cost { total, peak_activation_bytes: peak::peak(graph, types, &fixed), nodes }
 }
 
 impl Counts {
@@ -181,36 +186,38 @@ fn n_bytes(types: &Types, name: &Name) -> Option<u64> {
 }
 
 /// What a node does, without its constants, and whether something could not be counted.
-fn work_of(node_idx: usize, node: &Node, types: &Types) -> (Counts, bool) {
+fn work_of(node_idx: usize, node: &Node, types: &Types, fixed: &HashSet<Name>) -> (Counts, bool) {
     let mut counts = Counts::default();
+    if fixed::is_fixed(node, fixed) {
+        return (counts, false);
+    }
     let mut incomplete = false;
     match work::work(node, types) {
         Some(Work::Macs(macs)) => counts.macs = macs,
         Some(Work::Elementwise(n)) => counts.elementwise = n,
         Some(Work::Moves) => {}
-        Some(Work::Bodies) => incomplete |= !add_bodies(&mut counts, node_idx, node, types),
+        Some(Work::Bodies) => incomplete |= !add_bodies(&mut counts, node_idx, node, types, fixed),
         None => incomplete = true,
     }
-    if !matches!(node.op, Op::Constant(_)) {
-        for name in node.outputs.iter().flatten() {
-            match n_bytes(types, name) {
-                Some(bytes) => counts.activation_bytes = counts.activation_bytes.saturating_add(bytes),
-                None => incomplete = true,
-            }
+    for name in node.outputs.iter().flatten() {
+        match n_bytes(types, name) {
+            Some(bytes) => counts.activation_bytes = counts.activation_bytes.saturating_add(bytes),
+            None => incomplete = true,
         }
     }
     (counts, incomplete)
 }
 
 /// Adds what the bodies of a node do; false where that is not known.
-fn add_bodies(counts: &mut Counts, node_idx: usize, node: &Node, types: &Types) -> bool {
+fn add_bodies(counts: &mut Counts, node_idx: usize, node: &Node, types: &Types, fixed: &HashSet<Name>) -> bool {
     let bodies = node.op.bodies();
     let inside = |body_idx: usize| -> Option<(Counts, bool)> {
         let (body, types) = (bodies.get(body_idx)?, types.body(node_idx, body_idx)?);
+        let fixed = fixed::fixed(body, fixed);
         let mut sum = Counts::default();
         let mut complete = true;
         for (node_idx, node) in body.nodes.iter().enumerate() {
-            let (counts, incomplete) = work_of(node_idx, node, types);
+            let (counts, incomplete) = work_of(node_idx, node, types, &fixed);
             sum.add(&counts, 1);
             complete &= !incomplete;
         }

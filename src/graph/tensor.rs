@@ -482,6 +482,32 @@ impl Tensor {
     }
 }
 
+impl Tensor {
+    /// The part from `start` to before `end` along the first dimension, sharing the bytes.
+    ///
+    /// # Errors
+    /// For a scalar, for a part outside the tensor, and where packed elements do not end on a whole byte.
+    pub fn rows(&self, start: usize, end: usize) -> Result<Tensor, TensorError> {
+        let undefined = TensorError::Undefined { what: "taking these rows", dtype: self.dtype };
+        let (&n_rows, rest) = self.shape.split_first().ok_or(undefined.clone())?;
+        let per_row = n_elements(rest).ok_or_else(|| too_large(self.dtype, &self.shape))?;
+        if start > end || end > n_rows {
+            return Err(undefined);
+        }
+        let shape: Vec<usize> = [end - start].into_iter().chain(rest.iter().copied()).collect();
+        match &self.data {
+            Data::Strings(strings) => Tensor::from_strings(&shape, strings[start * per_row..end * per_row].to_vec()),
+            Data::Bytes(buffer) => {
+                let bits = self.dtype.n_bits() * per_row;
+                if !(start * bits).is_multiple_of(8) || !(end * bits).is_multiple_of(8) {
+                    return Err(undefined);
+                }
+                Tensor::from_bytes(self.dtype, &shape, buffer.bytes.slice(start * bits / 8..end * bits / 8))
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Tensor {
     /// Type and shape, and the first elements of the common types.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -543,6 +569,17 @@ mod tests {
         assert_eq!(Tensor::from_bytes(DType::Bool, &[1], Bytes::from_static(&[2])), Err(TensorError::NotBool));
         let tensor = Tensor::from_bytes(DType::Bool, &[2], Bytes::from_static(&[0, 1])).expect("bytes are 0 and 1");
         assert_eq!(tensor.as_slice::<bool>(), Ok(&[false, true][..]));
+    }
+
+    #[test]
+    fn rows_are_parts_of_the_same_bytes() {
+        let tensor = Tensor::new(&[3, 2], vec![1i64, 2, 3, 4, 5, 6]).expect("shape fits");
+        assert_eq!(tensor.rows(1, 3), Tensor::new(&[2, 2], vec![3i64, 4, 5, 6]));
+        assert!(tensor.rows(1, 4).is_err());
+        assert!(Tensor::scalar(1f32).rows(0, 1).is_err());
+        let packed = Tensor::from_bytes(DType::U4, &[3], Bytes::from_static(&[0x21, 0x03])).expect("three halves");
+        assert!(packed.rows(0, 2).is_ok());
+        assert!(packed.rows(1, 2).is_err());
     }
 
     #[test]

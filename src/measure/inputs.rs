@@ -226,7 +226,7 @@ mod tests {
         let y = info("y", DType::I64, vec![symbol(), Dim::Unknown]);
         let bindings = Bindings::from([("batch".to_owned(), 3), ("y#1".to_owned(), 2)]);
         let both = random(&[x.clone(), y], &bindings, 7).expect("declared");
-        let alone = random(&[x], &bindings, 7).expect("declared");
+        let alone = random(&[x], &Bindings::from([("batch".to_owned(), 3)]), 7).expect("declared");
         assert_eq!(both[0], alone[0]);
         assert_eq!(both[1].1.shape(), [3, 2]);
         assert!(both[1].1.as_slice::<i64>().expect("i64").iter().all(|&i| (0..2).contains(&i)));

@@ -22,6 +22,13 @@ pub struct Options {
     pub block: Duration,
 }
 
+impl Options {
+    /// The same with this budget, given in seconds; none where that is no time.
+    pub fn with_budget_s(self, seconds: f64) -> Option<Options> {
+        Some(Options { budget: Duration::try_from_secs_f64(seconds).ok()?, ..self })
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {

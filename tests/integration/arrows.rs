@@ -36,6 +36,8 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
             "store.rs",
             "measure/target.rs",
             "measure/runtime/library.rs",
+            "measure/machine.rs", // /proc only
+            "measure/memory.rs",  // /proc only
             "recipe/",
             "cli/",
             "bin/",

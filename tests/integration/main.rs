@@ -1,6 +1,10 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod conformance;
+mod graph;
 mod measure;
-mod onnx;
+mod models;
+mod real;
+mod round_trip;
 mod support;

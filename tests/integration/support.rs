@@ -1,7 +1,14 @@
-//! What the tests share: where the data is, and saying so where a test cannot run.
+//! What the tests share: where the data is, both runtimes, comparing tensors, and saying so where a test cannot run.
 
 use std::io::Write as _;
 use std::path::PathBuf;
+
+use aludel::graph::Graph;
+use aludel::graph::eval::{self, EvalError};
+use aludel::graph::tensor::Tensor;
+use aludel::measure::difference;
+use aludel::measure::runtime::Runtime;
+use aludel::measure::runtime::tract::Tract;
 
 /// The folder of real models and data; none, said aloud, where `ALUDEL_DATA` does not name one.
 pub(crate) fn data() -> Option<PathBuf> {
@@ -15,11 +22,38 @@ pub(crate) fn data() -> Option<PathBuf> {
     }
 }
 
-/// Says that the running test does not test, and why. Written past the harness, which would hide it; CI fails on it.
+/// Says that the running test does not test, and why; CI fails on it.
 pub(crate) fn left_out(reason: &str) {
     let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let _ = writeln!(std::io::stderr(), "left out: {test}: {reason}");
+    say(&format!("left out: {}: {reason}\n", thread.name().unwrap_or("a test")));
+}
+
+/// Writes past the harness, which hides what a passing test prints.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Both runtimes: tract, and onnxruntime with the library that `aludel runtime install` fetches.
+pub(crate) fn runtimes() -> [&'static dyn Runtime; 2] {
+    [&Tract, onnxruntime()]
+}
+
+/// Whether two tensors are the same but for |expected − got| ≤ absolute + relative · |expected|, element by element.
+pub(crate) fn close(expected: &Tensor, got: &Tensor, relative: f64, absolute: f64) -> Result<(), String> {
+    if expected.dtype() != got.dtype() || expected.shape() != got.shape() {
+        let [expected, got] = [expected, got].map(|tensor| format!("{}{:?}", tensor.dtype(), tensor.shape()));
+        return Err(format!("expected {expected}, got {got}"));
+    }
+    let (Some(expected_numbers), Some(got_numbers)) = (difference::numbers(expected), difference::numbers(got)) else {
+        return if expected == got { Ok(()) } else { Err("elements differ".to_string()) };
+    };
+    let apart = |&(_, (a, b)): &(usize, (&f64, &f64))| {
+        !(a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= absolute + relative * a.abs())
+    };
+    match expected_numbers.iter().zip(&got_numbers).enumerate().find(apart) {
+        Some((idx, (a, b))) => Err(format!("element {idx}: expected {a}, got {b}")),
+        None => Ok(()),
+    }
 }
 
 /// onnxruntime of the version that we pin, got with the program's own code where it is not in our cache yet.
@@ -35,4 +69,10 @@ pub(crate) fn onnxruntime() -> &'static aludel::measure::runtime::ort::Onnxrunti
         };
         Onnxruntime::open(Some(&path)).expect("the pinned library loads")
     })
+}
+
+/// A graph's outputs, in order, computed by the reference.
+pub(crate) fn reference(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<Vec<Tensor>, EvalError> {
+    let inputs = inputs.iter().map(|(name, tensor)| (name.as_str().into(), tensor.clone())).collect();
+    Ok(eval::run(graph, &inputs)?.into_values().collect())
 }

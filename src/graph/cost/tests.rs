@@ -134,6 +134,22 @@ fn a_shared_constant_counts_once() {
 }
 
 #[test]
+fn what_follows_from_constants_is_no_work_of_a_run() {
+    // the transposed weight is 48 bytes that no run writes
+    check(
+        |builder, x| {
+            let w = builder.initializer("w", weights(&[3, 4]));
+            let v = builder.node(Op::Neg, &[&w]);
+            let shape = builder.initializer("shape", Tensor::vector(vec![4i64, 3]));
+            let v = builder.node(Op::Reshape(Reshape::default()), &[&v, &shape]);
+            builder.node(Op::MatMul, &[x, &v])
+        },
+        &[1, 4],
+        "12 parameters in 64 bytes, 12 MACs, 0 elementwise, 12 bytes written, peak 28",
+    );
+}
+
+#[test]
 fn what_is_not_known_is_said() {
     let mut builder = GraphBuilder::new("test");
     let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), Dim::from(4)]));

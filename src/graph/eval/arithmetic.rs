@@ -253,3 +253,81 @@ fn spread(tensor: &Tensor, shape: &[usize]) -> Result<Numbers, EvalError> {
         Numbers::Int(xs) => Numbers::Int(positions.map(|position| xs[position]).collect()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, optional_output, output, tensor};
+    use crate::graph::op::Op;
+    use crate::graph::tensor::Element;
+
+    fn check<T: Element>(op: &Op, a: &[T], b: &[T], expected: &[T]) {
+        let got = output(op, &[&tensor(&[a.len()], a), &tensor(&[b.len()], b)]).map(|t| elements::<T>(&t));
+        assert_eq!(got, Ok(expected.to_vec()), "{}", op.name());
+    }
+
+    #[test]
+    fn integers_wrap_and_divide_towards_zero() {
+        check(&Op::Add, &[250u8, 1], &[10], &[4, 11]);
+        check(&Op::Mul, &[u64::MAX], &[u64::MAX], &[1]);
+        check(&Op::Div, &[-7i32, 7], &[2], &[-3, 3]);
+        check(&Op::Mod(op::Mod { fmod: false }), &[-7i32, 7, -6], &[3, -3, 3], &[2, -2, 0]);
+        check(&Op::Mod(op::Mod { fmod: true }), &[-7i32, 7], &[3, -3], &[-1, 1]);
+        check(&Op::Pow, &[2i32, -3, 0, 2], &[31, 3, 0, -1], &[i32::MIN, -27, 1, 0]);
+        check(&Op::PRelu, &[-2i32, 2], &[3], &[-6, 2]);
+        for op in [Op::Div, Op::Mod(op::Mod::default())] {
+            let error = output(&op, &[&Tensor::scalar(1i32), &Tensor::scalar(0i32)]).expect_err("no quotient");
+            assert_eq!(error.to_string(), format!("{} of an integer by zero", op.name()));
+        }
+    }
+
+    #[test]
+    fn floats_follow_numpy() {
+        check(
+            &Op::Mod(op::Mod { fmod: false }),
+            &[-7f32, 5.0, -5.0],
+            &[3.0, -3.0, f32::INFINITY],
+            &[2.0, -1.0, f32::INFINITY],
+        );
+        check(&Op::Mod(op::Mod { fmod: true }), &[-7f32], &[3.0], &[-1.0]);
+        check(&Op::Max, &[1f32, 5.0], &[3.0], &[3.0, 5.0]);
+        let nan = output(&Op::Max, &[&Tensor::scalar(1f32), &Tensor::scalar(f32::NAN)]).map(|t| elements::<f32>(&t)[0]);
+        assert!(nan.is_ok_and(f32::is_nan));
+        let of_three = [&tensor(&[2], [1f32, 2.0]), &Tensor::scalar(4f32), &Tensor::scalar(4f32)];
+        assert_eq!(output(&Op::Mean, &of_three).map(|t| elements::<f32>(&t)), Ok(vec![3.0, 10.0 / 3.0]));
+        assert_eq!(output(&Op::Sum, &of_three).map(|t| elements::<f32>(&t)), Ok(vec![9.0, 10.0]));
+    }
+
+    #[test]
+    fn a_power_has_the_type_of_its_base() {
+        let power = output(&Op::Pow, &[&Tensor::scalar(2i32), &Tensor::scalar(2.5f32)]);
+        assert_eq!(power.map(|t| elements::<i32>(&t)), Ok(vec![5]));
+        let power = output(&Op::Pow, &[&Tensor::scalar(2f32), &Tensor::scalar(-1i64)]);
+        assert_eq!(power.map(|t| elements::<f32>(&t)), Ok(vec![0.5]));
+    }
+
+    #[test]
+    fn types_and_shapes_that_do_not_fit_are_refused() {
+        let message = |op: &Op, a: &Tensor, b: &Tensor| output(op, &[a, b]).expect_err("refused").to_string();
+        assert_eq!(message(&Op::Add, &Tensor::scalar(1f32), &Tensor::scalar(1f64)), "Add of f32 and f64");
+        assert_eq!(message(&Op::Add, &Tensor::scalar(true), &Tensor::scalar(true)), "Add on bool is not defined");
+        assert_eq!(message(&Op::Sum, &Tensor::scalar(1i32), &Tensor::scalar(1i32)), "Sum on i32 is not defined");
+        let (one, two) = (tensor(&[1], [1f32]), tensor(&[2], [1f32, 2.0]));
+        assert_eq!(message(&Op::PRelu, &one, &two), "slope [2] does not broadcast to [1]");
+    }
+
+    #[test]
+    fn bounds_may_be_absent_or_crossed() {
+        let x = tensor(&[3], [1i64, 5, 9]);
+        let clip = |low: Option<i64>, high: Option<i64>| {
+            let inputs = [Some(x.clone()), low.map(Tensor::scalar), high.map(Tensor::scalar)];
+            optional_output(&Op::Clip, &inputs).map(|t| elements::<i64>(&t))
+        };
+        assert_eq!(clip(None, None), Ok(vec![1, 5, 9]));
+        assert_eq!(clip(Some(3), None), Ok(vec![3, 5, 9]));
+        assert_eq!(clip(None, Some(6)), Ok(vec![1, 5, 6]));
+        assert_eq!(clip(Some(8), Some(2)), Ok(vec![2, 2, 2]));
+        let wrong = output(&Op::Clip, &[&x, &Tensor::scalar(1f32)]).expect_err("bound of another type");
+        assert_eq!(wrong.to_string(), "Clip takes bounds of one i64, got f32[]");
+    }
+}

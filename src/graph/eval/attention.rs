@@ -308,3 +308,106 @@ impl Heads {
         Numbers::Float(values).into_tensor(dtype, &[self.n_batches, self.n_sequence, self.n_heads * self.size])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{Attention, Op};
+    use crate::graph::tensor::Tensor;
+
+    /// Queries and keys of zeros look at every key alike: the output is the mean of the values in sight.
+    fn alike(n_queries: usize, values: &[f32]) -> Vec<Option<Tensor>> {
+        let n = values.len();
+        let zeros = |n: usize| input(&[1, 1, n, 1], &vec![0f32; n]);
+        vec![zeros(n_queries), zeros(n), input(&[1, 1, n, 1], values)]
+    }
+
+    fn with(mut inputs: Vec<Option<Tensor>>, more: impl IntoIterator<Item = Option<Tensor>>) -> Vec<Option<Tensor>> {
+        inputs.extend(more);
+        inputs
+    }
+
+    fn op(attributes: Attention) -> Op {
+        Op::Attention(attributes)
+    }
+
+    #[test]
+    fn masks_narrow_what_is_seen() {
+        let values = [1.0, 2.0, 6.0];
+        let shape: &[usize] = &[1, 1, 3, 1];
+        check(&op(Attention::default()), &alike(3, &values), &[(shape, &[3.0, 3.0, 3.0])]);
+        let causal = || op(Attention { is_causal: true, ..Attention::default() });
+        check(&causal(), &alike(3, &values), &[(shape, &[1.0, 1.5, 3.0])]);
+        let window = Attention { left_window_size: 1, right_window_size: 0, ..Attention::default() };
+        check(&op(window), &alike(3, &values), &[(shape, &[1.0, 1.5, 4.0])]);
+        let mask = input(&[3, 3], &[true, false, true, false, false, false, true, true, true]);
+        check(&op(Attention::default()), &with(alike(3, &values), [mask]), &[(shape, &[3.5, 0.0, 3.0])]);
+        let short = input(&[2], &[f32::NEG_INFINITY, 1.0]);
+        check(&op(Attention::default()), &with(alike(3, &values), [short]), &[(shape, &[2.0; 3])]);
+        let valid = |n: i64| with(alike(3, &values), [None, None, None, input(&[1], &[n])]);
+        check(&op(Attention::default()), &valid(2), &[(shape, &[1.5; 3])]);
+        check(&causal(), &valid(2), &[(shape, &[0.0, 1.0, 1.5])]);
+        check(&op(Attention::default()), &valid(i64::MIN), &[(shape, &[0.0; 3])]);
+    }
+
+    #[test]
+    fn the_past_comes_first() {
+        let past = |elements: &[f32]| input(&[1, 1, elements.len(), 1], elements);
+        let inputs = || with(alike(1, &[4.0]), [None, past(&[0.0, 0.0]), past(&[1.0, 7.0])]);
+        let causal = op(Attention { is_causal: true, ..Attention::default() });
+        let cache: &[usize] = &[1, 1, 3, 1];
+        check(&causal, &inputs(), &[(&[1, 1, 1, 1], &[4.0]), (cache, &[0.0; 3]), (cache, &[1.0, 7.0, 4.0])]);
+        refused(&causal, &inputs()[..5], "together");
+        refused(&causal, &with(inputs(), [input(&[1], &[1i64])]), "beside a past");
+    }
+
+    #[test]
+    fn heads_share_keys() {
+        let q = || input(&[1, 1, 4], &[1f32, 0.0, 0.0, 2.0]);
+        let k = || input(&[1, 2, 2], &[1f32, 0.0, 0.0, 1.0]);
+        let v = || input(&[1, 2, 2], &[1f32, 10.0, 2.0, 20.0]);
+        let heads = |q: i64, kv: i64, qk_matmul_output_mode| {
+            let (q_num_heads, kv_num_heads, scale) = (Some(q), Some(kv), Some(1.0));
+            op(Attention {
+                q_num_heads,
+                kv_num_heads,
+                scale,
+                softcap: 1.0,
+                qk_matmul_output_mode,
+                ..Attention::default()
+            })
+        };
+        let weight = |score: f64| score.tanh().exp() / (1.0 + score.tanh().exp());
+        let (first, second) = (2.0 - weight(1.0), 1.0 + weight(2.0));
+        let y = [first, first * 10.0, second, second * 10.0];
+        let cache: &[usize] = &[1, 1, 2, 2];
+        let keys: (&[usize], &[f64]) = (cache, &[1.0, 0.0, 0.0, 1.0]);
+        let gives = |mode: i64, scores: &[f64]| {
+            let values: (&[usize], &[f64]) = (cache, &[1.0, 10.0, 2.0, 20.0]);
+            let expected = [(&[1, 1, 4][..], &y[..]), keys, values, (&[1, 2, 1, 2], scores)];
+            check(&heads(2, 1, mode), &[q(), k(), v()], &expected);
+        };
+        gives(0, &[1.0, 0.0, 0.0, 2.0]);
+        gives(1, &[1f64.tanh(), 0.0, 0.0, 2f64.tanh()]);
+        gives(3, &[weight(1.0), 1.0 - weight(1.0), 1.0 - weight(2.0), weight(2.0)]);
+        refused(&heads(3, 1, 0), &[q(), k(), v()], "Some(3) heads");
+        refused(&heads(1, 2, 0), &[q(), k(), v()], "queries of");
+        refused(&op(Attention::default()), &[q(), k(), v()], "None heads");
+    }
+
+    #[test]
+    fn attributes_and_shapes_are_checked() {
+        let inputs = || alike(1, &[1.0]);
+        refused(&op(Attention { left_window_size: -2, ..Attention::default() }), &inputs(), "window sizes");
+        refused(
+            &op(Attention { qk_matmul_output_mode: 4, ..Attention::default() }),
+            &inputs(),
+            "`qk_matmul_output_mode`",
+        );
+        refused(&op(Attention::default()), &with(inputs(), [input(&[2], &[0f32; 2])]), "a mask of shape [2]");
+        refused(&op(Attention::default()), &with(inputs(), [input(&[], &[0f32])]), "a mask of shape []");
+        let endless =
+            [input::<f32>(&[1, 1, 1 << 40, 0], &[]), input(&[1, 1, 1, 1], &[0f32]), input(&[1, 1, 1, 1], &[0f32])];
+        refused(&op(Attention::default()), &endless, "too large");
+    }
+}

@@ -3,13 +3,13 @@
 //! The quantized ones compute in `f32`, in onnxruntime's order, so that its results (1.31, x86-64) come out bit for bit;
 //! the poolings average exactly, which moves some of its results by one.
 
-use super::args::{Args, axis};
+use super::args::{Args, allocation, axis};
 use super::elementwise::{gelu_exact, gelu_tanh, sigmoid_of};
 use super::numbers::{Numbers, float_scalar, int_scalar};
 use super::packed::pick;
 use super::pool::average_pool;
 use super::quantize::quantized;
-use super::shapes::{broadcast, broadcast_positions, coordinates, strides};
+use super::shapes::{broadcast, broadcast_positions, coordinates, extent, strides};
 use super::{EvalError, invalid};
 use crate::graph::op;
 use crate::graph::op::Op;
@@ -78,7 +78,8 @@ pub(super) fn qlinear_concat(args: Args<'_>, op: &op::QLinearConcat) -> Result<T
     let first = parts.first().ok_or_else(|| invalid("QLinearConcat of nothing"))?;
     let along = axis(op.axis, first.shape().len())?;
     let mut shape = first.shape().to_vec();
-    shape[along] = parts.iter().map(|part| part.shape().get(along).copied().unwrap_or(0)).sum();
+    let sizes = parts.iter().filter_map(|part| part.shape().get(along));
+    shape[along] = sizes.fold(0, |sum: usize, &size| sum.saturating_add(size));
     for part in &parts {
         let alike = part.shape().len() == shape.len()
             && part.shape().iter().zip(&shape).enumerate().all(|(axis, (a, b))| axis == along || a == b);
@@ -86,7 +87,10 @@ pub(super) fn qlinear_concat(args: Args<'_>, op: &op::QLinearConcat) -> Result<T
             return Err(invalid(format!("QLinearConcat of {:?} into {shape:?}", part.shape())));
         }
     }
-    let inner: usize = shape[along + 1..].iter().product();
+    if allocation(&shape)? == 0 {
+        return Ok(Tensor::zeros(dtype, &shape)?);
+    }
+    let inner = extent(&shape[along + 1..]);
     let owners: Vec<(usize, usize)> =
         parts.iter().enumerate().flat_map(|(idx, part)| (0..part.shape()[along]).map(move |at| (idx, at))).collect();
     let parts: Vec<&Tensor> = parts.iter().collect();
@@ -110,14 +114,14 @@ pub(super) fn qlinear_softmax(args: Args<'_>, op: &op::QLinearSoftmax) -> Result
     expect_bytes(args, &[x, args.get(4)?])?;
     let along = axis(op.axis, x.shape().len())?;
     let (n_lane, inner): (usize, usize) = match op.opset {
-        ..13 => (x.shape()[along..].iter().product(), 1),
-        13.. => (x.shape()[along], x.shape()[along + 1..].iter().product()),
+        ..13 => (extent(&x.shape()[along..]), 1),
+        13.. => (x.shape()[along], extent(&x.shape()[along + 1..])),
     };
     let unit = (f64::from(u32::MAX) / n_lane as f64).min(f64::from(0x7f_ffff));
     let n_steps = (1.0 / output.scale).floor() as i128;
     let mut values = Numbers::ints(x)?;
     if values.is_empty() {
-        return Ok(x.clone());
+        return Ok(Tensor::zeros(dtype, x.shape())?);
     }
     for block in values.chunks_mut(n_lane * inner) {
         for start in 0..inner {
@@ -143,7 +147,7 @@ pub(super) fn qlinear_global_average_pool(
     let [batch, channels, spatial @ ..] = x.shape() else {
         return Err(invalid(format!("QLinearGlobalAveragePool of {:?}", x.shape())));
     };
-    let n_plane: usize = spatial.iter().product();
+    let n_plane = extent(spatial);
     let ratio = input.scale / (output.scale * n_plane as f32);
     let shape: Vec<usize> = [*batch, *channels].into_iter().chain(spatial.iter().map(|_| 1)).collect();
     let values = Numbers::floats(&x)?;
@@ -171,8 +175,8 @@ pub(super) fn qlinear_average_pool(args: Args<'_>, op: &op::QLinearAveragePool) 
     };
     let inputs = [Some(Tensor::new::<f64>(x.shape(), centred)?)];
     let averages = average_pool(Args { op: &Op::AveragePool(pool.clone()), inputs: &inputs, ..args }, &pool)?;
-    let ratio = f64::from(input.scale) / f64::from(output.scale);
-    let quotients = averages.as_slice::<f64>()?.iter().map(|&x| (x * ratio, f64::from(output.zero_point)));
+    let shifted = |x: &f64| (f64::from((x * f64::from(input.scale)) as f32 / output.scale + output.zero_point), 0.0);
+    let quotients = averages.as_slice::<f64>()?.iter().map(shifted);
     channels_back(&quantized(quotients, dtype, averages.shape(), true)?, op.channels_last)
 }
 
@@ -253,4 +257,97 @@ fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor, EvalError> {
         let coordinates = coordinates(element, &shape);
         (0, coordinates.iter().zip(order).map(|(coordinate, &axis)| coordinate * strides[axis]).sum())
     })
+}
+
+/// Expectations from onnxruntime 1.31.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, output, tensor};
+
+    fn affine<T: crate::graph::tensor::Element>(scale: f32, zero_point: T) -> [Tensor; 2] {
+        [Tensor::scalar(scale), Tensor::scalar(zero_point)]
+    }
+
+    fn check(op: &Op, inputs: &[&[Tensor]], expected: &Tensor) {
+        let inputs: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
+        assert_eq!(output(op, &inputs).as_ref(), Ok(expected), "{}", op.name());
+    }
+
+    #[test]
+    fn sums_and_products_round_after_the_zero_point() {
+        let a = [tensor(&[5], [0u8, 3, 128, 200, 255])];
+        let b = [tensor(&[5], [255u8, 17, 9, 64, 1])];
+        let halves = [&a[..], &affine(0.5, 5u8), &b, &affine(0.25, 7u8), &affine(1.0, 9u8)];
+        check(&Op::QLinearAdd, &halves, &tensor(&[5], [68u8, 10, 71, 121, 132]));
+        let others = [&a[..], &affine(0.02, 5u8), &b, &affine(0.013, 7u8), &affine(0.05, 9u8)];
+        check(&Op::QLinearAdd, &others, &tensor(&[5], [71u8, 11, 59, 102, 107]));
+        check(&Op::QLinearMul, &others, &tensor(&[5], [3u8, 9, 10, 67, 1]));
+        let float = Tensor::scalar(1f32);
+        let refused = output(&Op::QLinearAdd, &[&float; 8]).expect_err("no bytes");
+        assert_eq!(refused.to_string(), "QLinearAdd on f32 is not defined");
+    }
+
+    #[test]
+    fn functions_of_bytes() {
+        let x = [tensor(&[5], [-128i8, -7, 0, 5, 127])];
+        let sigmoid = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 256.0, -128i8)];
+        check(&Op::QLinearSigmoid, &sigmoid, &tensor(&[5], [-128i8, -37, -16, 0, 127]));
+        let leaky = Op::QLinearLeakyRelu(op::QLinearLeakyRelu { alpha: 0.1 });
+        let inputs = [&x[..], &affine(0.05, 5i8), &affine(0.03, 9i8)];
+        check(&leaky, &inputs, &tensor(&[5], [-13i8, 7, 8, 9, 127]));
+        let softmax = Op::QLinearSoftmax(op::QLinearSoftmax { axis: 0, opset: 13 });
+        let inputs = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 256.0, -128i8)];
+        check(&softmax, &inputs, &tensor(&[5], [-128i8, -128, -128, -127, 127]));
+        let inputs = [&x[..], &affine(0.05, 5i8), &affine(1.0 / 200.3, -128i8)];
+        check(&softmax, &inputs, &tensor(&[5], [-128i8, -128, -128, -128, 71]));
+        let [nan, zero] = affine(f32::NAN, 5i8);
+        let refused = output(&softmax, &[&x[0], &nan, &zero, &nan, &zero]).expect_err("no scale");
+        assert_eq!(refused.to_string(), "QLinearSoftmax with scales NaN and NaN");
+    }
+
+    #[test]
+    fn parts_of_other_scales_are_brought_to_one() {
+        let parts = [tensor(&[2, 1], [-128i8, -7]), tensor(&[2, 2], [-7i8, 0, 5, 127])];
+        let op = |axis| Op::QLinearConcat(op::QLinearConcat { axis });
+        let inputs = [&affine(0.03, 9i8), &parts[..1], &affine(0.05, 5i8), &parts[1..], &affine(0.02, -3i8)];
+        check(&op(1), &inputs, &tensor(&[2, 3], [-128i8, 6, 11, -11, 14, 96]));
+        let flat: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
+        let refused = output(&op(0), &flat).expect_err("of other widths");
+        assert_eq!(refused.to_string(), "QLinearConcat of [2, 2] into [4, 1]");
+    }
+
+    #[test]
+    fn averages_of_bytes_with_channels_first_or_last() {
+        let x = [tensor(&[1, 2, 2, 2], [0u8, 3, 128, 200, 255, 1, 2, 9])];
+        let global = |channels_last| Op::QLinearGlobalAveragePool(op::QLinearGlobalAveragePool { channels_last });
+        let inputs = [&x[..], &affine(0.02, 5u8), &affine(0.03, 9u8)];
+        check(&global(false), &inputs, &tensor(&[1, 2, 1, 1], [61u8, 50]));
+        check(&global(true), &inputs, &tensor(&[1, 1, 1, 2], [70u8, 41]));
+        let windows = |channels_last| {
+            Op::QLinearAveragePool(op::QLinearAveragePool {
+                auto_pad: op::AutoPad::NotSet,
+                ceil_mode: false,
+                channels_last,
+                count_include_pad: false,
+                kernel_shape: vec![2, 1],
+                pads: vec![],
+                strides: vec![],
+            })
+        };
+        let inputs = [&x[..], &affine(0.5, 5u8), &affine(1.0, 9u8)];
+        check(&windows(false), &inputs, &tensor(&[1, 2, 1, 2], [38u8, 57, 71, 9]));
+        check(&windows(true), &inputs, &tensor(&[1, 1, 2, 2], [70u8, 8, 39, 59]));
+    }
+
+    #[test]
+    fn gelus_take_a_bias() {
+        let (x, bias) = (tensor(&[1, 2], [1f32, -2.0]), tensor(&[2], [0.5f32, 1.0]));
+        let of = |op: Op, inputs: &[&Tensor]| output(&op, inputs).map(|t| elements::<f32>(&t));
+        assert_eq!(of(Op::BiasGelu, &[&x, &bias]), Ok(vec![gelu_exact(1.5) as f32, gelu_exact(-1.0) as f32]));
+        assert_eq!(of(Op::FastGelu, &[&x, &bias]), Ok(vec![gelu_tanh(1.5) as f32, gelu_tanh(-1.0) as f32]));
+        assert_eq!(of(Op::FastGelu, &[&x]), Ok(vec![gelu_tanh(1.0) as f32, gelu_tanh(-2.0) as f32]));
+        let wide = of(Op::BiasGelu, &[&x, &Tensor::scalar(1f64)]).expect_err("of two types");
+        assert_eq!(wide.to_string(), "BiasGelu of f32 with a bias of f64");
+    }
 }

@@ -174,3 +174,119 @@ fn empty(stated: &ValueInfo, along: i64) -> Result<Tensor, EvalError> {
     allocation(&shape)?;
     Ok(Tensor::zeros(tensor_type.dtype, &shape)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+
+    use super::*;
+    use crate::graph::eval::run;
+    use crate::graph::eval::testing::{iota, list, outputs, tensor};
+    use crate::graph::op::{If, Loop, Op, Scan};
+    use crate::graph::tensor::DType;
+    use crate::graph::{GraphBuilder, Name, Node, TensorType};
+
+    /// A body with these inputs (of any type) and outputs, and a node `operator(inputs) -> output` each.
+    fn body(inputs: &[&str], nodes: &[(Op, &[&str], &str)], outputs: &[&str]) -> Graph {
+        let mut builder = GraphBuilder::new("body");
+        for input in inputs {
+            builder.input(input, TensorType::unranked(DType::I64));
+        }
+        for (op, inputs, output) in nodes {
+            let names = inputs.iter().map(|&name| Some(name.into())).collect();
+            builder.push(Node::new(op.clone(), names, vec![Some((*output).into())]));
+        }
+        for &output in outputs {
+            builder.typed_output(&output.into(), TensorType::new(DType::I64, [Dim::Known(2), Dim::Unknown]));
+        }
+        builder.finish_body().expect("a body")
+    }
+
+    #[test]
+    fn a_branch_reads_what_is_around_it() {
+        let branch = |op: Op, output: &str| body(&[], &[(op, &["x", "x"], output)], &[output]);
+        let mut builder = GraphBuilder::new("network");
+        builder.input("x", TensorType::unranked(DType::I64));
+        let condition = builder.input("condition", TensorType::unranked(DType::Bool));
+        let op = Op::If(If { then_branch: branch(Op::Add, "sum"), else_branch: branch(Op::Mul, "product") });
+        let y = builder.node(op, &[&condition]);
+        builder.output(&y);
+        let graph = builder.finish().expect("a network");
+        for (condition, expected) in [(true, 6i64), (false, 9)] {
+            let inputs: [(Name, Tensor); 2] =
+                [("x".into(), Tensor::scalar(3i64)), ("condition".into(), Tensor::scalar(condition))];
+            assert_eq!(
+                run(&graph, &IndexMap::from(inputs)),
+                Ok(IndexMap::from([(y.clone(), Tensor::scalar(expected))]))
+            );
+        }
+    }
+
+    /// Doubles `v` each round until it exceeds 10, and hands out what it was.
+    fn doubling() -> Op {
+        let ten = Op::Constant(op::Constant { value: Tensor::scalar(10i64) });
+        let nodes: [(Op, &[&str], &str); 4] = [
+            (ten, &[], "ten"),
+            (Op::Add, &["v", "v"], "doubled"),
+            (Op::LessOrEqual, &["doubled", "ten"], "small"),
+            (Op::Identity, &["v"], "before"),
+        ];
+        Op::Loop(Loop { body: body(&["round", "go", "v"], &nodes, &["small", "doubled", "before"]) })
+    }
+
+    fn looped(most: Option<i64>, condition: Option<bool>) -> Result<Vec<Tensor>, EvalError> {
+        let v = Some(Tensor::scalar(3i64));
+        outputs(&doubling(), [most.map(Tensor::scalar), condition.map(Tensor::scalar), v], 2)
+    }
+
+    #[test]
+    fn loops_end_by_count_or_condition() {
+        assert_eq!(looped(None, Some(true)), Ok(vec![Tensor::scalar(12i64), list([3, 6])]));
+        assert_eq!(looped(Some(1), Some(true)), Ok(vec![Tensor::scalar(6i64), list([3])]));
+        assert_eq!(looped(Some(3), None), Ok(vec![Tensor::scalar(24i64), list([3, 6, 12])]));
+        let none = vec![Tensor::scalar(3i64), iota(&[0, 2, 0])];
+        assert_eq!(looped(Some(0), Some(true)), Ok(none.clone()));
+        assert_eq!(looped(Some(-1), None), Ok(none.clone()));
+        assert_eq!(looped(None, Some(false)), Ok(none));
+        let short = Op::Loop(Loop { body: body(&["round"], &[], &["round"]) });
+        assert!(outputs(&short, [Some(Tensor::scalar(1i64)), None], 1).is_err());
+    }
+
+    fn scan(op: Scan, sequence: Tensor) -> Result<Vec<Tensor>, EvalError> {
+        outputs(&Op::Scan(op), [list([0, 0]), sequence], 2)
+    }
+
+    #[test]
+    fn scans_walk_any_axis_either_way() {
+        let running = || {
+            let nodes: [(Op, &[&str], &str); 2] =
+                [(Op::Add, &["state", "element"], "sum"), (Op::Identity, &["sum"], "seen")];
+            Scan {
+                body: body(&["state", "element"], &nodes, &["sum", "seen"]),
+                num_scan_inputs: 1,
+                scan_input_axes: vec![],
+                scan_input_directions: vec![],
+                scan_output_axes: vec![],
+                scan_output_directions: vec![],
+            }
+        };
+        let rows = || iota(&[3, 2]);
+        assert_eq!(scan(running(), rows()), Ok(vec![list([6, 9]), tensor(&[3, 2], [0i64, 1, 2, 4, 6, 9])]));
+        let backward = Scan { scan_input_directions: vec![1], scan_output_directions: vec![1], ..running() };
+        assert_eq!(scan(backward, rows()), Ok(vec![list([6, 9]), tensor(&[3, 2], [6i64, 9, 6, 8, 4, 5])]));
+        let columns = || Scan { scan_input_axes: vec![1], scan_output_axes: vec![-1], ..running() };
+        assert_eq!(scan(columns(), iota(&[2, 3])), Ok(vec![list([3, 12]), tensor(&[2, 3], [0i64, 1, 3, 3, 7, 12])]));
+        assert_eq!(scan(columns(), iota(&[2, 0])), Ok(vec![list([0, 0]), iota(&[2, 0, 0])]));
+        let refused = [
+            Scan { num_scan_inputs: 3, ..running() },
+            Scan { num_scan_inputs: 0, ..running() },
+            Scan { scan_input_axes: vec![2], ..running() },
+            Scan { scan_input_axes: vec![0, 0], ..running() },
+            Scan { scan_output_directions: vec![2], ..running() },
+            Scan { scan_output_axes: vec![3], ..running() },
+        ];
+        for op in refused {
+            assert!(scan(op.clone(), rows()).is_err(), "{op:?}");
+        }
+    }
+}

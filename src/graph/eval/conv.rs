@@ -291,3 +291,121 @@ fn n_groups(group: i64, n_channels: usize) -> Result<usize, EvalError> {
     let n_groups = usize::try_from(group).ok().filter(|&group| group > 0 && n_channels.is_multiple_of(group));
     n_groups.ok_or_else(|| invalid(format!("{n_channels} channels do not divide into {group} groups")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{AutoPad, Conv, ConvTranspose, Op};
+
+    fn line(n_channels: usize, elements: &[f32]) -> Option<crate::graph::tensor::Tensor> {
+        input(&[1, n_channels, elements.len() / n_channels], elements)
+    }
+
+    #[test]
+    fn conv_slides_the_kernel() {
+        let x = || line(1, &[1.0, 2.0, 3.0, 4.0]);
+        let op = |attributes| Op::Conv(attributes);
+        let w = || line(1, &[1.0, 10.0]);
+        check(&op(Conv::default()), &[x(), w()], &[(&[1, 1, 3], &[21.0, 32.0, 43.0])]);
+        let padded = Conv { pads: vec![1, 2], strides: vec![2], ..Conv::default() };
+        check(&op(padded), &[x(), w(), input(&[1], &[100f32])], &[(&[1, 1, 3], &[110.0, 132.0, 104.0])]);
+        let dilated = Conv { dilations: vec![2], ..Conv::default() };
+        check(&op(dilated), &[x(), w()], &[(&[1, 1, 2], &[31.0, 42.0])]);
+        let same = Conv { auto_pad: AutoPad::SameLower, ..Conv::default() };
+        check(&op(same), &[x(), w()], &[(&[1, 1, 4], &[10.0, 21.0, 32.0, 43.0])]);
+    }
+
+    #[test]
+    fn conv_keeps_groups_apart() {
+        let x = || line(4, &[1.0, 2.0, 3.0, 4.0]);
+        let w = || input(&[2, 2, 1], &[1f32, 10.0, 100.0, 1000.0]);
+        check(&Op::Conv(Conv { group: 2, ..Conv::default() }), &[x(), w()], &[(&[1, 2, 1], &[21.0, 4300.0])]);
+        for group in [0, 3, -1, 1, i64::MIN] {
+            let op = Op::Conv(Conv { group, ..Conv::default() });
+            refused(&op, &[x(), w()], "groups");
+        }
+    }
+
+    #[test]
+    fn conv_takes_any_number_of_axes() {
+        let x = || input(&[1, 1, 2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let w = input(&[1, 1, 2, 2], &[1f32, 10.0, 100.0, 1000.0]);
+        let strided = Conv { strides: vec![2, 1], pads: vec![0, 0, 0, 1], ..Conv::default() };
+        check(&Op::Conv(strided), &[x(), w], &[(&[1, 1, 1, 3], &[5421.0, 6532.0, 603.0])]);
+        let cube = input(&[1, 1, 1, 1, 2], &[1f32, 2.0]);
+        let w = || input(&[1, 1, 1, 1, 1], &[3f32]);
+        check(&Op::Conv(Conv::default()), &[cube, w()], &[(&[1, 1, 1, 1, 2], &[3.0, 6.0])]);
+        refused(&Op::Conv(Conv::default()), &[x(), w()], "weight of shape");
+        let op = Op::Conv(Conv { strides: vec![0, 1], ..Conv::default() });
+        refused(&op, &[x(), input(&[1, 1, 1, 1], &[1f32])], "`strides`");
+        let op = Op::Conv(Conv { pads: vec![1 << 40; 4], ..Conv::default() });
+        refused(&op, &[x(), input(&[1, 1, 1, 1], &[1f32])], "too large");
+    }
+
+    #[test]
+    fn conv_of_nothing_is_its_bias() {
+        let op = Op::Conv(Conv { pads: vec![1, 1], ..Conv::default() });
+        let (x, w) = (input::<f32>(&[1, 1, 0], &[]), line(1, &[1.0]));
+        check(&op, &[x, w, input(&[1], &[7f32])], &[(&[1, 1, 2], &[7.0, 7.0])]);
+        let (x, w) = (input::<f32>(&[0, 1, 5], &[]), line(1, &[1.0]));
+        check(&op, &[x, w], &[(&[0, 1, 7], &[])]);
+    }
+
+    #[test]
+    fn conv_transpose_spreads_the_kernel() {
+        let x = || line(1, &[1.0, 2.0]);
+        let w = || line(1, &[1.0, 10.0, 100.0]);
+        let op = |attributes| Op::ConvTranspose(attributes);
+        let strided = || ConvTranspose { strides: vec![2], ..ConvTranspose::default() };
+        check(&op(strided()), &[x(), w()], &[(&[1, 1, 5], &[1.0, 10.0, 102.0, 20.0, 200.0])]);
+        let cut = ConvTranspose { pads: vec![1, 0], output_padding: vec![1], ..strided() };
+        check(&op(cut), &[x(), w(), input(&[1], &[0.5f32])], &[(&[1, 1, 5], &[10.5, 102.5, 20.5, 200.5, 0.5])]);
+        let shaped = ConvTranspose { output_shape: vec![4], ..strided() };
+        check(&op(shaped), &[x(), w()], &[(&[1, 1, 4], &[10.0, 102.0, 20.0, 200.0])]);
+        let w = || input(&[2, 1, 1], &[3f32, 5.0]);
+        let grouped = ConvTranspose { group: 2, ..ConvTranspose::default() };
+        check(&op(grouped), &[line(2, &[1.0, 2.0]), w()], &[(&[1, 2, 1], &[3.0, 10.0])]);
+        refused(&op(ConvTranspose::default()), &[x(), w()], "over an input of 1 channels");
+        refused(
+            &op(ConvTranspose { output_padding: vec![-1], ..strided() }),
+            &[x(), line(1, &[1.0])],
+            "`output_padding`",
+        );
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        let x = || input(&[1, 1, 3], &[3u8, 4, 255]);
+        let w = || input(&[2, 1, 1], &[1i8, -128]);
+        let op = Op::ConvInteger(Conv::default());
+        let expected = [1.0, 2.0, 253.0, -128.0, -256.0, -32384.0];
+        check(&op, &[x(), w(), input(&[], &[2u8])], &[(&[1, 2, 3], &expected)]);
+        let expected = [0.0, 0.0, 0.0, -390.0, -520.0, -33150.0];
+        check(&op, &[x(), w(), None, input(&[2], &[1i8, 2])], &[(&[1, 2, 3], &expected)]);
+        refused(&op, &[x(), w(), input(&[], &[2i8])], "one type");
+        refused(&op, &[x(), w(), input(&[2], &[2u8, 2])], "zero point");
+        refused(&op, &[input(&[1, 1, 1], &[1f32]), w()], "f32");
+    }
+
+    #[test]
+    fn quantized_sums_round_half_to_even_and_saturate() {
+        let inputs = |w_scale: &[f32]| {
+            let scalar = |scale: f32| input(&[], &[scale]);
+            vec![
+                input(&[1, 1, 3], &[11u8, 13, 255]),
+                scalar(0.5),
+                input(&[], &[10u8]),
+                input(&[2, 1, 1], &[1i8, -1]),
+                input(&[w_scale.len()], w_scale),
+                input(&[w_scale.len()], &vec![0i8; w_scale.len()]),
+                scalar(1.0),
+                input(&[], &[100u8]),
+                input(&[2], &[0i32, 1]),
+            ]
+        };
+        let op = Op::QLinearConv(Conv::default());
+        check(&op, &inputs(&[1.0, 2.0]), &[(&[1, 2, 3], &[100.0, 102.0, 222.0, 100.0, 98.0, 0.0])]);
+        check(&op, &inputs(&[4.0]), &[(&[1, 2, 3], &[102.0, 106.0, 255.0, 100.0, 96.0, 0.0])]);
+        refused(&op, &inputs(&[1.0, 2.0, 3.0]), "zero point");
+    }
+}

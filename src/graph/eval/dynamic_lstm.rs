@@ -141,3 +141,52 @@ impl Matrix {
 fn place(by_direction: bool, n_columns: usize, direction: usize, column: usize) -> usize {
     if by_direction { direction } else { direction * n_columns + column }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{Direction, DynamicQuantizeLSTM, Op};
+    use crate::graph::tensor::Tensor;
+
+    fn inputs(scale: Option<Tensor>, zero_point: Option<Tensor>, r: [i8; 4]) -> Vec<Option<Tensor>> {
+        let x = input(&[2, 1, 1], &[0.5f32, -1.0]);
+        let w = input(&[1, 1, 4], &[10i8, 20, 30, 40]);
+        let b = input(&[1, 8], &[0.1f32, 0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0]);
+        let (r_scale, r_zero_point) = (input(&[1], &[0.01f32]), input(&[1], &[0i8]));
+        vec![x, w, input(&[1, 1, 4], &r), b, None, None, None, None, scale, zero_point, r_scale, r_zero_point]
+    }
+
+    fn op() -> Op {
+        Op::DynamicQuantizeLSTM(DynamicQuantizeLSTM {
+            activation_alpha: vec![],
+            activation_beta: vec![],
+            activations: vec![],
+            clip: None,
+            direction: Direction::Forward,
+            hidden_size: None,
+            input_forget: false,
+        })
+    }
+
+    // the numbers of onnxruntime 1.31.1
+    #[test]
+    fn quantizes_on_the_way() {
+        let y = [0.058_106_069, -0.056_537_125];
+        let last: &[usize] = &[1, 1, 1];
+        let expected: [(&[usize], &[f64]); 3] = [(&[2, 1, 1, 1], &y), (last, &y[1..]), (last, &[-0.121_455_99])];
+        let r = [50, -50, 25, 100];
+        check(&op(), &inputs(input(&[1], &[0.01f32]), input(&[1], &[0i8]), r), &expected);
+        let by_column = inputs(input(&[1, 4], &[0.01f32; 4]), input(&[1, 4], &[0i8; 4]), r);
+        check(&op(), &by_column, &expected);
+    }
+
+    #[test]
+    fn scales_and_zero_points_go_together() {
+        let r = [0; 4];
+        refused(&op(), &inputs(input(&[1], &[0.01f32]), input(&[1, 4], &[0i8; 4]), r), "input 9 of shape [1]");
+        refused(&op(), &inputs(input(&[2], &[0.01f32; 2]), input(&[2], &[0i8; 2]), r), "input 8 of shape [1, 4]");
+        refused(&op(), &inputs(input(&[1], &[0.01f32]), input(&[1], &[0u8]), r), "one type");
+        refused(&op(), &inputs(input(&[1], &[0.01f64]), input(&[1], &[0i8]), r), "one type");
+        refused(&op(), &inputs(None, None, r), "lacks input 8");
+    }
+}

@@ -184,3 +184,42 @@ fn distinct<'a>(labels: impl Iterator<Item = &'a Label>) -> Vec<Label> {
     }
     distinct
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::eval::testing::{check, iota, list, refusal, tensor};
+    use crate::graph::op::{Einsum, Op};
+    use crate::graph::tensor::Tensor;
+
+    fn einsum(equation: &str) -> Op {
+        Op::Einsum(Einsum { equation: equation.to_string() })
+    }
+
+    #[test]
+    fn equations_are_followed() {
+        let two = || [iota(&[2, 3]), iota(&[3, 2])];
+        check(einsum("ij,jk->ik"), two(), tensor(&[2, 2], [10i64, 13, 28, 40]));
+        check(einsum(" ij , jk "), two(), tensor(&[2, 2], [10i64, 13, 28, 40]));
+        check(einsum("ij,kl->"), two(), Tensor::scalar(225i64));
+        check(einsum("ij->ji"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("ba"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("bA"), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(einsum("ii->i"), [iota(&[2, 2])], list([0, 3]));
+        check(einsum("ii"), [iota(&[2, 2])], Tensor::scalar(3i64));
+        check(einsum("i,i,i->i"), [list([1, 2]), list([3, 4]), list([5, 6])], list([15, 48]));
+        check(einsum("...i->..."), [iota(&[2, 1, 3])], tensor(&[2, 1], [3i64, 12]));
+        check(einsum("...i,...i->i..."), [iota(&[2, 2]), iota(&[2])], tensor(&[2, 2], [0i64, 0, 1, 3]));
+        check(einsum("i...,i"), [iota(&[2, 2]), list([1, 10])], list([20, 31]));
+        check(einsum("ij->i"), [iota(&[2, 0])], list([0, 0]));
+    }
+
+    #[test]
+    fn what_is_no_equation_is_refused() {
+        for equation in ["ij,jk->ik", "i", "ijk", "i.j", "ij->ik", "ij->ii", "i......j", "éj", "ij->...->", ""] {
+            let problem = refusal(einsum(equation), [iota(&[2, 3])]);
+            assert!(problem.starts_with(&format!("equation `{equation}`")), "{problem}");
+        }
+        assert!(refusal(einsum("i,i"), [list([1, 2]), list([1, 2, 3])]).contains("3 in one place and 2 in another"));
+        assert_eq!(refusal(einsum("i,i"), [list([1]), Tensor::vector(vec![1f32])]), "a product of i64 and f32");
+    }
+}

@@ -216,3 +216,61 @@ pub(super) fn computes(dtype: DType) -> bool {
         DType::F4E2M1 | DType::String | DType::Complex64 | DType::Complex128 => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, output, tensor};
+    use crate::graph::op::Op;
+
+    #[allow(clippy::needless_pass_by_value)] // tests build it in place
+    fn check(op: Op, x: f64, expected: f64) {
+        let got: f64 = elements(&output(&op, &[&Tensor::scalar(x)]).expect("defined for f64"))[0];
+        let near = (got - expected).abs() <= 1e-14 * expected.abs();
+        assert!(near || got == expected || (got.is_nan() && expected.is_nan()), "{} {x}: {got}", op.name());
+    }
+
+    /// Expectations from Python's `math`, in forms in which nothing cancels.
+    #[test]
+    fn functions_are_accurate() {
+        check(Op::Erf, 0.5, 0.5204998778130465);
+        check(Op::Erf, -3.0, -0.9999779095030014);
+        check(Op::Gelu(op::Gelu::default()), -6.0, -5.919525870226207e-9);
+        check(Op::Gelu(op::Gelu { approximate: Approximate::Tanh }), 1.5, 1.3995715769802328);
+        check(Op::Softplus, -40.0, 4.248354255291589e-18);
+        check(Op::Softplus, 1000.0, 1000.0);
+        check(Op::Sigmoid, -2.0, 0.11920292202211755);
+        check(Op::Sigmoid, -1000.0, 0.0);
+        check(Op::Elu(op::Alpha { alpha: 2.0 }), -1e-10, -1.9999999999000001e-10);
+        check(Op::Celu(op::Alpha { alpha: 2.0 }), -1.0, -0.7869386805747332);
+        check(Op::Mish, 2.0, 1.9439589595339946);
+        check(Op::Swish(op::Alpha { alpha: 0.5 }), 2.0, 1.4621171572600098);
+        check(Op::HardSwish, 1.0, 2.0 / 3.0);
+        check(Op::HardSigmoid(op::HardSigmoid { alpha: 0.25, beta: 0.5 }), 5.0, 1.0);
+        check(Op::Atanh, 0.5, 0.5493061443340548);
+        check(Op::Acosh, 2.0, 1.3169578969248166);
+    }
+
+    #[test]
+    fn edges_are_as_onnx_has_them() {
+        for (x, rounded) in [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (-2.5, -2.0), (-0.7, -1.0)] {
+            check(Op::Round, x, rounded);
+        }
+        check(Op::Relu, f64::NAN, f64::NAN);
+        check(Op::Sign, f64::NAN, f64::NAN);
+        check(Op::Sign, -0.0, 0.0);
+        check(Op::ThresholdedRelu(op::Alpha { alpha: 1.0 }), 1.0, 0.0);
+        check(Op::LeakyRelu(op::LeakyRelu { alpha: 0.5 }), -3.0, -1.5);
+    }
+
+    #[test]
+    fn integers_stay_integers_and_other_types_are_refused() {
+        let least = output(&Op::Abs, &[&tensor(&[2], [i8::MIN, -3])]).map(|t| elements::<i8>(&t));
+        assert_eq!(least, Ok(vec![i8::MIN, 3]));
+        let message = |op: Op, x: Tensor| output(&op, &[&x]).expect_err("refused").to_string();
+        assert_eq!(message(Op::Exp, Tensor::scalar(1i32)), "Exp on i32 is not defined");
+        assert_eq!(message(Op::Neg, Tensor::scalar(true)), "Neg on bool is not defined");
+        let byte = Tensor::zeros(DType::F8E5M2, &[1]).expect("one byte");
+        assert_eq!(message(Op::Exp, byte), "Exp on f8e5m2 is not defined");
+    }
+}

@@ -131,3 +131,57 @@ pub(super) fn one_hot(args: Args<'_>, op: &op::OneHot) -> Result<Tensor, EvalErr
         (0, usize::from(hot[outer * n_inner + inner] == at as i128))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, refusal, tensor};
+    use crate::graph::op::{Gather, GatherND, OneHot, Op};
+
+    #[test]
+    fn gather_puts_indices_in_place_of_an_axis() {
+        let gather = |axis| Op::Gather(Gather { axis });
+        check(gather(0), [iota(&[3, 2]), list([-1, 0])], tensor(&[2, 2], [4i64, 5, 0, 1]));
+        check(gather(-1), [iota(&[2, 3]), tensor(&[1, 2], [2i32, 1])], tensor(&[2, 1, 2], [2i64, 1, 5, 4]));
+        check(gather(0), [iota(&[3]), Tensor::scalar(1i64)], Tensor::scalar(1i64));
+        check(gather(1), [iota(&[2, 0]), list([])], iota(&[2, 0]));
+        assert_eq!(refusal(gather(0), [iota(&[3]), list([3])]), "index 3 is outside a dimension of 3");
+        assert_eq!(
+            refusal(gather(0), [iota(&[3]), list([i64::MIN])]),
+            format!("index {} is outside a dimension of 3", i64::MIN)
+        );
+        assert_eq!(refusal(gather(1), [iota(&[3]), list([0])]), "axis 1 is outside a tensor of 1 dimensions");
+    }
+
+    #[test]
+    fn gather_elements_keeps_the_other_coordinates() {
+        let gather = |axis| Op::GatherElements(Gather { axis });
+        check(gather(1), [iota(&[2, 2]), tensor(&[2, 2], [0i64, 0, -1, 0])], tensor(&[2, 2], [0i64, 0, 3, 2]));
+        check(gather(0), [iota(&[3, 2]), tensor(&[1, 1], [2i64])], tensor(&[1, 1], [4i64]));
+        assert!(refusal(gather(0), [iota(&[2, 1]), tensor(&[1, 2], [0i64, 0])]).contains("into shape [2, 1]"));
+        assert!(refusal(gather(0), [iota(&[2]), tensor(&[1, 1], [0i64])]).contains("into shape [2]"));
+    }
+
+    #[test]
+    fn gather_nd_takes_blocks_within_batches() {
+        let gather = |batch_dims| Op::GatherND(GatherND { batch_dims });
+        check(gather(0), [iota(&[2, 2]), tensor(&[2, 2], [0i64, 0, 1, -1])], list([0, 3]));
+        check(gather(0), [iota(&[2, 2]), tensor(&[1, 1], [1i64])], tensor(&[1, 2], [2i64, 3]));
+        check(gather(1), [iota(&[2, 2, 2]), tensor(&[2, 1], [1i64, 0])], tensor(&[2, 2], [2i64, 3, 4, 5]));
+        assert!(refusal(gather(1), [iota(&[2, 2]), tensor(&[1, 1], [0i64])]).contains("into shape [2, 2]"));
+        assert!(refusal(gather(0), [iota(&[2]), tensor(&[1, 2], [0i64, 0])]).contains("into shape [2]"));
+        assert!(refusal(gather(0), [iota(&[2]), Tensor::scalar(0i64)]).contains("into shape [2]"));
+        assert!(refusal(gather(-1), [iota(&[2]), list([0])]).contains("negative"));
+    }
+
+    #[test]
+    fn one_hot_leaves_out_what_is_outside() {
+        let one_hot = |axis| Op::OneHot(OneHot { axis });
+        let values = || tensor(&[2], [0f32, 5.0]);
+        let inputs = |indices: Tensor, depth: i64| [indices, Tensor::scalar(depth), values()];
+        check(one_hot(-1), inputs(list([1, -1, 7]), 2), tensor(&[3, 2], [0f32, 5.0, 0.0, 5.0, 0.0, 0.0]));
+        check(one_hot(0), inputs(tensor(&[2], [0f32, 1.0]), 2), tensor(&[2, 2], [5f32, 0.0, 0.0, 5.0]));
+        assert_eq!(refusal(one_hot(-1), inputs(list([1]), -1)), "a depth of -1");
+        assert!(refusal(one_hot(2), inputs(list([1]), 2)).contains("axis 2"));
+    }
+}

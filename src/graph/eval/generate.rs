@@ -81,3 +81,52 @@ fn uniform(state: &mut u64) -> f64 {
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, outputs, refusal, tensor};
+    use crate::graph::op::{Constant, ConstantOfShape, Dropout, Op, Range};
+
+    #[test]
+    fn ranges_end_before_their_limit() {
+        let range = || Op::Range(Range { stash_type: 1 });
+        let ints = |start: i64, limit: i64, delta: i64| [start, limit, delta].map(Tensor::scalar);
+        check(range(), ints(3, 9, 3), list([3, 6]));
+        check(range(), ints(10, 4, -2), list([10, 8, 6]));
+        check(range(), ints(0, 4, -1), list([]));
+        check(range(), [1f32, 2.0, 0.4].map(Tensor::scalar), tensor(&[3], [1f32, 1.4, 1.8]));
+        assert_eq!(refusal(range(), ints(0, 4, 0)), "a range from 0 to 4 by 0");
+        assert!(refusal(range(), ints(i64::MIN, i64::MAX, 1)).contains("too large"));
+        assert!(refusal(range(), [0f32, f32::NAN, 1.0].map(Tensor::scalar)).contains("NaN"));
+        assert!(refusal(range(), [true, true, true].map(Tensor::scalar)).contains("not defined"));
+    }
+
+    #[test]
+    fn constants_are_as_stated() {
+        check(Op::Constant(Constant { value: iota(&[2]) }), [None::<Tensor>; 0], iota(&[2]));
+        let fill = |value| Op::ConstantOfShape(ConstantOfShape { value });
+        check(fill(list([7])), [list([1, 2])], tensor(&[1, 2], [7i64, 7]));
+        assert!(refusal(fill(iota(&[2])), [list([1])]).contains("expected one element"));
+        assert!(refusal(fill(list([7])), [list([1 << 20, 1 << 20])]).contains("too large"));
+    }
+
+    #[test]
+    fn dropout_drops_in_training_only() {
+        let data = || Tensor::vector(vec![1f32; 1000]);
+        let dropout = |ratio: f32, training: bool| {
+            let inputs = [data(), Tensor::scalar(ratio), Tensor::scalar(training)];
+            outputs(&Op::Dropout(Dropout { seed: Some(3) }), inputs, 2)
+        };
+        let all = Tensor::vector(vec![true; 1000]);
+        assert_eq!(dropout(0.5, false), Ok(vec![data(), all.clone()]));
+        assert_eq!(dropout(0.0, true), Ok(vec![data(), all]));
+        let dropped = dropout(0.75, true).expect("a ratio below 1");
+        let kept = dropped[1].as_slice::<bool>().expect("a mask");
+        let n_kept = kept.iter().filter(|&&keep| keep).count();
+        assert!((200..300).contains(&n_kept), "{n_kept} of 1000 are kept");
+        let expected: Vec<f32> = kept.iter().map(|&keep| if keep { 4.0 } else { 0.0 }).collect();
+        assert_eq!(dropped[0].to_vec(), Ok(expected));
+        assert!(dropout(1.0, true).is_err());
+    }
+}

@@ -349,3 +349,151 @@ pub(super) fn trilu(args: Args<'_>, op: &op::Trilu) -> Result<Tensor, EvalError>
         if kept { (0, position) } else { (1, 0) }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, outputs, refusal, tensor};
+    use crate::graph::op::{Concat, DepthToSpace, Op, Pad, Split, Transpose, Trilu};
+    use crate::graph::tensor::DType;
+    use bytes::Bytes;
+
+    /// A tensor of six different elements where the type has as many.
+    fn sample(dtype: DType) -> Tensor {
+        if dtype == DType::String {
+            let strings = ["", "a", "bc", "d", "e", "f"].map(|text| Bytes::from_static(text.as_bytes()));
+            return Tensor::from_strings(&[2, 3], strings.to_vec()).expect("six strings");
+        }
+        let n_bytes = dtype.n_bytes(6).expect("a few bytes");
+        let bytes: Vec<u8> =
+            (0..n_bytes as u8).map(|x| if dtype == DType::Bool { x % 2 } else { 0x1b ^ x.wrapping_mul(37) }).collect();
+        let spare = (n_bytes * 8 - 6 * dtype.n_bits()) as u32;
+        let bytes: Vec<u8> =
+            bytes.iter().enumerate().map(|(at, b)| if at + 1 == n_bytes { b & (0xff >> spare) } else { *b }).collect();
+        Tensor::from_bytes(dtype, &[2, 3], bytes.into()).expect("six elements")
+    }
+
+    #[test]
+    fn every_element_type_is_moved() {
+        for dtype in DType::all() {
+            let data = sample(dtype);
+            let transpose = || Op::Transpose(Transpose { perm: vec![1, 0] });
+            let turned = outputs(&transpose(), [data.clone()], 1).expect("a matrix").remove(0);
+            assert_eq!(turned.shape(), [3, 2]);
+            check(transpose(), [turned], data.clone());
+            let split = Op::Split(Split { axis: 1, num_outputs: Some(2) });
+            let [left, right] = &outputs(&split, [data.clone()], 2).expect("two parts")[..] else {
+                panic!("two parts")
+            };
+            check(Op::Concat(Concat { axis: -1 }), [left.clone(), right.clone()], data.clone());
+            let padded = outputs(&Op::Pad(Pad { mode: PadMode::Constant }), [data.clone(), list([1, 0, 0, 1])], 1);
+            check(Op::Slice, [padded.expect("padded").remove(0), list([1, 0]), list([9, -1])], data);
+        }
+    }
+
+    #[test]
+    fn slices_clamp_and_walk_backward() {
+        let slice = |start, end, step, expected: &[i64]| {
+            let inputs = [iota(&[5]), list([start]), list([end]), list([-1]), list([step])];
+            check(Op::Slice, inputs, Tensor::vector(expected.to_vec()));
+        };
+        slice(1, 4, 1, &[1, 2, 3]);
+        slice(-3, i64::MAX, 2, &[2, 4]);
+        slice(i64::MAX, i64::MIN, -2, &[4, 2, 0]);
+        slice(-2, 0, -1, &[3, 2, 1]);
+        slice(-100, i64::MIN, -1, &[0]);
+        slice(4, 1, 1, &[]);
+        slice(0, 5, i64::MAX, &[0]);
+        let axes = [list([0]), list([1]), list([0]), list([0])];
+        let [start, end, axis, step] = axes;
+        assert_eq!(refusal(Op::Slice, [iota(&[5]), start, end, axis, step]), "a slice with step 0");
+        let twice = [iota(&[5, 5]), list([0, 0]), list([1, 1]), list([1, -1])];
+        assert_eq!(refusal(Op::Slice, twice), "axis 1 is listed twice");
+    }
+
+    #[test]
+    fn pads_fill_and_crop() {
+        let pad = |mode, pads: [i64; 2], expected: &[i64]| {
+            check(Op::Pad(Pad { mode }), [iota(&[4]), list(pads)], Tensor::vector(expected.to_vec()));
+        };
+        pad(PadMode::Constant, [1, 2], &[0, 0, 1, 2, 3, 0, 0]);
+        pad(PadMode::Constant, [-1, -2], &[1]);
+        pad(PadMode::Constant, [-5, 3], &[0, 0]);
+        pad(PadMode::Edge, [2, 1], &[0, 0, 0, 1, 2, 3, 3]);
+        pad(PadMode::Reflect, [2, 5], &[2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2]);
+        pad(PadMode::Reflect, [2, -1], &[2, 1, 0, 1, 2]);
+        pad(PadMode::Wrap, [1, 5], &[3, 0, 1, 2, 3, 0, 1, 2, 3, 0]);
+        let along = [Some(iota(&[1, 2])), Some(list([1, 0])), Some(Tensor::scalar(7i64)), Some(list([-1]))];
+        check(Op::Pad(Pad { mode: PadMode::Constant }), along, tensor(&[1, 3], [7i64, 0, 1]));
+        let refused = |mode, data: Tensor, pads| refusal(Op::Pad(Pad { mode }), [data, list(pads)]);
+        assert_eq!(refused(PadMode::Constant, iota(&[4]), [-3, -2]), "axis 0 padded to -1");
+        assert_eq!(refused(PadMode::Edge, iota(&[0]), [1, 1]), "no element of shape [0] to pad with");
+        assert!(refused(PadMode::Constant, iota(&[4]), [i64::MAX, 1]).contains("too large"));
+    }
+
+    #[test]
+    fn splits_are_even_or_as_listed() {
+        let lengths = |split: Split, sizes: Option<Tensor>, n_outputs| {
+            let parts = outputs(&Op::Split(split), [Some(iota(&[7])), sizes], n_outputs);
+            parts.map(|parts| parts.iter().map(Tensor::len).collect::<Vec<_>>())
+        };
+        let plain = || Split { axis: 0, num_outputs: None };
+        assert_eq!(lengths(Split { axis: 0, num_outputs: Some(3) }, None, 3), Ok(vec![3, 3, 1]));
+        assert_eq!(lengths(plain(), Some(list([0, 2, 5])), 3), Ok(vec![0, 2, 5]));
+        assert!(lengths(plain(), Some(list([4, 4])), 2).is_err());
+        assert!(lengths(plain(), Some(list([8, -1])), 2).is_err());
+        assert!(lengths(Split { axis: 0, num_outputs: Some(2) }, None, 3).is_err());
+        assert!(lengths(plain(), None, 5).is_err());
+    }
+
+    #[test]
+    fn tensors_are_joined_stretched_and_repeated() {
+        let concat = |axis| Op::Concat(Concat { axis });
+        check(concat(1), [iota(&[2, 1]), iota(&[2, 2])], tensor(&[2, 3], [0i64, 0, 1, 1, 2, 3]));
+        assert!(refusal(concat(0), [iota(&[2, 1]), iota(&[2, 2])]).contains("differ beside axis 0"));
+        assert!(refusal(concat(0), [iota(&[1]), tensor(&[1], [1f32])]).contains("do not mix"));
+        check(
+            Op::Expand,
+            [iota(&[2, 1]), list([2, 1, 3])],
+            tensor(&[2, 2, 3], [0i64, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]),
+        );
+        assert!(refusal(Op::Expand, [iota(&[2]), list([3])]).contains("do not broadcast"));
+        assert_eq!(refusal(Op::Expand, [iota(&[1]), list([-3])]), "a size of -3");
+        check(Op::Tile, [iota(&[2]), list([2])], list([0, 1, 0, 1]));
+        assert!(refusal(Op::Tile, [iota(&[2]), list([i64::MAX])]).contains("too large"));
+    }
+
+    #[test]
+    fn transpositions_are_permutations() {
+        let transpose = |perm: &[i64]| Op::Transpose(Transpose { perm: perm.to_vec() });
+        check(transpose(&[]), [iota(&[2, 3])], tensor(&[3, 2], [0i64, 3, 1, 4, 2, 5]));
+        check(transpose(&[1, 2, 0]), [iota(&[2, 1, 3])], tensor(&[1, 3, 2], [0i64, 3, 1, 4, 2, 5]));
+        assert_eq!(refusal(transpose(&[0, 0]), [iota(&[2, 3])]), "axis 0 is listed twice");
+        assert_eq!(refusal(transpose(&[0]), [iota(&[2, 3])]), "perm [0] of a tensor of 2 dimensions");
+    }
+
+    #[test]
+    fn depth_and_space_are_inverse() {
+        for mode in [DepthMode::Dcr, DepthMode::Crd] {
+            let attributes = DepthToSpace { blocksize: 2, mode };
+            let deep = outputs(&Op::SpaceToDepth(attributes.clone()), [iota(&[1, 2, 4, 6])], 1).expect("even sides");
+            assert_eq!(deep[0].shape(), [1, 8, 2, 3]);
+            check(Op::DepthToSpace(attributes), [deep[0].clone()], iota(&[1, 2, 4, 6]));
+        }
+        let by = |blocksize| Op::DepthToSpace(DepthToSpace { blocksize, mode: DepthMode::Dcr });
+        assert!(refusal(by(0), [iota(&[1, 4, 1, 1])]).contains("size 0"));
+        assert!(refusal(by(3), [iota(&[1, 4, 1, 1])]).contains("no multiple"));
+    }
+
+    #[test]
+    fn triangles_are_cut_at_the_diagonal() {
+        let trilu = |upper, k: i64, expected: [i64; 6]| {
+            check(Op::Trilu(Trilu { upper }), [iota(&[2, 3]), list([k])], tensor(&[2, 3], expected));
+        };
+        trilu(true, 0, [0, 1, 2, 0, 4, 5]);
+        trilu(true, i64::MIN, [0, 1, 2, 3, 4, 5]);
+        trilu(false, 0, [0, 0, 0, 3, 4, 0]);
+        trilu(false, -1, [0, 0, 0, 3, 0, 0]);
+        assert!(refusal(Op::Trilu(Trilu { upper: true }), [iota(&[3])]).contains("expected matrices"));
+    }
+}

@@ -103,3 +103,67 @@ fn classified(args: Args<'_>, function: impl Fn(f64) -> bool) -> Result<Tensor, 
         Numbers::Int(_) => Err(args.undefined(tensor.dtype())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::graph::eval::testing::{elements, output, tensor};
+    use crate::graph::op::Op;
+
+    fn strings(texts: &[&'static str]) -> Tensor {
+        Tensor::from_strings(&[texts.len()], texts.iter().map(|&text| Bytes::from(text)).collect()).expect("as many")
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // tests build it in place
+    fn check(op: Op, a: &Tensor, b: &Tensor, expected: &[bool]) {
+        assert_eq!(output(&op, &[a, b]).map(|t| elements::<bool>(&t)), Ok(expected.to_vec()), "{}", op.name());
+    }
+
+    #[test]
+    fn comparisons_broadcast_and_are_false_of_nan() {
+        let x = tensor(&[3], [1f32, 2.0, f32::NAN]);
+        let two = Tensor::scalar(2f32);
+        check(Op::Less, &x, &two, &[true, false, false]);
+        check(Op::LessOrEqual, &x, &two, &[true, true, false]);
+        check(Op::Greater, &two, &x, &[true, false, false]);
+        check(Op::GreaterOrEqual, &two, &x, &[true, true, false]);
+        check(Op::Equal, &x, &x, &[true, true, false]);
+        check(Op::Equal, &strings(&["a", "b"]), &strings(&["a"]), &[true, false]);
+        check(Op::Less, &Tensor::scalar(u64::MAX - 1), &Tensor::scalar(u64::MAX), &[true]);
+        assert_eq!(
+            output(&Op::Equal, &[&x, &Tensor::scalar(1i32)]).expect_err("of two types").to_string(),
+            "Equal of f32 and i32"
+        );
+    }
+
+    #[test]
+    fn logic_is_of_bools_only() {
+        let (a, b) = (tensor(&[2, 1], [true, false]), tensor(&[2], [true, false]));
+        check(Op::And, &a, &b, &[true, false, false, false]);
+        check(Op::Or, &a, &b, &[true, true, true, false]);
+        check(Op::Xor, &a, &b, &[false, true, true, false]);
+        assert_eq!(output(&Op::Not, &[&b]).map(|t| elements::<bool>(&t)), Ok(vec![false, true]));
+        assert!(output(&Op::Not, &[&Tensor::scalar(1i32)]).is_err());
+    }
+
+    #[test]
+    fn infinities_and_nans_are_told_apart() {
+        let x = tensor(&[4], [1f64, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+        let is = |op: Op| output(&op, &[&x]).map(|t| elements::<bool>(&t));
+        assert_eq!(is(Op::IsNaN), Ok(vec![false, false, false, true]));
+        assert_eq!(is(Op::IsInf(op::IsInf::default())), Ok(vec![false, true, true, false]));
+        let negative = op::IsInf { detect_positive: false, detect_negative: true };
+        assert_eq!(is(Op::IsInf(negative)), Ok(vec![false, false, true, false]));
+    }
+
+    #[test]
+    fn choice_is_of_any_type() {
+        let condition = tensor(&[2, 1], [true, false]);
+        let chosen = output(&Op::Where, &[&condition, &strings(&["a", "b"]), &strings(&["c"])]).expect("defined");
+        assert_eq!(chosen, strings(&["a", "b", "c", "c"]).reshaped(&[2, 2]).expect("four"));
+        let mixed = output(&Op::Where, &[&condition, &Tensor::scalar(1f32), &Tensor::scalar(1f64)]);
+        assert_eq!(mixed.expect_err("of two types").to_string(), "elements of f32 and of f64 do not mix");
+    }
+}

@@ -12,6 +12,8 @@ pub(super) struct Format {
     n_mantissa_bits: u32,
     bias: i32,
     specials: Specials,
+    /// The bits of NaN that are written; none where the format has none.
+    nan: Option<u16>,
 }
 
 /// What a format has beside the finite numbers.
@@ -39,20 +41,20 @@ pub(super) enum Overflow {
 /// The format of an element type; none for `f64`, `f32`, `f8e8m0` (which has neither sign nor zero) and what is no
 /// float.
 pub(super) fn format(dtype: DType) -> Option<Format> {
-    let (n_exponent_bits, n_mantissa_bits, bias, specials) = match dtype {
-        DType::F16 => (5, 10, 15, Specials::Ieee),
-        DType::BF16 => (8, 7, 127, Specials::Ieee),
-        DType::F8E4M3FN => (4, 3, 7, Specials::AllOnesNan),
-        DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan),
-        DType::F8E5M2 => (5, 2, 15, Specials::Ieee),
-        DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan),
-        DType::F4E2M1 => (2, 1, 1, Specials::None),
+    let (n_exponent_bits, n_mantissa_bits, bias, specials, nan) = match dtype {
+        DType::F16 => (5, 10, 15, Specials::Ieee, Some(0x7e00)),
+        DType::BF16 => (8, 7, 127, Specials::Ieee, Some(0x7fc0)),
+        DType::F8E4M3FN => (4, 3, 7, Specials::AllOnesNan, Some(0x7f)),
+        DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan, Some(0x80)),
+        DType::F8E5M2 => (5, 2, 15, Specials::Ieee, Some(0x7f)),
+        DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan, Some(0x80)),
+        DType::F4E2M1 => (2, 1, 1, Specials::None, None),
         DType::F64 | DType::F32 | DType::F8E8M0 => return None,
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => return None,
         DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => return None,
         DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => return None,
     };
-    Some(Format { n_exponent_bits, n_mantissa_bits, bias, specials })
+    Some(Format { n_exponent_bits, n_mantissa_bits, bias, specials, nan })
 }
 
 impl Format {
@@ -67,17 +69,6 @@ impl Format {
             Specials::Ieee => all_ones - (1 << self.n_mantissa_bits),
             Specials::AllOnesNan => all_ones - 1,
             Specials::MinusZeroNan | Specials::None => all_ones,
-        }
-    }
-
-    /// The bits of NaN; none where the format has none.
-    fn nan(self) -> Option<u16> {
-        let all_ones = self.sign_bit() - 1;
-        match self.specials {
-            Specials::Ieee => Some(all_ones - (1 << (self.n_mantissa_bits - 1)) + 1),
-            Specials::AllOnesNan => Some(all_ones),
-            Specials::MinusZeroNan => Some(self.sign_bit()),
-            Specials::None => None,
         }
     }
 
@@ -104,7 +95,7 @@ impl Format {
     /// The bits of the nearest number, of two that are equally near the even one.
     pub(super) fn encode(self, value: f64, overflow: Overflow) -> u16 {
         if value.is_nan() {
-            return self.nan().unwrap_or(self.greatest());
+            return self.nan.unwrap_or(self.greatest());
         }
         let greatest = self.greatest();
         let magnitude = match (self.magnitude(value.abs()), overflow, self.specials) {
@@ -161,4 +152,93 @@ fn power_of_two(exponent: i32) -> f64 {
 /// The exponent of the largest power of two that is not greater; -1023 for zero and subnormal numbers.
 fn exponent_of(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_reads_back_as_itself() {
+        for dtype in DType::all() {
+            let Some(format) = format(dtype) else { continue };
+            for bits in 0..=format.sign_bit() | (format.sign_bit() - 1) {
+                let value = format.decode(bits);
+                if !value.is_nan() {
+                    assert_eq!(format.encode(value, Overflow::Special), bits, "{dtype} {bits:#x} is {value}");
+                }
+            }
+        }
+        for bits in 0..u8::MAX {
+            assert_eq!(encode_e8m0(decode_e8m0(bits), RoundMode::Nearest, Overflow::Special), bits);
+        }
+    }
+
+    #[test]
+    fn halves_agree_with_the_half_crate() {
+        let (f16, bf16) = (format(DType::F16).expect("a format"), format(DType::BF16).expect("a format"));
+        for bits in 0..=u16::MAX {
+            let (expected, got) = (half::f16::from_bits(bits).to_f64(), f16.decode(bits));
+            assert!(expected == got || (expected.is_nan() && got.is_nan()), "{bits:#x}");
+            let (expected, got) = (half::bf16::from_bits(bits).to_f64(), bf16.decode(bits));
+            assert!(expected == got || (expected.is_nan() && got.is_nan()), "{bits:#x}");
+        }
+    }
+
+    fn check(dtype: DType, value: f64, overflow: Overflow, expected: f64) {
+        let format = format(dtype).expect("a format");
+        let got = format.decode(format.encode(value, overflow));
+        assert!(got == expected || (got.is_nan() && expected.is_nan()), "{value} as {dtype}: {got}, not {expected}");
+    }
+
+    #[test]
+    fn ties_go_to_the_even_number_and_what_is_beyond_f32_still_counts() {
+        let half_a_step = 2f64.powi(-11);
+        check(DType::F16, 1.0 + half_a_step, Overflow::Special, 1.0);
+        check(DType::F16, 1.0 + half_a_step + 2f64.powi(-50), Overflow::Special, 1.0 + 2.0 * half_a_step);
+        check(DType::F16, 1.0 + 3.0 * half_a_step, Overflow::Special, 1.0 + 4.0 * half_a_step);
+        check(DType::F8E4M3FN, 2f64.powi(-10), Overflow::Special, 0.0);
+        check(DType::F8E4M3FN, 2f64.powi(-10) * 1.01, Overflow::Special, 2f64.powi(-9));
+        check(DType::F4E2M1, 2.5, Overflow::Special, 2.0);
+        check(DType::F4E2M1, 5.0, Overflow::Special, 4.0);
+    }
+
+    #[test]
+    fn beyond_the_greatest_number() {
+        for (dtype, greatest, special) in [
+            (DType::F16, 65504.0, f64::INFINITY),
+            (DType::F8E4M3FN, 448.0, f64::NAN),
+            (DType::F8E4M3FNUZ, 240.0, f64::NAN),
+            (DType::F8E5M2, 57344.0, f64::INFINITY),
+            (DType::F8E5M2FNUZ, 57344.0, f64::NAN),
+            (DType::F4E2M1, 6.0, 6.0),
+        ] {
+            check(dtype, greatest, Overflow::Special, greatest);
+            for beyond in [greatest * 1.2, f64::INFINITY, f64::MAX] {
+                check(dtype, beyond, Overflow::Special, special);
+                check(dtype, beyond, Overflow::Saturate, greatest);
+                check(dtype, -beyond, Overflow::Saturate, -greatest);
+            }
+        }
+        check(DType::F16, 65519.9, Overflow::Special, 65504.0);
+        check(DType::F16, 65520.0, Overflow::Special, f64::INFINITY);
+    }
+
+    #[test]
+    fn powers_of_two_round_as_asked() {
+        for (value, mode, overflow, expected) in [
+            (5.0, RoundMode::Up, Overflow::Saturate, 8.0),
+            (5.0, RoundMode::Down, Overflow::Saturate, 4.0),
+            (5.0, RoundMode::Nearest, Overflow::Saturate, 4.0),
+            (6.0, RoundMode::Nearest, Overflow::Saturate, 8.0),
+            (0.0, RoundMode::Up, Overflow::Saturate, 2f64.powi(-127)),
+            (0.0, RoundMode::Nearest, Overflow::Special, f64::NAN),
+            (f64::INFINITY, RoundMode::Up, Overflow::Saturate, 2f64.powi(127)),
+            (f64::INFINITY, RoundMode::Up, Overflow::Special, f64::NAN),
+            (-1.0, RoundMode::Up, Overflow::Saturate, f64::NAN),
+        ] {
+            let got = decode_e8m0(encode_e8m0(value, mode, overflow));
+            assert!(got == expected || (got.is_nan() && expected.is_nan()), "{value}: {got}, not {expected}");
+        }
+    }
 }

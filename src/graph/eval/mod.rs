@@ -41,6 +41,8 @@ mod search;
 mod shapes;
 mod softmax;
 mod sparse;
+#[cfg(test)]
+mod testing;
 
 pub use args::EvalError;
 pub use run::{operator, run, run_with};

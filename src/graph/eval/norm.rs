@@ -239,3 +239,94 @@ fn stash_type(number: i64) -> Result<DType, EvalError> {
     let dtype = dtype.filter(|dtype| dtype.is_float() && dtype.n_bits() >= 16);
     dtype.ok_or_else(|| invalid(format!("`stash_type` should be the number of a float type, got {number}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{
+        BatchNormalization, GroupNormalization, InstanceNormalization, LRN, LayerNormalization, LpNormalization, Op,
+        SkipLayerNormalization,
+    };
+    use crate::graph::tensor::Tensor;
+    use half::f16;
+
+    fn vector(elements: &[f32]) -> Option<Tensor> {
+        input(&[elements.len()], elements)
+    }
+
+    #[test]
+    fn batch_normalization_with_given_statistics() {
+        let op = |epsilon| Op::BatchNormalization(BatchNormalization { epsilon, momentum: 0.9, training_mode: false });
+        let x = || input(&[1, 2, 2], &[1f32, 2.0, 3.0, 4.0]);
+        let parameters = || [vector(&[1.0, 10.0]), vector(&[0.0, 5.0]), vector(&[1.0, 3.0]), vector(&[3.0, 0.0])];
+        let inputs: Vec<_> = [x()].into_iter().chain(parameters()).collect();
+        check(&op(1.0), &inputs, &[(&[1, 2, 2], &[0.0, 0.5, 5.0, 15.0])]);
+        let flat: Vec<_> = [input(&[2], &[1f32, 2.0])].into_iter().chain(parameters()).collect();
+        refused(&op(1.0), &flat, "of shape [1]");
+        let halves: Vec<_> = [input(&[1, 2], &[f16::ONE, f16::ONE])].into_iter().chain(parameters()).collect();
+        check(&op(1.0), &halves, &[(&[1, 2], &[0.0, -15.0])]);
+    }
+
+    #[test]
+    fn batch_normalization_in_training_blends_statistics() {
+        let op = Op::BatchNormalization(BatchNormalization { epsilon: 0.0, momentum: 0.75, training_mode: true });
+        let x = input(&[2, 1, 2], &[1f32, 3.0, 5.0, 7.0]);
+        let inputs = [x, vector(&[1.0]), vector(&[0.0]), input(&[1], &[8f64]), input(&[1], &[1f64])];
+        let deviation = 5f64.sqrt();
+        let y = [-3.0 / deviation, -1.0 / deviation, 1.0 / deviation, 3.0 / deviation];
+        check(&op, &inputs, &[(&[2, 1, 2], &y), (&[1], &[7.0]), (&[1], &[2.0])]);
+    }
+
+    #[test]
+    fn layers_groups_and_instances() {
+        let x = || input(&[1, 4, 1], &[1f32, 3.0, 5.0, 5.0]);
+        let (scale, bias) = (|| vector(&[1.0, 2.0, 3.0, 4.0]), || vector(&[0.0, 0.0, 7.0, 8.0]));
+        let group = |num_groups| Op::GroupNormalization(GroupNormalization { epsilon: 0.0, num_groups, stash_type: 1 });
+        let with_epsilon =
+            |num_groups| Op::GroupNormalization(GroupNormalization { epsilon: 3.0, num_groups, stash_type: 1 });
+        check(&with_epsilon(2), &[x(), scale(), bias()], &[(&[1, 4, 1], &[-0.5, 1.0, 7.0, 8.0])]);
+        refused(&group(3), &[x(), scale(), bias()], "3 groups");
+        refused(&group(0), &[x(), scale(), bias()], "0 groups");
+        let instance = Op::InstanceNormalization(InstanceNormalization { epsilon: 1.0 });
+        check(&instance, &[x(), scale(), bias()], &[(&[1, 4, 1], &[0.0, 0.0, 7.0, 8.0])]);
+        let layer = |axis, stash_type| Op::LayerNormalization(LayerNormalization { axis, epsilon: 1.0, stash_type });
+        let x = || input(&[2, 2], &[1f32, 3.0, 5.0, 5.0]);
+        let root = 0.5f64.sqrt();
+        let y = [-root, root, 0.0, 0.0];
+        let statistics: [(&[usize], &[f64]); 2] = [(&[2, 1], &[2.0, 5.0]), (&[2, 1], &[root, 1.0])];
+        check(&layer(-1, 1), &[x(), vector(&[1.0])], &[(&[2, 2], &y), statistics[0], statistics[1]]);
+        let shifted = [2.0 - root, 2.0 + root, 2.0, 2.0];
+        check(&layer(1, 1), &[x(), vector(&[1.0]), vector(&[2.0])], &[(&[2, 2], &shifted)]);
+        refused(&layer(2, 1), &[x(), vector(&[1.0])], "axis 2");
+        refused(&layer(1, 7), &[x(), vector(&[1.0])], "`stash_type`");
+        refused(&layer(1, 1), &[x(), vector(&[1.0, 2.0, 3.0])], "broadcasts");
+    }
+
+    #[test]
+    fn roots_and_powers() {
+        let rms = Op::RMSNormalization(LayerNormalization { axis: -1, epsilon: 3.5, stash_type: 1 });
+        check(&rms, &[vector(&[3.0, 4.0]), vector(&[1.0, 2.0])], &[(&[2], &[0.75, 2.0])]);
+        let lp = |p| Op::LpNormalization(LpNormalization { axis: 0, p });
+        let x = || input(&[2, 2], &[3f32, 0.0, -4.0, 0.0]);
+        check(&lp(1), &[x()], &[(&[2, 2], &[3.0 / 7.0, 0.0, -4.0 / 7.0, 0.0])]);
+        check(&lp(2), &[x()], &[(&[2, 2], &[0.6, 0.0, -0.8, 0.0])]);
+        refused(&lp(3), &[x()], "`p`");
+        let lrn = |size| Op::LRN(LRN { alpha: 2.0, beta: 1.0, bias: 1.0, size });
+        let x = || input(&[1, 3, 1], &[1f32, 2.0, 3.0]);
+        check(&lrn(2), &[x()], &[(&[1, 3, 1], &[1.0 / 6.0, 2.0 / 14.0, 3.0 / 10.0])]);
+        check(&lrn(i64::MAX), &[x()], &[(&[1, 3, 1], &[1.0, 2.0, 3.0])]);
+        refused(&lrn(0), &[x()], "`size`");
+    }
+
+    #[test]
+    fn skip_layer_normalization_adds_first() {
+        let op = Op::SkipLayerNormalization(SkipLayerNormalization { epsilon: 0.0 });
+        let (x, skip) = (input(&[2, 1, 2], &[1f32, 2.0, 3.0, 4.0]), input(&[1, 2], &[0f32, 1.0]));
+        let inputs = [x, skip, vector(&[2.0, 3.0]), vector(&[0.0, 1.0]), vector(&[1.0, 0.0])];
+        let (column, whole): (&[usize], &[usize]) = (&[2, 1, 1], &[2, 1, 2]);
+        let sum = [2.0, 3.0, 4.0, 5.0];
+        let y = [-2.0, 4.0, -2.0, 4.0];
+        check(&op, &inputs, &[(whole, &y), (column, &[2.5, 4.5]), (column, &[2.0, 2.0]), (whole, &sum)]);
+        refused(&op, &[vector(&[1.0]), vector(&[1.0]), vector(&[1.0])], "2 or 3 dimensions");
+    }
+}

@@ -234,7 +234,11 @@ pub(super) fn wrapped(value: i128, dtype: DType) -> i128 {
 /// A float as an integer, its fraction cut off. ONNX leaves open what becomes of numbers beyond the type's range; here
 /// it is what onnxruntime and NumPy do on x86: the conversion goes through `i32` (types of up to 16 bits) or `i64`, whose
 /// least number stands for what it cannot hold, NaN too. Only `u64` has the numbers above as well, and 0 beyond them.
+/// The types of less than a byte saturate, as ONNX's own tests have it.
 pub(super) fn truncated(value: f64, dtype: DType) -> i128 {
+    if let (0..8, Some((least, greatest))) = (dtype.n_bits(), dtype.integer_range()) {
+        return (value as i128).clamp(least, greatest);
+    }
     let (least, greatest) = if dtype.n_bits() <= 16 || dtype == DType::I32 {
         (i32::MIN.into(), i32::MAX.into())
     } else if dtype == DType::U64 {
@@ -266,5 +270,76 @@ pub(super) fn nearest(value: f64, dtype: DType) -> f64 {
         Some(format) => format.decode(format.encode(value, Overflow::Special)),
         None if dtype == DType::F32 => f64::from(value as f32),
         None => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, tensor};
+
+    #[test]
+    fn every_type_but_strings_and_complex_numbers_comes_back() {
+        for dtype in DType::all() {
+            let numbers =
+                if dtype.is_float() { Numbers::Float(vec![1.0, 2.0, 0.5]) } else { Numbers::Int(vec![1, 0, 1]) };
+            let result = numbers.clone().into_tensor(dtype, &[3]).and_then(|tensor| Numbers::of(&tensor));
+            match dtype {
+                DType::String | DType::Complex64 | DType::Complex128 => assert!(result.is_err(), "{dtype}"),
+                _ => assert_eq!(result, Ok(numbers), "{dtype}"),
+            }
+        }
+    }
+
+    #[test]
+    fn integers_wrap_and_saturate() {
+        let ints = || Numbers::Int(vec![-129, -9, 8, 300]);
+        for (dtype, wrapped, saturated) in [
+            (DType::I8, [127, -9, 8, 44], [-128, -9, 8, 127]),
+            (DType::U8, [127, 247, 8, 44], [0, 0, 8, 255]),
+            (DType::I4, [-1, 7, -8, -4], [-8, -8, 7, 7]),
+            (DType::U2, [3, 3, 0, 0], [0, 0, 3, 3]),
+        ] {
+            let numbers = |tensor: Result<Tensor, EvalError>| tensor.and_then(|tensor| Numbers::ints(&tensor));
+            assert_eq!(numbers(ints().into_tensor(dtype, &[4])), Ok(wrapped.to_vec()), "{dtype}");
+            assert_eq!(numbers(ints().into_tensor_saturated(dtype, &[4])), Ok(saturated.to_vec()), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn large_integers_are_rounded_to_floats_once() {
+        // A bit below half a step of the target, which a rounding to `f64` on the way would make a tie.
+        let value = (1i128 << 62) + (1 << 54) + 1;
+        let bf16s = Numbers::Int(vec![value]).into_tensor(DType::BF16, &[1]).map(|t| elements::<bf16>(&t));
+        assert_eq!(bf16s, Ok(vec![bf16::from_f64(2f64.powi(62) + 2f64.powi(55))]));
+        let value = (1i128 << 60) + (1 << 36) + 1;
+        let f32s = Numbers::Int(vec![value, -value]).into_tensor(DType::F32, &[2]).map(|t| elements::<f32>(&t));
+        assert_eq!(f32s, Ok(vec![value as f32, -value as f32]));
+    }
+
+    #[test]
+    fn floats_become_integers_as_on_x86() {
+        let floats = [300.7, -1.5, 70000.0, 3e9, 1e19, 2e19, -1e19, f64::NAN];
+        for (dtype, expected) in [
+            (DType::U8, [44, 255, 112, 0, 0, 0, 0, 0]),
+            (DType::I16, [300, -1, 4464, 0, 0, 0, 0, 0]),
+            (DType::I32, [300, -1, 70000, -(1 << 31), -(1 << 31), -(1 << 31), -(1 << 31), -(1 << 31)]),
+            (DType::I64, [300, -1, 70000, 3_000_000_000, -(1 << 63), -(1 << 63), -(1 << 63), -(1 << 63)]),
+            (DType::U64, [300, (1 << 64) - 1, 70000, 3_000_000_000, 10_i128.pow(19), 0, 1 << 63, 1 << 63]),
+            (DType::I4, [7, -1, 7, 7, 7, 7, -8, 0]),
+        ] {
+            let ints = Numbers::Float(floats.to_vec()).into_tensor(dtype, &[8]).and_then(|t| Numbers::ints(&t));
+            assert_eq!(ints, Ok(expected.to_vec()), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn lists_of_integers_are_checked() {
+        assert_eq!(int_list(&tensor(&[2], [3i32, -1])), Ok(vec![3, -1]));
+        assert_eq!(int_scalar(&tensor(&[1], [7i64])), Ok(7));
+        let message = |error: Result<Vec<i64>, EvalError>| error.expect_err("refused").to_string();
+        assert_eq!(message(int_list(&tensor(&[1], [u64::MAX]))), "18446744073709551615 is too large");
+        assert_eq!(message(int_list(&tensor(&[1], [1f32]))), "expected a tensor of integers, got f32");
+        assert!(int_scalar(&tensor(&[2], [7i64, 7])).is_err());
     }
 }

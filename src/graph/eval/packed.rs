@@ -92,3 +92,41 @@ pub(super) fn pick(
     }
     Ok(Tensor::from_bytes(dtype, shape, Bytes::from(picked))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, tensor};
+
+    #[test]
+    fn narrow_elements_come_back_in_order() {
+        for (dtype, bits) in [(DType::U4, [9, 15, 0]), (DType::I2, [3, 0, 2]), (DType::U8, [200, 7, 0])] {
+            let packed = pack(dtype, &[3], bits.to_vec());
+            assert_eq!(packed.and_then(|tensor| unpack(&tensor)), Ok(bits.to_vec()), "{dtype}");
+        }
+        assert!(pack(DType::U4, &[4], vec![1, 2, 3]).is_err());
+        assert!(unpack(&tensor(&[1], [1f32])).is_err());
+    }
+
+    #[test]
+    fn elements_of_any_type_are_picked() {
+        let (a, b) = (tensor(&[2], [1i64, 2]), tensor(&[1], [3i64]));
+        let mixed = |idx: usize| if idx == 1 { (1, 0) } else { (0, idx / 2) };
+        assert_eq!(pick(&[&a, &b], &[3], mixed).map(|t| elements::<i64>(&t)), Ok(vec![1, 3, 2]));
+        let nibbles = pack(DType::U4, &[3], vec![1, 2, 3]).expect("three elements");
+        let reversed = pick(&[&nibbles], &[3], |idx| (0, 2 - idx)).and_then(|tensor| unpack(&tensor));
+        assert_eq!(reversed, Ok(vec![3, 2, 1]));
+        let strings = Tensor::from_strings(&[1], vec![Bytes::from("a")]).expect("one string");
+        let twice = pick(&[&strings], &[2], |_| (0, 0)).expect("both are there");
+        assert_eq!(twice.strings(), Some(&[Bytes::from("a"), Bytes::from("a")][..]));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let (a, b) = (tensor(&[2], [1i64, 2]), tensor(&[1], [3i32]));
+        let message = |tensor: Result<Tensor, EvalError>| tensor.expect_err("refused").to_string();
+        assert_eq!(message(pick(&[&a], &[1], |_| (0, 2))), "there is no element 2 in a tensor of 2");
+        assert_eq!(message(pick(&[&a, &b], &[1], |_| (0, 0))), "elements of i64 and of i32 do not mix");
+        assert!(matches!(pick(&[&a], &[1 << 40], |_| (0, 0)), Err(EvalError::TooLarge(_))));
+    }
+}

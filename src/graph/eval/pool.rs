@@ -184,3 +184,68 @@ impl Pooling {
         coordinates.iter().fold(0, |flat, (coordinate, size)| flat * size + coordinate)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{AutoPad, AveragePool, MaxPool, Op};
+    use crate::graph::tensor::Tensor;
+
+    fn average(kernel_shape: Vec<i64>, pads: Vec<i64>, count_include_pad: bool, ceil_mode: bool) -> Op {
+        let auto_pad = AutoPad::NotSet;
+        let (dilations, strides) = (vec![], vec![2; kernel_shape.len()]);
+        Op::AveragePool(AveragePool { auto_pad, ceil_mode, count_include_pad, dilations, kernel_shape, pads, strides })
+    }
+
+    fn max(kernel_shape: Vec<i64>, pads: Vec<i64>, storage_order: i64) -> Op {
+        let (auto_pad, dilations, strides) = (AutoPad::NotSet, vec![], vec![]);
+        Op::MaxPool(MaxPool { auto_pad, ceil_mode: false, dilations, kernel_shape, pads, storage_order, strides })
+    }
+
+    fn line() -> Option<Tensor> {
+        input(&[1, 1, 4], &[1f32, 2.0, 4.0, 8.0])
+    }
+
+    #[test]
+    fn averages_count_what_they_are_told_to() {
+        check(&average(vec![2], vec![], false, false), &[line()], &[(&[1, 1, 2], &[1.5, 6.0])]);
+        check(&average(vec![3], vec![1, 0], false, true), &[line()], &[(&[1, 1, 2], &[1.5, 14.0 / 3.0])]);
+        check(&average(vec![3], vec![1, 0], true, true), &[line()], &[(&[1, 1, 2], &[1.0, 14.0 / 3.0])]);
+        // the last window hangs over the end: what is beyond the padding does not count
+        check(&average(vec![3], vec![0, 0], true, true), &[line()], &[(&[1, 1, 2], &[7.0 / 3.0, 6.0])]);
+    }
+
+    #[test]
+    fn a_window_over_nothing_is_refused() {
+        refused(&average(vec![1], vec![1, 1], false, false), &[line()], "no element");
+        check(&average(vec![1], vec![1, 1], true, false), &[line()], &[(&[1, 1, 3], &[0.0, 2.0, 8.0])]);
+        refused(&max(vec![1], vec![1, 1], 0), &[line()], "no element");
+        refused(&max(vec![1, 1], vec![], 0), &[line()], "window of 2 axes");
+        refused(&max(vec![9], vec![], 0), &[line()], "does not fit");
+        refused(&max(vec![1], vec![], 2), &[line()], "storage_order");
+        refused(&max(vec![1], vec![], 0), &[input(&[1, 1, 1], &[1i64])], "i64");
+    }
+
+    #[test]
+    fn maxima_know_where_they_are() {
+        let x = || input(&[1, 2, 2, 3], &[1f32, 5.0, 3.0, 4.0, 5.0, 0.0, 9.0, 1.0, 2.0, 3.0, 4.0, 8.0]);
+        let shape: &[usize] = &[1, 2, 1, 2];
+        let values = [5.0, 5.0, 9.0, 8.0];
+        check(&max(vec![2, 2], vec![], 0), &[x()], &[(shape, &values), (shape, &[1.0, 1.0, 6.0, 11.0])]);
+        check(&max(vec![2, 2], vec![], 1), &[x()], &[(shape, &values), (shape, &[2.0, 2.0, 6.0, 11.0])]);
+        let bytes = input(&[1, 1, 3], &[-5i8, -3, -128]);
+        check(&max(vec![2], vec![0, 1], 0), &[bytes], &[(&[1, 1, 3], &[-3.0, -3.0, -128.0])]);
+        let nan = input(&[1, 1, 3], &[1f32, f32::NAN, 2.0]);
+        check(&max(vec![3], vec![], 0), &[nan], &[(&[1, 1, 1], &[f64::NAN]), (&[1, 1, 1], &[1.0])]);
+    }
+
+    #[test]
+    fn whole_channels() {
+        let x = || input(&[1, 2, 2], &[1f32, 2.0, 4.0, 8.0]);
+        check(&Op::GlobalAveragePool, &[x()], &[(&[1, 2, 1], &[1.5, 6.0])]);
+        check(&Op::GlobalMaxPool, &[x()], &[(&[1, 2, 1], &[2.0, 8.0])]);
+        check(&Op::GlobalMaxPool, &[input::<f32>(&[0, 2, 0], &[])], &[(&[0, 2, 1], &[])]);
+        refused(&Op::GlobalMaxPool, &[input::<f32>(&[1, 2, 0], &[])], "no element");
+        refused(&Op::GlobalMaxPool, &[input(&[1], &[1f32])], "batch, channels");
+    }
+}

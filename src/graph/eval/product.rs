@@ -1,4 +1,4 @@
-//! Matrix products: MatMul and Gemm, and the product of plain matrices that others build on.
+//! Matrix products: MatMul and Gemm, and what they and Einsum need of numbers.
 
 use super::args::{Args, allocation};
 use super::numbers::Numbers;
@@ -26,7 +26,7 @@ fn same_type(a: &Tensor, b: &Tensor) -> Result<(), EvalError> {
 ///
 /// # Errors
 /// When the shapes do not fit, and when one holds integers and the other floats.
-pub(super) fn matrix_products(
+fn matrix_products(
     a: &Numbers,
     a_shape: &[usize],
     b: &Numbers,
@@ -168,4 +168,52 @@ fn turned<T: Copy>(elements: &[T], rows: usize, columns: usize) -> Vec<T> {
         return Vec::new();
     }
     (0..columns).flat_map(|column| (0..rows).map(move |row| elements[row * columns + column])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, refusal, tensor};
+    use crate::graph::op::{Gemm, Op};
+
+    #[test]
+    fn matmul_broadcasts_stacks_and_takes_vectors() {
+        check(Op::MatMul, [iota(&[2, 3]), iota(&[3, 2])], tensor(&[2, 2], [10i64, 13, 28, 40]));
+        check(Op::MatMul, [iota(&[2]), iota(&[2, 2])], list([2, 3]));
+        check(Op::MatMul, [iota(&[2, 2]), iota(&[2])], list([1, 3]));
+        check(Op::MatMul, [iota(&[3]), iota(&[3])], Tensor::scalar(5i64));
+        check(Op::MatMul, [iota(&[2, 1, 1, 2]), iota(&[2, 2, 1])], tensor(&[2, 2, 1, 1], [1i64, 3, 3, 13]));
+        check(Op::MatMul, [iota(&[2, 0]), iota(&[0, 1])], tensor(&[2, 1], [0i64, 0]));
+        check(
+            Op::MatMul,
+            [Tensor::vector(vec![1e8f32, 1.0, -1e8]), Tensor::vector(vec![1f32; 3])],
+            Tensor::scalar(1f32),
+        );
+        let halves = [u64::MAX, 2].map(|x| tensor(&[1, 1], [x]));
+        check(Op::MatMul, halves, tensor(&[1, 1], [u64::MAX - 1]));
+        assert_eq!(refusal(Op::MatMul, [iota(&[2]), iota(&[3])]), "a product of shapes [2] and [3]");
+        assert_eq!(refusal(Op::MatMul, [iota(&[]), iota(&[1])]), "a product of shapes [] and [1]");
+        assert!(refusal(Op::MatMul, [iota(&[2, 1, 1]), iota(&[3, 1, 1])]).contains("a product of shapes"));
+        assert_eq!(refusal(Op::MatMul, [list([1]), Tensor::vector(vec![1f32])]), "a product of i64 and f32");
+    }
+
+    #[test]
+    fn gemm_turns_scales_and_adds() {
+        let gemm = |alpha, beta, trans_a, trans_b| Op::Gemm(Gemm { alpha, beta, trans_a, trans_b });
+        let (a, b) = (|| tensor(&[1, 2], [1f32, 2.0]), || tensor(&[2, 1], [3f32, 4.0]));
+        check(gemm(1.0, 1.0, false, false), [a(), b()], tensor(&[1, 1], [11f32]));
+        check(gemm(1.0, 1.0, true, true), [a(), b()], tensor(&[2, 2], [3f32, 4.0, 6.0, 8.0]));
+        check(
+            gemm(0.5, 2.0, true, true),
+            [a(), b(), Tensor::vector(vec![1f32, 2.0])],
+            tensor(&[2, 2], [3.5, 6.0, 5.0, 8f32]),
+        );
+        check(gemm(1.0, 0.0, false, false), [a(), b(), Tensor::scalar(f32::NAN)], tensor(&[1, 1], [11f32]));
+        let ints = || [iota(&[1, 2]), iota(&[2, 1]), list([5])];
+        check(gemm(2.0, -1.0, false, false), ints(), tensor(&[1, 1], [-3i64]));
+        assert!(refusal(gemm(0.5, 1.0, false, false), ints()).contains("fractional alpha"));
+        let tall = Tensor::vector(vec![1f32, 2.0]);
+        assert!(refusal(gemm(1.0, 1.0, false, false), [a(), b(), tall]).contains("does not broadcast"));
+        assert!(refusal(gemm(1.0, 1.0, false, false), [iota(&[2]), iota(&[2])]).contains("expected a matrix"));
+    }
 }

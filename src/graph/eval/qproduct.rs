@@ -260,3 +260,94 @@ fn bits(packed: &[u8], idx: usize, n_bits: usize) -> f64 {
     let pair = byte(first / 8) | (byte(first / 8 + 1) << 8);
     f64::from((pair >> (first % 8)) & ((1 << n_bits) - 1))
 }
+
+/// Expectations from onnxruntime 1.31.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{optional_output, output, tensor};
+    use crate::graph::op::Op;
+
+    fn operands() -> (Tensor, Tensor) {
+        (tensor(&[2, 3], [0u8, 3, 128, 200, 255, 7]), tensor(&[3, 2], [1i8, -2, 30, -128, 127, 5]))
+    }
+
+    /// `A a_scale a_zero_point B b_scale b_zero_point`, one scale and zero point a column.
+    fn quantized_operands() -> Vec<Tensor> {
+        let (a, b) = operands();
+        let (b_scale, b_zero) = (tensor(&[2], [0.013f32, 0.5]), tensor(&[2], [3i8, -3]));
+        vec![a, Tensor::scalar(0.02f32), Tensor::scalar(5u8), b, b_scale, b_zero]
+    }
+
+    #[test]
+    fn integers_are_summed_exactly() {
+        let (a, b) = operands();
+        let product = output(&Op::MatMulInteger, &[&a, &b, &Tensor::scalar(5u8), &tensor(&[2], [3i8, -3])]);
+        assert_eq!(product, Ok(tensor(&[2, 2], [15208, 1229, 6608, -31039])));
+        let rows = output(&Op::MatMulInteger, &[&tensor(&[2], [2u8, 3]), &tensor(&[2], [-5i8, 7])]);
+        assert_eq!(rows, Ok(Tensor::scalar(11)));
+        let wide = output(&Op::MatMulInteger, &[&tensor(&[1, 1], [1i32]), &b]);
+        assert_eq!(wide.expect_err("refused").to_string(), "MatMulInteger on i32 is not defined");
+        assert_eq!(
+            output(&Op::MatMulInteger, &[&a, &a]).expect_err("2 and 3").to_string(),
+            "a matrix product of [2, 3] and [2, 3]"
+        );
+    }
+
+    #[test]
+    fn products_are_requantized() {
+        let mut inputs = quantized_operands();
+        inputs.extend([Tensor::scalar(0.9f32), Tensor::scalar(9u8)]);
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        assert_eq!(output(&Op::QLinearMatMul, &inputs), Ok(tensor(&[2, 2], [13u8, 23, 11, 0])));
+    }
+
+    #[test]
+    fn a_product_of_narrow_floats_is_rounded_to_one() {
+        let narrow = |values: &[f64], shape: &[usize]| {
+            Numbers::Float(values.to_vec()).into_tensor(DType::F8E4M3FN, shape).expect("as many")
+        };
+        let (one, zero) = (Tensor::scalar(1f32), narrow(&[0.0], &[]));
+        let (a, b) = (narrow(&[1.5, -2.0], &[1, 2]), narrow(&[3.0, 16.0], &[2, 1]));
+        let product = output(&Op::QLinearMatMul, &[&a, &one, &zero, &b, &one, &zero, &one, &zero]);
+        assert_eq!(product.and_then(|tensor| Numbers::floats(&tensor)), Ok(vec![-28.0]));
+    }
+
+    #[test]
+    fn qgemm_adds_its_bias_before_scaling() {
+        let op = |trans_a, trans_b| Op::QGemm(op::QGemm { alpha: 0.7, trans_a, trans_b });
+        let mut inputs = quantized_operands();
+        inputs.push(tensor(&[2], [100i32, -40]));
+        let plain: Vec<&Tensor> = inputs.iter().collect();
+        let floats = output(&op(false, false), &plain);
+        assert_eq!(floats, Ok(tensor(&[2, 2], [2.786_056_f32, 8.323, 1.220_856_1, -217.553])));
+        let (y_scale, y_zero) = (Tensor::scalar(0.9f32), Tensor::scalar(9u8));
+        let expected = Ok(tensor(&[2, 2], [12u8, 18, 10, 0]));
+        assert_eq!(output(&op(false, false), &[&plain[..], &[&y_scale, &y_zero]].concat()), expected);
+        inputs[0] = tensor(&[3, 2], [0u8, 200, 3, 255, 128, 7]);
+        inputs[3] = tensor(&[2, 3], [1i8, 30, 127, -2, -128, 5]);
+        let transposed: Vec<&Tensor> = inputs.iter().chain([&y_scale, &y_zero]).collect();
+        assert_eq!(output(&op(true, true), &transposed), expected);
+    }
+
+    #[test]
+    fn weights_of_few_bits_are_unpacked_by_block() {
+        let op = |k| op::MatMulNBits { k, n: 2, bits: 4, block_size: 16, accuracy_level: 0, weight_prepacked: 0 };
+        let packed = [[0x21u8, 0x43, 0, 0, 0, 0, 0, 0]; 2].concat();
+        let (a, packed) = (tensor(&[1, 3], [1f32, 2.0, 3.0]), tensor(&[2, 1, 8], &packed));
+        let scales = tensor(&[2, 1], [0.5f32, 2.0]);
+        let product = output(&Op::MatMulNBits(op(3)), &[&a, &packed, &scales]);
+        assert_eq!(product, Ok(tensor(&[1, 2], [-17f32, -68.0])));
+        let zero_points = tensor(&[2], [0u8, 1]);
+        let bias = tensor(&[2], [10f32, 20.0]);
+        let inputs = [&a, &packed, &scales, &zero_points].map(|tensor| Some(tensor.clone()));
+        let product = optional_output(&Op::MatMulNBits(op(3)), &[&inputs[..], &[None, Some(bias)]].concat());
+        assert_eq!(product, Ok(tensor(&[1, 2], [17f32, 36.0])));
+        let wrong = output(&Op::MatMulNBits(op(17)), &[&a, &packed, &scales]).expect_err("two blocks");
+        assert_eq!(wrong.to_string(), "MatMulNBits: weights of shape [2, 1, 8] for K = 17, N = 2");
+        let groups = tensor(&[3], [0i32, 1, 0]);
+        let inputs = [&a, &packed, &scales].map(|tensor| Some(tensor.clone()));
+        let outside = optional_output(&Op::MatMulNBits(op(3)), &[&inputs[..], &[None, Some(groups)]].concat());
+        assert_eq!(outside.expect_err("one block").to_string(), "g_idx should be 3 of 1 blocks");
+    }
+}

@@ -1,8 +1,9 @@
 //! Linear quantization: from floats to narrow numbers and back, per tensor, per axis or per block.
 
-use super::args::{Args, axis};
+use super::args::{Args, allocation, axis};
 use super::minifloat::Overflow;
 use super::numbers::{Numbers, nearest};
+use super::shapes::extent;
 use super::{EvalError, invalid};
 use crate::graph::op::{self, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
@@ -103,8 +104,8 @@ fn to_int(quotient: f64, zero_point: f64, (least, greatest): (i128, i128)) -> i1
 /// For every element of a tensor, row-major, the number of the scale that is for it: one scale for all, one for each
 /// position along an axis, or one for each `block_size` of them.
 fn blocks(shape: &[usize], scales: &[usize], along: i64, block_size: i64) -> Result<Vec<usize>, EvalError> {
-    let n_elements: usize = shape.iter().product();
-    if scales.iter().product::<usize>() == 1 && scales.len() <= 1 {
+    let n_elements = allocation(shape)?;
+    if scales.is_empty() || scales == [1] {
         return Ok(vec![0; n_elements]);
     }
     let along = if shape.len() == 1 { 0 } else { axis(along, shape.len())? };
@@ -120,11 +121,14 @@ fn blocks(shape: &[usize], scales: &[usize], along: i64, block_size: i64) -> Res
             "scales of shape {expected:?} are needed on axis {along} of {shape:?}, got {scales:?}"
         )));
     }
-    let inner: usize = shape[along + 1..].iter().product();
+    let inner = extent(&shape[along + 1..]);
     let block = |element: usize| {
         let (outer, position, within) =
             (element / inner / shape[along], element / inner % shape[along], element % inner);
-        if block_size == 0 { position } else { (outer * expected[along] + position / block_size) * inner + within }
+        match position.checked_div(block_size) {
+            None => position,
+            Some(block) => (outer * expected[along] + block) * inner + within,
+        }
     };
     Ok((0..n_elements).map(block).collect())
 }
@@ -150,5 +154,111 @@ fn is_quantized(dtype: DType) -> bool {
         DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E8M0 => false,
         DType::I64 | DType::I32 | DType::U64 | DType::U32 => false,
         DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::operator;
+    use crate::graph::eval::testing::{elements, output, tensor};
+    use crate::graph::op::Op;
+
+    fn quantize(op: op::QuantizeLinear, inputs: &[&Tensor]) -> Result<Tensor, EvalError> {
+        output(&Op::QuantizeLinear(op), inputs)
+    }
+
+    fn dequantize(op: op::DequantizeLinear, inputs: &[&Tensor]) -> Result<Tensor, EvalError> {
+        output(&Op::DequantizeLinear(op), inputs)
+    }
+
+    /// Expectations from onnxruntime 1.31.
+    #[test]
+    fn quotients_round_half_to_even_before_the_zero_point() {
+        let x = tensor(&[8], [-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3, 1000.0]);
+        let bytes = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(1f32), &Tensor::scalar(3i8)]);
+        assert_eq!(bytes.map(|t| elements::<i8>(&t)), Ok(vec![1, 3, 3, 3, 5, 5, 40, 127]));
+        let bytes = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(0.3f32), &Tensor::scalar(128u8)]);
+        assert_eq!(bytes.map(|t| elements::<u8>(&t)), Ok(vec![123, 126, 128, 130, 133, 136, 252, 255]));
+        let nan = tensor(&[2], [f32::NAN, f32::INFINITY]);
+        let bytes = quantize(op::QuantizeLinear::default(), &[&nan, &Tensor::scalar(1f32)]);
+        assert_eq!(bytes.map(|t| elements::<u8>(&t)), Ok(vec![0, 255]));
+    }
+
+    #[test]
+    fn scales_are_for_all_for_an_axis_or_for_blocks() {
+        let x = tensor(&[2, 3], [2f32, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        let of = |op: op::QuantizeLinear, scale: &Tensor| quantize(op, &[&x, scale]).map(|t| elements::<u8>(&t));
+        let axis = |axis| op::QuantizeLinear { axis, ..Default::default() };
+        assert_eq!(of(axis(1), &tensor(&[1], [2f32])), Ok(vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(of(axis(-2), &tensor(&[2], [1f32, 2.0])), Ok(vec![2, 4, 6, 4, 5, 6]));
+        assert_eq!(of(axis(1), &tensor(&[3], [1f32, 2.0, 6.0])), Ok(vec![2, 2, 1, 8, 5, 2]));
+        let blocked = op::QuantizeLinear { axis: 1, block_size: 2, ..Default::default() };
+        assert_eq!(of(blocked, &tensor(&[2, 2], [1f32, 2.0, 4.0, 6.0])), Ok(vec![2, 4, 3, 2, 2, 2]));
+        assert_eq!(
+            of(axis(1), &tensor(&[2], [1f32, 2.0])).expect_err("three positions").to_string(),
+            "scales of shape [3] are needed on axis 1 of [2, 3], got [2]"
+        );
+    }
+
+    #[test]
+    fn the_type_is_that_of_the_zero_point_or_stated() {
+        let x = tensor(&[2], [-1f32, 9.0]);
+        let stated = |dtype| op::QuantizeLinear { output_dtype: Some(dtype), ..Default::default() };
+        let nibbles = quantize(stated(DType::I4), &[&x, &Tensor::scalar(1f32)]).and_then(|t| Numbers::ints(&t));
+        assert_eq!(nibbles, Ok(vec![-1, 7]));
+        let narrow = quantize(stated(DType::F8E4M3FN), &[&x, &Tensor::scalar(0.01f32)]);
+        assert_eq!(narrow.and_then(|t| Numbers::floats(&t)), Ok(vec![-96.0, 448.0]));
+        let message = |dtype, inputs: &[&Tensor]| quantize(stated(dtype), inputs).expect_err("refused").to_string();
+        let scale = Tensor::scalar(1f32);
+        assert_eq!(message(DType::I8, &[&x, &scale, &Tensor::scalar(0u8)]), "output_dtype is i8, the zero point is u8");
+        assert_eq!(message(DType::F32, &[&x, &scale]), "QuantizeLinear on f32 is not defined");
+    }
+
+    #[test]
+    fn the_quotient_has_the_precision_of_the_scale_or_that_stated() {
+        // 101.47 is between 101.4375 and 101.5 in `f16`, nearer to the second.
+        let x = Tensor::scalar(101.47f32);
+        let scale = Tensor::scalar(half::f16::from_f32(1.0));
+        let with = |precision| {
+            let op = op::QuantizeLinear { precision, ..Default::default() };
+            quantize(op, &[&x, &scale]).map(|t| elements::<u8>(&t)[0])
+        };
+        assert_eq!(with(None), Ok(102));
+        assert_eq!(with(Some(DType::F32)), Ok(101));
+    }
+
+    #[test]
+    fn dequantized_values_are_exact_to_the_output_type() {
+        let x = tensor(&[2, 2], [0u8, 3, 128, 255]);
+        let (scale, zero) = (tensor(&[2], [0.5f32, 0.1]), tensor(&[2], [3u8, 255]));
+        let values = dequantize(op::DequantizeLinear::default(), &[&x, &scale, &zero]);
+        assert_eq!(values.map(|t| elements::<f32>(&t)), Ok(vec![-1.5, -252f32 * 0.1, 62.5, 0.0]));
+        let wide = dequantize(op::DequantizeLinear::default(), &[&tensor(&[1], [i32::MAX]), &Tensor::scalar(1f32)]);
+        assert_eq!(wide.map(|t| elements::<f32>(&t)), Ok(vec![i32::MAX as f32]));
+        let message = |inputs: &[&Tensor]| dequantize(op::DequantizeLinear::default(), inputs).expect_err("refused");
+        assert_eq!(message(&[&x, &scale, &Tensor::scalar(0i8)]).to_string(), "x is u8, the zero point is i8");
+        assert_eq!(message(&[&x, &scale, &Tensor::scalar(0u8)]).to_string(), "1 zero points for 2 scales");
+        assert_eq!(message(&[&scale, &scale]).to_string(), "DequantizeLinear on f32 is not defined");
+    }
+
+    #[test]
+    fn a_tensor_without_elements_has_any_dimensions() {
+        let shape = [1 << 40, 1 << 40, 0];
+        let x = Tensor::zeros(DType::F32, &shape).expect("no bytes");
+        let quantized = quantize(op::QuantizeLinear::default(), &[&x, &Tensor::scalar(1f32)]);
+        assert_eq!(quantized, Tensor::zeros(DType::U8, &shape).map_err(EvalError::from));
+    }
+
+    /// Expectations from onnxruntime 1.31.
+    #[test]
+    fn the_range_of_the_data_gives_the_scale() {
+        let x = tensor(&[7], [-1.5f32, -0.5, 0.0, 0.5, 1.5, 2.5, 37.3]);
+        let outputs = operator(&Op::DynamicQuantizeLinear, &[Some(x)], 3).expect("defined");
+        let expected =
+            [tensor(&[7], [0u8, 7, 10, 13, 20, 26, 255]), Tensor::scalar(0.152_156_86_f32), Tensor::scalar(10u8)];
+        assert_eq!(outputs, expected.map(Some));
+        let zeros = operator(&Op::DynamicQuantizeLinear, &[Some(tensor(&[1], [0f32]))], 3).expect("defined");
+        assert_eq!(zeros[1], Some(Tensor::scalar(1f32)));
     }
 }

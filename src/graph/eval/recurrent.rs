@@ -192,3 +192,147 @@ fn prepare(
 pub(super) fn times(count: usize, size: usize) -> Result<usize, EvalError> {
     count.checked_mul(size).ok_or_else(|| invalid(format!("{count} times {size} does not fit")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{Direction, GRU, LSTM, Op, RNN};
+    use crate::graph::tensor::Tensor;
+
+    fn affine() -> RNN {
+        RNN {
+            activation_alpha: vec![],
+            activation_beta: vec![],
+            activations: vec!["Affine".to_string()],
+            clip: None,
+            direction: Direction::Forward,
+            hidden_size: Some(1),
+            layout: 0,
+        }
+    }
+
+    fn gru(linear_before_reset: bool) -> Op {
+        let (activation_alpha, activation_beta, activations) = (vec![], vec![], vec![]);
+        let (clip, direction, hidden_size, layout) = (None, Direction::Forward, None, 0);
+        Op::GRU(GRU {
+            activation_alpha,
+            activation_beta,
+            activations,
+            clip,
+            direction,
+            hidden_size,
+            layout,
+            linear_before_reset,
+        })
+    }
+
+    fn lstm(direction: Direction, input_forget: bool) -> Op {
+        let (activation_alpha, activation_beta, activations) = (vec![], vec![], vec![]);
+        let (clip, hidden_size, layout) = (None, None, 0);
+        Op::LSTM(LSTM {
+            activation_alpha,
+            activation_beta,
+            activations,
+            clip,
+            direction,
+            hidden_size,
+            input_forget,
+            layout,
+        })
+    }
+
+    /// One row of weights for each gate of one hidden unit.
+    fn gates(weights: &[f32]) -> Option<Tensor> {
+        input(&[1, weights.len(), 1], weights)
+    }
+
+    fn bias(weights: &[f32]) -> Option<Tensor> {
+        input(&[1, weights.len()], weights)
+    }
+
+    /// Two steps of one sequence of one feature.
+    fn x() -> Option<Tensor> {
+        input(&[2, 1, 1], &[0.5f32, -1.0])
+    }
+
+    #[test]
+    fn sequences_are_walked_in_their_direction() {
+        let x = || input(&[3, 2, 1], &[1f32, 5.0, 2.0, 6.0, 3.0, 7.0]);
+        let lens = || input(&[2], &[3i32, 2]);
+        let (w, r) = (|| gates(&[1.0]), || gates(&[10.0]));
+        let forward = [1.0, 5.0, 12.0, 56.0, 123.0, 0.0];
+        let inputs = || [x(), w(), r(), None, lens()];
+        check(&Op::RNN(affine()), &inputs(), &[(&[3, 1, 2, 1], &forward), (&[1, 2, 1], &[123.0, 56.0])]);
+        let reverse = RNN { direction: Direction::Reverse, ..affine() };
+        let backward = [321.0, 65.0, 32.0, 6.0, 3.0, 0.0];
+        check(&Op::RNN(reverse), &inputs(), &[(&[3, 1, 2, 1], &backward), (&[1, 2, 1], &[321.0, 65.0])]);
+        let both = RNN {
+            direction: Direction::Bidirectional,
+            activations: vec!["Affine".to_string(); 2],
+            activation_alpha: vec![1.0, 2.0],
+            layout: 1,
+            ..affine()
+        };
+        let x = input(&[1, 2, 1], &[1f32, 2.0]);
+        let (w, r) = (input(&[2, 1, 1], &[1f32, 1.0]), input(&[2, 1, 1], &[10f32, 10.0]));
+        let started = input(&[1, 2, 1], &[3f32, 0.0]);
+        let expected: [(&[usize], &[f64]); 2] =
+            [(&[1, 2, 2, 1], &[31.0, 82.0, 312.0, 4.0]), (&[1, 2, 1], &[312.0, 82.0])];
+        check(&Op::RNN(both), &[x, w, r, None, None, started], &expected);
+    }
+
+    #[test]
+    fn sums_are_clipped() {
+        let x = input(&[2, 1, 1], &[3f32, -9.0]);
+        let op = Op::RNN(RNN { clip: Some(2.0), ..affine() });
+        check(&op, &[x, gates(&[1.0]), gates(&[0.0])], &[(&[2, 1, 1, 1], &[2.0, -2.0])]);
+    }
+
+    // the numbers of onnxruntime 1.31.1
+    #[test]
+    fn gru_resets_before_or_after() {
+        let inputs =
+            || [x(), gates(&[0.1, 0.2, 0.3]), gates(&[0.5, -0.5, 0.25]), bias(&[0.1, 0.0, 0.2, 0.0, 0.3, 0.4])];
+        let last: &[usize] = &[1, 1, 1];
+        let shape: &[usize] = &[2, 1, 1, 1];
+        let y = [0.293_800_95, 0.307_691_45];
+        check(&gru(false), &inputs(), &[(shape, &y), (last, &y[1..])]);
+        let y = [0.244_939_19, 0.189_731_76];
+        check(&gru(true), &inputs(), &[(shape, &y), (last, &y[1..])]);
+    }
+
+    // the numbers of onnxruntime 1.31.1
+    #[test]
+    fn lstm_peeps_and_couples() {
+        let inputs = || {
+            let b = bias(&[0.1, 0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0]);
+            vec![x(), gates(&[0.1, 0.2, 0.3, 0.4]), gates(&[0.5, -0.5, 0.25, 1.0]), b]
+        };
+        let last: &[usize] = &[1, 1, 1];
+        let shape: &[usize] = &[2, 1, 1, 1];
+        let y = [0.059_765_033, -0.054_077_391];
+        let peeping = inputs().into_iter().chain([None, None, None, bias(&[0.3, 0.6, 0.9])]).collect::<Vec<_>>();
+        let expected: [(&[usize], &[f64]); 3] = [(shape, &y), (last, &y[1..]), (last, &[-0.120_871_983])];
+        check(&lstm(Direction::Forward, false), &peeping, &expected);
+        let y = [-0.017_879_725, -0.089_171_670];
+        let expected: [(&[usize], &[f64]); 3] = [(shape, &y), (last, &y[..1]), (last, &[-0.031_890_873])];
+        check(&lstm(Direction::Reverse, true), &inputs(), &expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let op = |rnn| Op::RNN(rnn);
+        let inputs = || vec![x(), gates(&[1.0]), gates(&[1.0])];
+        refused(&op(RNN { activations: vec!["Step".to_string()], ..affine() }), &inputs(), "`Step`");
+        refused(&op(RNN { activations: vec!["Tanh".to_string(); 2], ..affine() }), &inputs(), "1 entries, got 2");
+        refused(&op(RNN { hidden_size: Some(2), ..affine() }), &inputs(), "`hidden_size`");
+        refused(&op(RNN { layout: 2, ..affine() }), &inputs(), "`layout`");
+        refused(&op(RNN { direction: Direction::Bidirectional, activations: vec![], ..affine() }), &inputs(), "shape");
+        let long = |length: i32| inputs().into_iter().chain([None, input(&[1], &[length])]).collect::<Vec<_>>();
+        refused(&op(affine()), &long(3), "length 3");
+        refused(&op(affine()), &long(-1), "length -1");
+        let endless = [input::<f32>(&[1 << 60, 1, 0], &[]), input::<f32>(&[1, 1, 0], &[]), gates(&[1.0])];
+        refused(&op(affine()), &endless, "too large");
+        refused(&lstm(Direction::Forward, false), &inputs(), "shape [1, 4, 1]");
+    }
+}

@@ -208,3 +208,83 @@ fn reduced_axes(args: Args<'_>, op: &op::Reduce, rank: usize) -> Result<Vec<bool
     }
     Ok(reduced)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{Op, Reduce};
+    use crate::graph::tensor::Tensor;
+
+    const ALL: Reduce = Reduce { keepdims: false, noop_with_empty_axes: false };
+
+    fn x() -> Option<Tensor> {
+        input(&[2, 3], &[1f32, -2.0, 3.0, 4.0, 5.0, -6.0])
+    }
+
+    #[test]
+    fn along_the_axes_asked_for() {
+        let keep = Reduce { keepdims: true, ..ALL };
+        check(&Op::ReduceSum(ALL), &[x()], &[(&[], &[5.0])]);
+        check(&Op::ReduceSum(keep.clone()), &[x(), input(&[1], &[-1i64])], &[(&[2, 1], &[2.0, 3.0])]);
+        check(&Op::ReduceSum(ALL), &[x(), input(&[1], &[0i64])], &[(&[3], &[5.0, 3.0, -3.0])]);
+        check(&Op::ReduceSum(keep), &[x(), input(&[2], &[1i64, 0])], &[(&[1, 1], &[5.0])]);
+        let noop = Reduce { noop_with_empty_axes: true, ..ALL };
+        check(&Op::ReduceSumSquare(noop), &[x()], &[(&[2, 3], &[1.0, 4.0, 9.0, 16.0, 25.0, 36.0])]);
+        refused(&Op::ReduceSum(ALL), &[x(), input(&[2], &[0i64, -2])], "twice");
+        refused(&Op::ReduceSum(ALL), &[x(), input(&[1], &[2i64])], "axis 2");
+    }
+
+    #[test]
+    fn every_way_to_reduce() {
+        type Wrap = fn(Reduce) -> Op;
+        let cases: [(Wrap, f64); 9] = [
+            (Op::ReduceMean, 5.0 / 6.0),
+            (Op::ReduceMax, 5.0),
+            (Op::ReduceMin, -6.0),
+            (Op::ReduceL1, 21.0),
+            (Op::ReduceL2, 91f64.sqrt()),
+            (Op::ReduceProd, 720.0),
+            (Op::ReduceSumSquare, 91.0),
+            (Op::ReduceLogSum, 5f64.ln()),
+            (Op::ReduceLogSumExp, 5.420_326_7),
+        ];
+        for (op, expected) in cases {
+            check(&op(ALL), &[x()], &[(&[], &[expected])]);
+        }
+        check(&Op::ReduceLogSumExp(ALL), &[input(&[2], &[1e4f32, 1e4])], &[(&[], &[1e4 + std::f64::consts::LN_2])]);
+        check(&Op::ReduceMax(ALL), &[input(&[3], &[1f32, f32::NAN, 2.0])], &[(&[], &[f64::NAN])]);
+    }
+
+    #[test]
+    fn of_nothing_comes_the_neutral_element() {
+        type Wrap = fn(Reduce) -> Op;
+        let cases: [(Wrap, f64); 6] = [
+            (Op::ReduceSum, 0.0),
+            (Op::ReduceProd, 1.0),
+            (Op::ReduceMax, f64::NEG_INFINITY),
+            (Op::ReduceMin, f64::INFINITY),
+            (Op::ReduceLogSum, f64::NEG_INFINITY),
+            (Op::ReduceLogSumExp, f64::NEG_INFINITY),
+        ];
+        let axis = || input(&[1], &[1i64]);
+        for (op, expected) in cases {
+            check(&op(ALL), &[input::<f32>(&[2, 0, 1], &[]), axis()], &[(&[2, 1], &[expected, expected])]);
+            check(&op(ALL), &[input::<f32>(&[0, 3], &[]), axis()], &[(&[0], &[])]);
+        }
+        check(&Op::ReduceMax(ALL), &[input::<i8>(&[0], &[])], &[(&[], &[-128.0])]);
+        refused(&Op::ReduceMean(ALL), &[input::<i32>(&[0], &[])], "no integers");
+        refused(&Op::ReduceSum(ALL), &[input::<f32>(&[1 << 40, 0], &[]), axis()], "too large");
+    }
+
+    #[test]
+    fn integers_are_exact_and_wrap() {
+        check(&Op::ReduceSum(ALL), &[input(&[2], &[i32::MAX, 1])], &[(&[], &[f64::from(i32::MIN)])]);
+        check(&Op::ReduceSumSquare(ALL), &[input(&[2], &[u64::MAX, 2])], &[(&[], &[5.0])]);
+        check(&Op::ReduceMean(ALL), &[input(&[2], &[-3i64, 0])], &[(&[], &[-1.0])]);
+        check(&Op::ReduceL2(ALL), &[input(&[2], &[1i32, 2])], &[(&[], &[2.0])]);
+        check(&Op::ReduceMax(ALL), &[input(&[2], &[false, true])], &[(&[], &[1.0])]);
+        check(&Op::ReduceMin(ALL), &[input(&[2], &[false, true])], &[(&[], &[0.0])]);
+        refused(&Op::ReduceSum(ALL), &[input(&[1], &[true])], "bool");
+        refused(&Op::ReduceSum(ALL), &[input(&[1], &[1u8])], "u8");
+    }
+}

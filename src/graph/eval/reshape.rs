@@ -86,3 +86,58 @@ pub(super) fn size(args: Args<'_>) -> Result<Tensor, EvalError> {
     let data = args.get(0)?;
     Ok(Tensor::scalar(i64::try_from(data.len()).map_err(|_| EvalError::TooLarge(data.shape().to_vec()))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, outputs, refusal};
+    use crate::graph::op::{Flatten, Op, Reshape, Shape};
+
+    /// The shape that the operator makes of a tensor of shape `from`.
+    fn made<const N: usize>(op: &Op, from: &[usize], list_input: Option<[i64; N]>) -> Result<Vec<usize>, EvalError> {
+        let made = outputs(op, [Some(iota(from)), list_input.map(list)], 1)?;
+        Ok(made[0].shape().to_vec())
+    }
+
+    #[test]
+    fn reshape_copies_zeros_and_infers_one() {
+        let reshape = |allowzero| Op::Reshape(Reshape { allowzero });
+        assert_eq!(made(&reshape(false), &[2, 3, 4], Some([0, -1])), Ok(vec![2, 12]));
+        assert_eq!(made(&reshape(false), &[1], Some([])), Ok(vec![]));
+        assert_eq!(made(&reshape(true), &[0, 3], Some([3, 0])), Ok(vec![3, 0]));
+        let refused = |from: &[usize], to: [i64; 2]| made(&reshape(true), from, Some(to)).is_err();
+        assert!(refused(&[4], [-1, -1]));
+        assert!(refused(&[4], [-1, 3]));
+        assert!(refused(&[4], [-2, -2]));
+        assert!(refused(&[0], [0, -1]));
+        assert!(refused(&[4], [i64::MAX, i64::MAX]));
+        assert!(made(&reshape(false), &[4], Some([4, 0])).is_err());
+    }
+
+    #[test]
+    fn axes_of_one_come_and_go() {
+        assert_eq!(made::<0>(&Op::Squeeze, &[1, 3, 1], None), Ok(vec![3]));
+        assert_eq!(made(&Op::Squeeze, &[1, 3, 1], Some([-1])), Ok(vec![1, 3]));
+        assert!(made(&Op::Squeeze, &[1, 3, 1], Some([1])).is_err());
+        assert!(made(&Op::Squeeze, &[1, 3, 1], Some([3])).is_err());
+        assert_eq!(made(&Op::Unsqueeze, &[3], Some([-1, 0])), Ok(vec![1, 3, 1]));
+        assert!(made(&Op::Unsqueeze, &[3], Some([0, 0])).is_err());
+        assert!(made(&Op::Unsqueeze, &[3], Some([2])).is_err());
+        let flatten = |axis| made::<0>(&Op::Flatten(Flatten { axis }), &[2, 3, 4], None);
+        assert_eq!(flatten(0), Ok(vec![1, 24]));
+        assert_eq!(flatten(-1), Ok(vec![6, 4]));
+        assert_eq!(flatten(3), Ok(vec![24, 1]));
+        assert!(flatten(4).is_err());
+    }
+
+    #[test]
+    fn shapes_are_told() {
+        let shape = |start, end| Op::Shape(Shape { start, end });
+        check(shape(0, None), [iota(&[2, 3, 4])], list([2, 3, 4]));
+        check(shape(-2, Some(-1)), [iota(&[2, 3, 4])], list([3]));
+        check(shape(2, Some(i64::MIN)), [iota(&[2, 3, 4])], list([]));
+        check(Op::Size, [iota(&[2, 3])], Tensor::scalar(6i64));
+        check(Op::Identity, [iota(&[2, 3])], iota(&[2, 3]));
+        assert_eq!(refusal(Op::Size, [None::<Tensor>]), "Size lacks input 0");
+    }
+}

@@ -236,3 +236,117 @@ fn cubic(x: f64, a: f64) -> f64 {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{iota, list, outputs, tensor};
+    use crate::graph::op::Op;
+
+    type Mode = CoordinateTransformation;
+
+    fn resize(op: op::Resize, data: Tensor, rest: [Option<Tensor>; 3]) -> Result<Tensor, EvalError> {
+        let [roi, scales, sizes] = rest;
+        Ok(outputs(&Op::Resize(op), [Some(data), roi, scales, sizes], 1)?.remove(0))
+    }
+
+    fn floats<const N: usize>(elements: [f32; N]) -> Option<Tensor> {
+        Some(Tensor::vector(elements.to_vec()))
+    }
+
+    /// The elements, to four decimals, that a line becomes.
+    fn check(op: op::Resize, line: &[f32], rest: [Option<Tensor>; 3], expected: &[f32]) {
+        let name = format!("{op:?}");
+        let resized = resize(op, Tensor::vector(line.to_vec()), rest).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let rounded = resized.to_vec::<f32>().expect("floats").into_iter().map(|x| (x * 1e4).round() / 1e4);
+        assert_eq!(rounded.collect::<Vec<_>>(), expected, "{name}");
+    }
+
+    fn with(mode: ResizeMode, coordinate_transformation_mode: Mode) -> op::Resize {
+        op::Resize { mode, coordinate_transformation_mode, ..op::Resize::default() }
+    }
+
+    /// The expected values are those of `onnx.reference`.
+    #[test]
+    fn coordinates_follow_their_mode() {
+        let cases: [(Mode, [f32; 4], f32, [f32; 2]); 5] = [
+            (Mode::HalfPixel, [1.0, 1.9375, 3.0625, 4.0], 2.5, [1.5, 3.5]),
+            (Mode::HalfPixelSymmetric, [1.0, 1.9375, 3.0625, 4.0], 2.5, [2.0, 4.0]),
+            (Mode::PytorchHalfPixel, [1.0, 1.9375, 3.0625, 4.0], 1.0, [1.5, 3.5]),
+            (Mode::AlignCorners, [1.0, 2.0, 3.0, 4.0], 1.0, [1.0, 3.6667]),
+            (Mode::Asymmetric, [1.0, 2.125, 3.25, 4.0], 1.0, [1.0, 3.0]),
+        ];
+        for (mode, four_of_three, one_of_four, half_of_five) in cases {
+            let linear = || with(ResizeMode::Linear, mode);
+            check(linear(), &[1.0, 2.5, 4.0], [None, None, Some(list([4]))], &four_of_three);
+            check(linear(), &[1.0, 2.0, 3.0, 4.0], [None, None, Some(list([1]))], &[one_of_four]);
+            check(linear(), &[1.0, 2.0, 3.0, 4.0, 5.0], [None, floats([0.5]), None], &half_of_five);
+        }
+        let crop = op::Resize { extrapolation_value: 9.0, ..with(ResizeMode::Linear, Mode::TfCropAndResize) };
+        let roi = || floats([0.5, 1.5]);
+        check(crop.clone(), &[0.0, 1.0, 2.0], [roi(), None, Some(list([3]))], &[1.0, 2.0, 9.0]);
+        check(crop.clone(), &[0.0, 1.0, 2.0], [roi(), None, Some(list([1]))], &[2.0]);
+        assert!(resize(crop, iota(&[3]), [None, None, Some(list([3]))]).is_err());
+    }
+
+    #[test]
+    fn nearest_rounds_as_asked_and_moves_any_type() {
+        let cases = [
+            (NearestMode::RoundPreferFloor, [0, 0, 1, 1, 2, 2]),
+            (NearestMode::RoundPreferCeil, [0, 1, 1, 2, 2, 2]),
+            (NearestMode::Floor, [0, 0, 1, 1, 2, 2]),
+            (NearestMode::Ceil, [0, 1, 1, 2, 2, 2]),
+        ];
+        for (nearest_mode, expected) in cases {
+            let op = op::Resize { nearest_mode, ..with(ResizeMode::Nearest, Mode::Asymmetric) };
+            assert_eq!(resize(op, iota(&[3]), [None, floats([2.0]), None]), Ok(list(expected)));
+        }
+        let strings = Tensor::from_strings(&[2], vec!["a".into(), "b".into()]).expect("two strings");
+        let twice = resize(op::Resize::default(), strings, [None, floats([2.0]), None]).expect("any type");
+        assert_eq!(twice.strings().map(|strings| strings.concat()), Some(b"aabb".to_vec()));
+    }
+
+    /// The expected values are those of `onnx.reference`.
+    #[test]
+    fn weights_reach_as_far_as_they_should() {
+        let cubic = with(ResizeMode::Cubic, Mode::HalfPixel);
+        let line = [1.0, 2.0, 3.0, 4.0];
+        check(cubic.clone(), &line, [None, floats([0.5]), None], &[1.4063, 3.5938]);
+        let excluding = op::Resize { exclude_outside: true, ..cubic.clone() };
+        check(excluding, &line, [None, floats([0.5]), None], &[1.3714, 3.6286]);
+        let shallow = op::Resize { cubic_coeff_a: -0.5, ..cubic };
+        check(shallow, &line, [None, floats([0.5]), None], &[1.4375, 3.5625]);
+        let smooth = op::Resize { antialias: true, ..with(ResizeMode::Linear, Mode::HalfPixel) };
+        check(smooth, &line, [None, floats([0.5]), None], &[1.625, 3.375]);
+    }
+
+    #[test]
+    fn sizes_come_from_scales_or_ratios() {
+        let shape = |op: op::Resize, rest| resize(op, iota(&[2, 10]), rest).map(|resized| resized.shape().to_vec());
+        let plain = op::Resize::default;
+        assert_eq!(shape(plain(), [None, floats([1.0, 0.7]), None]), Ok(vec![2, 7]));
+        let last = || op::Resize { axes: vec![-1], ..plain() };
+        assert_eq!(shape(last(), [None, floats([0.49]), None]), Ok(vec![2, 4]));
+        let keep = |keep_aspect_ratio_policy| op::Resize { keep_aspect_ratio_policy, ..plain() };
+        let sizes = || [None, None, Some(list([3, 5]))];
+        assert_eq!(shape(keep(AspectRatioPolicy::Stretch), sizes()), Ok(vec![3, 5]));
+        assert_eq!(shape(keep(AspectRatioPolicy::NotLarger), sizes()), Ok(vec![1, 5]));
+        assert_eq!(shape(keep(AspectRatioPolicy::NotSmaller), sizes()), Ok(vec![3, 15]));
+        for refused in [[None, None, None], [None, floats([1.0, 1.0]), Some(list([2, 2]))]] {
+            assert_eq!(shape(plain(), refused), Err(invalid("takes either scales or sizes")));
+        }
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e30] {
+            assert!(shape(last(), [None, floats([scale]), None]).is_err(), "{scale}");
+        }
+        assert!(shape(plain(), [None, floats([1.0]), None]).is_err());
+        assert!(shape(last(), [None, None, Some(list([-1]))]).is_err());
+        assert!(resize(plain(), tensor(&[0], [0f32; 0]), [None, None, Some(list([1]))]).is_err());
+    }
+
+    #[test]
+    fn integers_are_rounded() {
+        let linear = with(ResizeMode::Linear, Mode::AlignCorners);
+        let resized = resize(linear, Tensor::vector(vec![0u8, 3]), [None, None, Some(list([3]))]);
+        assert_eq!(resized, Ok(Tensor::vector(vec![0u8, 2, 3])));
+    }
+}

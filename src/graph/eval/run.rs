@@ -313,3 +313,106 @@ fn compute(args: Args<'_>) -> Result<Vec<Option<Tensor>>, EvalError> {
     };
     Ok(vec![Some(output)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::attribute::SparseTensor;
+    use crate::graph::eval::testing::tensor;
+    use crate::graph::op::{If, Opaque};
+    use crate::graph::tensor::DType;
+    use crate::graph::{GraphBuilder, GraphParts, TensorType};
+
+    /// `y = -(x + two)`, and an operator that nobody knows beside it.
+    fn network() -> Graph {
+        let mut builder = GraphBuilder::new("network");
+        let x = builder.input("x", TensorType::new(DType::F32, [1usize]));
+        let two = builder.initializer("two", Tensor::scalar(2f32));
+        let sum = builder.node(Op::Add, &[&x, &two]);
+        let y = builder.node(Op::Neg, &[&sum]);
+        let unknown = Opaque { domain: "somebody's".to_string(), op_type: "Own".to_string(), attributes: vec![] };
+        builder.node(Op::Opaque(unknown), &[&sum]);
+        builder.output(&y);
+        builder.finish().expect("a network")
+    }
+
+    fn inputs(given: &[(&str, Tensor)]) -> IndexMap<Name, Tensor> {
+        given.iter().map(|(name, tensor)| (Name::from(*name), tensor.clone())).collect()
+    }
+
+    fn one(value: f32) -> Tensor {
+        tensor(&[1], [value])
+    }
+
+    #[test]
+    fn outputs_and_inner_values_are_computed_and_what_they_do_not_need_is_not() {
+        let graph = network();
+        let given = inputs(&[("x", one(1.0))]);
+        assert_eq!(run(&graph, &given), Ok(inputs(&[("neg", one(-3.0))])));
+        let wanted = ["two", "add"].map(Name::from);
+        assert_eq!(run_with(&graph, &given, &wanted), Ok(inputs(&[("two", Tensor::scalar(2f32)), ("add", one(3.0))])));
+        assert_eq!(run_with(&graph, &inputs(&[]), &wanted[..1]), Ok(inputs(&[("two", Tensor::scalar(2f32))])));
+        let own = run_with(&graph, &given, &["own".into()]).expect_err("nobody knows it");
+        assert_eq!(own.to_string(), "Own `own`: operator `Own` is not one that aludel knows");
+        let absent = run_with(&graph, &given, &["absent".into()]).expect_err("no such value");
+        assert_eq!(absent.to_string(), "`absent` has no value");
+    }
+
+    #[test]
+    fn inputs_are_checked_by_name() {
+        let message = |given: &[(&str, Tensor)]| run(&network(), &inputs(given)).expect_err("refused").to_string();
+        assert_eq!(message(&[]), "`x` has no value");
+        assert_eq!(message(&[("x", one(1.0)), ("z", one(1.0))]), "the graph has no input `z`");
+        assert_eq!(message(&[("x", one(1.0)), ("two", one(1.0))]), "the graph has no input `two`");
+        assert_eq!(message(&[("x", Tensor::scalar(1i32))]), "input `x` should be of f32, got i32");
+    }
+
+    #[test]
+    fn an_overridable_initializer_has_its_own_value_or_the_given_one() {
+        let parts = GraphParts { overridable: [Name::from("two")].into_iter().collect(), ..network().to_parts() };
+        let graph = Graph::new(parts).expect("a network");
+        assert_eq!(run(&graph, &inputs(&[("x", one(1.0))])), Ok(inputs(&[("neg", one(-3.0))])));
+        let given = inputs(&[("x", one(1.0)), ("two", one(5.0))]);
+        assert_eq!(run(&graph, &given), Ok(inputs(&[("neg", one(-6.0))])));
+    }
+
+    #[test]
+    fn sparse_initializers_are_made_whole() {
+        let mut parts = network().to_parts();
+        parts.initializers.clear();
+        let sparse = SparseTensor { values: one(7.0), indices: tensor(&[1], [1i64]), shape: vec![2] };
+        parts.sparse_initializers.insert("two".into(), sparse);
+        let graph = Graph::new(parts).expect("a network");
+        assert_eq!(run(&graph, &inputs(&[("x", one(1.0))])), Ok(inputs(&[("neg", tensor(&[2], [-1f32, -8.0]))])));
+    }
+
+    #[test]
+    fn bodies_read_the_graphs_around_them() {
+        let branch = |op: Op| {
+            let mut builder = GraphBuilder::new("branch");
+            let read = ["sum", "two"].map(|name| Some(Name::from(name)));
+            builder.push(Node::new(op, read.to_vec(), vec![Some("inner".into())]));
+            builder.output(&"inner".into());
+            builder.finish_body().expect("a body")
+        };
+        let choice = |then_branch: Graph| If { then_branch, else_branch: branch(Op::Sub) };
+        let mut nested = GraphBuilder::new("nested");
+        let op = Op::If(choice(branch(Op::Mul)));
+        nested.push(Node::new(op, vec![Some("condition".into())], vec![Some("outer".into())]));
+        nested.output(&"outer".into());
+        let nested = nested.finish_body().expect("a body");
+
+        let mut builder = GraphBuilder::new("network");
+        let condition = builder.input("condition", TensorType::new(DType::Bool, [0usize; 0]));
+        let two = builder.initializer("two", Tensor::scalar(2f32));
+        builder.push(Node::new(Op::Add, vec![Some(two.clone()), Some(two)], vec![Some("sum".into())]));
+        let op = Op::If(If { then_branch: nested, else_branch: branch(Op::Sub) });
+        let y = builder.node(op, &[&condition]);
+        builder.output(&y);
+        let graph = builder.finish().expect("a network");
+        for (condition, expected) in [(true, 8.0f32), (false, 2.0)] {
+            let outputs = run(&graph, &inputs(&[("condition", Tensor::scalar(condition))]));
+            assert_eq!(outputs, Ok(inputs(&[("if", Tensor::scalar(expected))])));
+        }
+    }
+}

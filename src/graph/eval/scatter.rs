@@ -83,3 +83,47 @@ fn reduced_ints(there: i128, update: i128, reduction: Reduction) -> i128 {
         Reduction::Min => there.min(update),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, refusal, tensor};
+    use crate::graph::op::{Op, ScatterElements, ScatterND};
+
+    /// What each reduction makes of 3 with the updates 2 and 9.
+    const REDUCED: [(Reduction, i64); 5] =
+        [(Reduction::None, 9), (Reduction::Add, 14), (Reduction::Mul, 54), (Reduction::Max, 9), (Reduction::Min, 2)];
+
+    #[test]
+    fn updates_are_combined_in_order() {
+        for (reduction, expected) in REDUCED {
+            let elements = Op::ScatterElements(ScatterElements { axis: 0, reduction });
+            check(elements, [list([3, 7]), list([0, -2]), list([2, 9])], list([expected, 7]));
+            let nd = Op::ScatterND(ScatterND { reduction });
+            check(nd, [list([3, 7]), tensor(&[2, 1], [0i64, -2]), list([2, 9])], list([expected, 7]));
+        }
+        let max = || Op::ScatterND(ScatterND { reduction: Reduction::Max });
+        let floats = |update: f32| [Tensor::vector(vec![1f32]), tensor(&[1, 1], [0i64]), Tensor::vector(vec![update])];
+        check(max(), floats(2.0), Tensor::vector(vec![2f32]));
+        let wrapped = [Tensor::vector(vec![200u8]), tensor(&[1, 1], [0i64]), Tensor::vector(vec![100u8])];
+        check(Op::ScatterND(ScatterND { reduction: Reduction::Add }), wrapped, Tensor::vector(vec![44u8]));
+    }
+
+    #[test]
+    fn updates_lie_along_an_axis_or_in_blocks() {
+        let elements = |axis| Op::ScatterElements(ScatterElements { axis, reduction: Reduction::None });
+        let updates = || tensor(&[2, 1], [8i64, 9]);
+        check(elements(1), [iota(&[2, 2]), tensor(&[2, 1], [1i64, 0]), updates()], tensor(&[2, 2], [0i64, 8, 9, 3]));
+        let nd = || Op::ScatterND(ScatterND { reduction: Reduction::None });
+        check(
+            nd(),
+            [iota(&[2, 2]), tensor(&[1, 1], [1i64]), tensor(&[1, 2], [8i64, 9])],
+            tensor(&[2, 2], [0i64, 1, 8, 9]),
+        );
+        assert!(refusal(elements(1), [iota(&[2, 2]), tensor(&[2, 1], [2i64, 0]), updates()]).contains("index 2"));
+        assert!(refusal(elements(0), [iota(&[2, 2]), tensor(&[1, 1], [0i64]), updates()]).contains("updates of shape"));
+        assert!(refusal(nd(), [iota(&[2, 2]), tensor(&[1, 1], [1i64]), list([8])]).contains("expected [1, 2]"));
+        let mixed = [iota(&[2]), tensor(&[1, 1], [1i64]), Tensor::vector(vec![1f32])];
+        assert_eq!(refusal(nd(), mixed), "updates of f32 for data of i64");
+    }
+}

@@ -143,3 +143,62 @@ fn sums<T: Copy>(elements: &[T], lines: &Lines, op: &op::CumSum, zero: T, add: i
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{check, iota, list, outputs, refusal, tensor};
+    use crate::graph::op::{ArgMax, CumSum, Op, TopK};
+
+    #[test]
+    fn extremes_are_found_first_or_last() {
+        let attributes = |select_last_index| ArgMax { axis: -1, keepdims: false, select_last_index };
+        let data = || tensor(&[2, 3], [5i64, 1, 5, 2, 2, 4]);
+        check(Op::ArgMax(attributes(false)), [data()], list([0, 2]));
+        check(Op::ArgMax(attributes(true)), [data()], list([2, 2]));
+        check(Op::ArgMin(attributes(false)), [data()], list([1, 0]));
+        check(Op::ArgMin(attributes(true)), [data()], list([1, 1]));
+        let columns = ArgMax { axis: 0, keepdims: true, select_last_index: false };
+        check(Op::ArgMax(columns.clone()), [data()], tensor(&[1, 3], [0i64, 1, 0]));
+        check(Op::ArgMax(columns.clone()), [Tensor::vector(vec![1f32, f32::NAN, 3.0])], list([1]));
+        assert!(refusal(Op::ArgMax(columns), [iota(&[0, 2])]).contains("no element"));
+    }
+
+    #[test]
+    fn top_k_breaks_ties_by_index() {
+        let top = |axis, largest, data: Tensor, k: i64| {
+            outputs(&Op::TopK(TopK { axis, largest, sorted: true }), [data, list([k])], 2)
+        };
+        let data = || list([2, 9, 2, 9, 1]);
+        assert_eq!(top(0, true, data(), 3), Ok(vec![list([9, 9, 2]), list([1, 3, 0])]));
+        assert_eq!(top(0, false, data(), 3), Ok(vec![list([1, 2, 2]), list([4, 0, 2])]));
+        let columns = tensor(&[3, 2], [1i64, 6, 3, 4, 2, 5]);
+        assert_eq!(
+            top(0, true, columns, 2),
+            Ok(vec![tensor(&[2, 2], [3i64, 6, 2, 5]), tensor(&[2, 2], [1i64, 0, 2, 2])])
+        );
+        assert_eq!(top(0, true, data(), 0), Ok(vec![list([]), list([])]));
+        assert!(top(0, true, data(), 6).is_err());
+        assert!(top(0, true, data(), -1).is_err());
+    }
+
+    #[test]
+    fn what_is_not_zero_is_found() {
+        check(Op::NonZero, [tensor(&[2, 2], [1f32, 0.0, f32::NAN, -1.0])], tensor(&[2, 3], [0i64, 1, 1, 0, 0, 1]));
+        check(Op::NonZero, [Tensor::scalar(3i64)], iota(&[0, 1]));
+    }
+
+    #[test]
+    fn sums_run_both_ways() {
+        let sum = |exclusive, reverse, expected: [i64; 3]| {
+            check(Op::CumSum(CumSum { exclusive, reverse }), [list([1, 2, 3]), Tensor::scalar(0i64)], list(expected));
+        };
+        sum(false, false, [1, 3, 6]);
+        sum(true, false, [0, 1, 3]);
+        sum(false, true, [6, 5, 3]);
+        sum(true, true, [5, 3, 0]);
+        let plain = || Op::CumSum(CumSum { exclusive: false, reverse: false });
+        check(plain(), [iota(&[2, 2]), list([-1])], tensor(&[2, 2], [0i64, 1, 2, 5]));
+        assert!(refusal(plain(), [iota(&[2, 2]), list([2])]).contains("axis 2"));
+    }
+}

@@ -12,6 +12,11 @@ pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// The product of some dimensions, or the largest number where it would overflow: dimensions beside a 0 can be any.
+pub(super) fn extent(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |product: usize, &dim| product.saturating_mul(dim))
+}
+
 /// The coordinates of an element by its row-major number. No dimension may be 0.
 pub(super) fn coordinates(mut number: usize, shape: &[usize]) -> Vec<usize> {
     let mut coordinates = vec![0; shape.len()];
@@ -64,4 +69,36 @@ pub(super) fn broadcast_positions(from: &[usize], to: &[usize]) -> Result<Vec<us
             .collect();
     }
     Ok(positions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_broadcast_both_ways() {
+        assert_eq!(broadcast(&[&[3, 1, 5], &[4, 1]]), Ok(vec![3, 4, 5]));
+        assert_eq!(broadcast(&[&[], &[0, 2]]), Ok(vec![0, 2]));
+        assert_eq!(
+            broadcast(&[&[2], &[3]]).expect_err("2 and 3 differ").to_string(),
+            "shapes [[2], [3]] do not broadcast"
+        );
+        assert!(matches!(broadcast(&[&[1 << 20, 1], &[1, 1 << 20]]), Err(EvalError::TooLarge(_))));
+    }
+
+    #[test]
+    fn positions_repeat_what_is_broadcast() {
+        assert_eq!(broadcast_positions(&[2, 1], &[2, 3]), Ok(vec![0, 0, 0, 1, 1, 1]));
+        assert_eq!(broadcast_positions(&[3], &[2, 3]), Ok(vec![0, 1, 2, 0, 1, 2]));
+        assert_eq!(broadcast_positions(&[], &[2]), Ok(vec![0, 0]));
+        assert_eq!(broadcast_positions(&[1], &[1 << 40, 0]), Ok(vec![]));
+        assert!(broadcast_positions(&[2, 3], &[3]).is_err());
+    }
+
+    #[test]
+    fn coordinates_and_strides_are_row_major() {
+        assert_eq!(extent(&[usize::MAX, 2]), usize::MAX);
+        assert_eq!(strides(&[2, 3, 4]), [12, 4, 1]);
+        assert_eq!(coordinates(17, &[2, 3, 4]), [1, 1, 1]);
+    }
 }

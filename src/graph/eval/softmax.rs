@@ -47,3 +47,25 @@ fn along_axis(args: Args<'_>, op: &op::Softmax, rewrite: impl FnMut(&mut [f64]))
     map_lanes(&mut values, x.shape(), axis, rewrite);
     Numbers::Float(values).into_tensor(x.dtype(), x.shape())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_near as check, input, refused};
+    use crate::graph::op::{Op, Softmax};
+
+    #[test]
+    fn each_run_of_the_axis_by_itself() {
+        let x = || input(&[2, 2], &[0f32, 1000.0, 0.0, 1000.0]);
+        let shape: &[usize] = &[2, 2];
+        let along = |axis| Softmax { axis };
+        check(&Op::Softmax(along(0)), &[x()], &[(shape, &[0.5, 0.5, 0.5, 0.5])]);
+        check(&Op::Softmax(along(-1)), &[x()], &[(shape, &[0.0, 1.0, 0.0, 1.0])]);
+        let half = -std::f64::consts::LN_2;
+        check(&Op::LogSoftmax(along(0)), &[x()], &[(shape, &[half; 4])]);
+        check(&Op::LogSoftmax(along(1)), &[x()], &[(shape, &[-1000.0, 0.0, -1000.0, 0.0])]);
+        check(&Op::Hardmax(along(0)), &[x()], &[(shape, &[1.0, 1.0, 0.0, 0.0])]);
+        check(&Op::Softmax(along(1)), &[input::<f32>(&[3, 0], &[])], &[(&[3, 0], &[])]);
+        refused(&Op::Softmax(along(2)), &[x()], "axis 2");
+        refused(&Op::Softmax(along(0)), &[input(&[1], &[1i32])], "i32");
+    }
+}

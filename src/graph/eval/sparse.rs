@@ -56,3 +56,30 @@ fn positions(sparse: &SparseTensor) -> Result<Vec<usize>, EvalError> {
     };
     indices.chunks(shape.len()).map(position).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::testing::{elements, tensor};
+
+    fn check(indices: &Tensor) -> Result<Vec<f32>, EvalError> {
+        let values = tensor(&[2], [5f32, 7.0]);
+        let sparse = SparseTensor { values, indices: indices.clone(), shape: vec![2, 2] };
+        densify(&sparse).map(|tensor| elements(&tensor))
+    }
+
+    #[test]
+    fn kept_elements_go_to_their_places() {
+        assert_eq!(check(&tensor(&[2], [3i64, 1])), Ok(vec![0.0, 7.0, 0.0, 5.0]));
+        assert_eq!(check(&tensor(&[2, 2], [0i64, 0, 1, 0])), Ok(vec![5.0, 0.0, 7.0, 0.0]));
+    }
+
+    #[test]
+    fn places_outside_are_refused() {
+        for indices in [tensor(&[2], [4i64, 1]), tensor(&[2], [-1i64, 1]), tensor(&[2, 2], [0i64, 2, 0, 0])] {
+            assert!(check(&indices).is_err());
+        }
+        assert!(check(&tensor(&[1], [1i64])).is_err());
+        assert!(check(&tensor(&[1, 2], [1i64, 1])).is_err());
+    }
+}

@@ -75,10 +75,10 @@ fn either(node: &Node, a: &Fact, b: &Fact) -> Result<Fact> {
     if a == b {
         return Ok(a.clone());
     }
-    if let (Some(one), Some(other)) = (a.dtype, b.dtype) {
-        if one != other {
-            return Err(ShapeError::at(node, problem("the type of one of its values", one, other)));
-        }
+    if let (Some(one), Some(other)) = (a.dtype, b.dtype)
+        && one != other
+    {
+        return Err(ShapeError::at(node, problem("the type of one of its values", one, other)));
     }
     // of two that are no tensors, or of one that is, nothing is known
     Ok(Fact::new(a.dtype.and(b.dtype), dims::either(&a.shape, &b.shape)))
@@ -107,8 +107,7 @@ fn iterated(
     let n_carried = call.inputs.len().saturating_sub(2);
     let first = [Fact::new(Some(DType::I64), Some(Vec::new())), truth()];
     let carried = call.inputs.iter().skip(2).map(|input| input.map(Fact::without_value).unwrap_or_default());
-    let (carried, mut walked) =
-        steady(node, &attributes.body, &first, carried.collect(), Vec::new(), 1, scope, context)?;
+    let (carried, mut walked) = steady(node, &attributes.body, &first, carried.collect(), &[], 1, scope, context)?;
     let n_collected = node.outputs.len().saturating_sub(n_carried);
     expect_count(node, "outputs of its body", 1 + n_carried + n_collected, walked.outputs.len())?;
 
@@ -138,7 +137,7 @@ fn steady(
     graph: &Graph,
     first: &[Fact],
     carried: Vec<Fact>,
-    last: Vec<Fact>,
+    last: &[Fact],
     offset: usize,
     scope: &Scope<'_>,
     context: Context<'_>,
@@ -148,7 +147,7 @@ fn steady(
     let mut carried = carried;
     let mut round = 0;
     loop {
-        let inputs = first.iter().chain(&carried).chain(&last).cloned().collect();
+        let inputs = first.iter().chain(&carried).chain(last).cloned().collect();
         let walked = body(node, graph, inputs, scope, context)?;
         let returned = walked.outputs.iter().skip(offset);
         let mut next = carried.clone();
@@ -192,7 +191,7 @@ fn scanned(
         }
         slices.push(Fact::new(call.dtype(position), shape));
     }
-    let (mut outputs, mut walked) = steady(node, &attributes.body, &[], states.collect(), slices, 0, scope, context)?;
+    let (mut outputs, mut walked) = steady(node, &attributes.body, &[], states.collect(), &slices, 0, scope, context)?;
     expect_count(node, "outputs of its body", node.outputs.len(), walked.outputs.len())?;
     let collected = walked.outputs.split_off(n_states.min(walked.outputs.len()));
     for (n, fact) in collected.into_iter().enumerate() {

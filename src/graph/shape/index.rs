@@ -1,6 +1,6 @@
 //! Operators that take elements by position, make tensors from nothing but a shape, or say what a shape is.
 
-use super::dims::{self, Shape, expect_agreement};
+use super::dims::{self, Shape};
 use super::fact::{Call, Fact, Outputs, Problem, one, problem};
 use super::value::{self, Value};
 use crate::graph::op::Op;
@@ -156,10 +156,10 @@ fn top_k_shape(call: &Call<'_>, axis: i64) -> Result<Shape, Problem> {
     let Some(mut dims) = call.shape(0) else { return Ok(None) };
     let axis = dims::axis(axis, dims.len())?;
     let k = only_dim(call, 1);
-    if let (Some(size), Some(k)) = (dims[axis].known(), k.known()) {
-        if k > size {
-            expect_agreement("`K`", &Dim::Known(size), &Dim::Known(k))?;
-        }
+    if let (Some(size), Some(k)) = (dims[axis].known(), k.known())
+        && k > size
+    {
+        return Err(problem("`K`", format!("at most {size}"), k));
     }
     dims[axis] = k;
     Ok(Some(dims))

@@ -226,7 +226,9 @@ fn sliced(dim: &Dim, start: &Element, end: &Element, step: i64) -> Result<Dim, P
     let size = i128::try_from(size).unwrap_or(i128::MAX);
     let counted = |position: i64| i128::from(position) + if position < 0 { size } else { 0 };
     let step = i128::from(step);
-    let n = if step > 0 {
+    let n = if size == 0 {
+        0
+    } else if step > 0 {
         let (start, end) = (counted(start).clamp(0, size), counted(end).clamp(0, size));
         (end - start + step - 1).div_euclid(step)
     } else {
@@ -282,9 +284,12 @@ pub(super) fn pad(call: &Call<'_>) -> Outputs {
         dims[axis] = match (dims[axis].known(), begin.known(), end.known()) {
             (_, Some(0), Some(0)) => continue,
             (Some(size), Some(begin), Some(end)) => {
-                let padded =
-                    i128::try_from(size).unwrap_or(i128::MAX).saturating_add(i128::from(begin) + i128::from(end));
-                Dim::Known(usize::try_from(padded).map_err(|_| problem("a padded dimension", "0 or more", padded))?)
+                let size = i128::try_from(size).unwrap_or(i128::MAX);
+                let padded = size.saturating_add(i128::from(begin) + i128::from(end));
+                if padded < 0 {
+                    return Err(problem("a padded dimension", "0 or more", padded));
+                }
+                usize::try_from(padded).map_or(Dim::Unknown, Dim::Known)
             }
             _ => Dim::Unknown,
         };

@@ -169,8 +169,9 @@ pub(super) fn carry(call: &Call<'_>, carrying: Carrying, outputs: &mut [Fact]) {
     if outputs.iter().any(|output| output.value.is_some()) || !outputs.iter().all(fits) {
         return;
     }
-    let of_fact = |input: &Option<&'_ Fact>| input.map_or(Some(None), |fact| fact.value.clone().map(Some));
-    let Some(values) = call.inputs.iter().map(of_fact).collect::<Option<Vec<Option<Value>>>>() else {
+    let known = call.inputs.is_empty() || call.inputs.iter().flatten().any(|fact| fact.value.is_some());
+    let of_fact = |input: &Option<&'_ Fact>| input.map_or(Some(None), |fact| value_or_unknowns(fact).map(Some));
+    let Some(values) = call.inputs.iter().map(of_fact).collect::<Option<Vec<Option<Value>>>>().filter(|_| known) else {
         return;
     };
     let tensor = |value: &Option<Value>| value.as_ref().map_or(Some(None), |value| value.known().cloned().map(Some));
@@ -184,6 +185,18 @@ pub(super) fn carry(call: &Call<'_>, carrying: Carrying, outputs: &mut [Fact]) {
         }
         (Carrying::Pairs(pair), None) => set_first(outputs, |output| paired(call, &values, pair, output)),
     }
+}
+
+/// The value; where nothing is known of it, as many unknown elements as a small tensor of integers has.
+fn value_or_unknowns(fact: &Fact) -> Option<Value> {
+    let unknowns = || {
+        let is_integer = matches!(fact.dtype, Some(DType::I64 | DType::I32 | DType::Bool));
+        let shape = fact.shape.as_ref().filter(|_| is_integer && fits(fact))?;
+        let shape: Vec<usize> = shape.iter().map(Dim::known).collect::<Option<_>>()?;
+        let elements = vec![Element::Unknown; n_elements(&shape)?];
+        Some(Value::Partial { shape, elements })
+    };
+    fact.value.clone().or_else(unknowns)
 }
 
 fn set_first(outputs: &mut [Fact], value: impl FnOnce(&Fact) -> Option<Value>) {

@@ -31,8 +31,8 @@ struct Wheel {
     library: &'static str,
 }
 
-/// The wheels of [`VERSION`] for CPython 3.11 on PyPI. Any Python version's would do, the library in them is the same;
-/// one is chosen so that there is one hash a platform.
+/// The wheels of [`VERSION`] for CPython 3.11 on PyPI. There is one for every Python version; one is chosen, whatever
+/// Python is installed here, so that there is one hash a platform.
 const WHEELS: [Wheel; 4] = [
     Wheel {
         os: "linux",

@@ -3,6 +3,8 @@
 //! A process has one environment and one library; asking for another library later is an error. Its messages go to
 //! `tracing`, its telemetry is off.
 
+mod narrow;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -106,6 +108,8 @@ struct OrtSession {
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     profiles: bool,
+    runtime: Onnxruntime,
+    casts: narrow::Casts,
 }
 
 impl Runtime for Onnxruntime {
@@ -135,7 +139,9 @@ impl Runtime for Onnxruntime {
             let inputs = session.inputs().iter().map(value_info).collect();
             let outputs = session.outputs().iter().map(value_info).collect();
             let profiles = options.profile.is_some();
-            Ok(Box::new(OrtSession { model: name.clone(), session, inputs, outputs, profiles }) as Box<dyn Session>)
+            let (runtime, casts) = (self.clone(), narrow::Casts::default());
+            let session = OrtSession { model: name.clone(), session, inputs, outputs, profiles, runtime, casts };
+            Ok(Box::new(session) as Box<dyn Session>)
         })
     }
 }
@@ -218,14 +224,24 @@ impl Session for OrtSession {
         door::through(NAME, Doing::Run, &self.model, || {
             let mut values = Vec::with_capacity(tensors.len());
             for (tensor, info) in tensors.iter().zip(&self.inputs) {
-                let value = to_ort(tensor).map_err(|reason| exchange(&info.name, reason))?;
+                let value = match narrow::wide(tensor.dtype()) {
+                    Some(_) => self.casts.hand_in(&self.runtime, tensor).map(SessionInputValue::from),
+                    None => to_ort(tensor),
+                };
+                let value = value.map_err(|reason| exchange(&info.name, reason))?;
                 values.push((info.name.as_str(), value));
             }
             let computed = self.session.run(values).map_err(|error| refused(&self.model, Doing::Run, &error))?;
             let mut outputs = Vec::with_capacity(self.outputs.len());
             for info in &self.outputs {
                 let value = computed.get(&info.name).ok_or_else(|| exchange(&info.name, "it is missing".to_owned()))?;
-                let tensor = from_ort(value).map_err(|reason| exchange(&info.name, reason))?;
+                let tensor = match info.dtype.filter(|&dtype| narrow::wide(dtype).is_some()) {
+                    Some(dtype) => {
+                        shape_of(value).and_then(|shape| self.casts.take_out(&self.runtime, value, dtype, &shape))
+                    }
+                    None => from_ort(value),
+                };
+                let tensor = tensor.map_err(|reason| exchange(&info.name, reason))?;
                 outputs.push((info.name.clone(), tensor));
             }
             Ok(outputs)
@@ -329,13 +345,20 @@ where
     value.map_err(|error| error.message().to_owned())
 }
 
+fn shape_of(value: &DynValue) -> Result<Vec<usize>, String> {
+    let ValueType::Tensor { shape, .. } = value.dtype() else {
+        return Err(format!("it is no tensor but {}", value.dtype()));
+    };
+    let shape = shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<usize>, _>>();
+    shape.map_err(|_| "it has a negative dimension".to_owned())
+}
+
 fn from_ort(value: &DynValue) -> Result<Tensor, String> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+    let shape = shape_of(value)?;
+    let ValueType::Tensor { ty, .. } = value.dtype() else {
         return Err(format!("it is no tensor but {}", value.dtype()));
     };
     let dtype = our_type(*ty).ok_or_else(|| format!("its type {ty} is none that we know"))?;
-    let shape = shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<usize>, _>>();
-    let shape = shape.map_err(|_| "it has a negative dimension".to_owned())?;
     match dtype {
         DType::F64 => elements::<f64>(value, &shape),
         DType::F32 => elements::<f32>(value, &shape),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use half::f16;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::prelude as tract;
@@ -38,6 +39,7 @@ struct TractSession {
     outputs: Vec<ValueInfo>,
     optimization: Optimization,
     source: tract::InferenceModel,
+    executor: Executor,
     /// Most recently used last.
     plans: VecDeque<(Vec<Vec<usize>>, Plan)>,
 }
@@ -62,6 +64,7 @@ impl Runtime for Tract {
                 outputs,
                 optimization: options.optimization,
                 source,
+                executor: executor(options.n_threads),
                 plans: VecDeque::new(),
             };
             if let Some(shapes) = session.declared_shapes() {
@@ -72,10 +75,15 @@ impl Runtime for Tract {
     }
 }
 
+/// Matrix products are split over a pool of the session's own; all else runs on the calling thread.
+fn executor(n_threads: usize) -> Executor {
+    if n_threads == 1 { Executor::SingleThread } else { Executor::multithread(n_threads) }
+}
+
 fn refuse_options(options: &Options) -> Result<(), RuntimeError> {
     let refuse = |option: &str| Err(RuntimeError::Option { runtime: NAME, option: option.to_owned() });
-    if options.n_threads != 1 {
-        return refuse("multi-threading in this build: it runs on one thread");
+    if options.n_threads == 0 {
+        return refuse("way to run on no thread");
     }
     if options.optimized_model.is_some() {
         return refuse("way to write its optimized graph as ONNX (it can be listed)");
@@ -152,7 +160,8 @@ impl Session for TractSession {
                     to_tract(tensor).map(tract::TValue::from).map_err(|reason| self.exchange(&info.name, reason))
                 })
                 .collect::<Result<_, _>>()?;
-            let computed = plan.run(given).map_err(|error| refused(&self.model, Doing::Run, &error))?;
+            let computed = multithread_tract_scope(self.executor.clone(), || plan.run(given));
+            let computed = computed.map_err(|error| refused(&self.model, Doing::Run, &error))?;
             let named = self.outputs.iter().zip(computed);
             named
                 .map(|(info, value)| {

@@ -1,0 +1,253 @@
+//! `aludel compare`: how far the outputs of two files lie apart, on each runtime and between the runtimes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
+use super::progress::Progress;
+use super::table::{Side, table};
+use super::{Outcome, format};
+use crate::data::npz;
+use crate::graph::tensor::Tensor;
+use crate::measure::difference::{self, Difference};
+use crate::measure::inputs::{self, Bindings};
+use crate::measure::runtime::{Dim, ModelBytes, Options, ValueInfo};
+
+/// How far the outputs of two files lie apart
+///
+/// Both files run on the same inputs: arrays of a `.npz` named after the model's inputs (`x` for a single one), or seeded
+/// random ones. Outputs are matched by name, or by position where the names differ. With two runtimes each file is also compared between them.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  aludel compare teacher.onnx student.onnx\n  aludel compare float.onnx int8.onnx --inputs calib.npz --runtime ort --json"
+)]
+pub(super) struct Arguments {
+    /// The reference
+    a: PathBuf,
+    /// The other; without it only the runtimes are compared
+    b: Option<PathBuf>,
+    #[command(flatten)]
+    runtimes: RuntimeArguments,
+    #[command(flatten)]
+    bind: BindArguments,
+    /// Arrays named after the inputs; where the first dimension is fixed to 1, one run a row
+    #[arg(long, value_name = "FILE.npz", conflicts_with = "samples")]
+    inputs: Option<PathBuf>,
+    /// Runs on random inputs
+    #[arg(long, default_value_t = 4)]
+    samples: u64,
+    /// Seed of the random inputs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    aludel: &'static str,
+    n_runs: usize,
+    inputs: String,
+    rows: Vec<Row>,
+}
+
+/// One output of one pair.
+#[derive(Serialize)]
+struct Row {
+    reference: String,
+    other: String,
+    output: String,
+    #[serde(flatten)]
+    difference: Difference,
+}
+
+/// What a file gave on a runtime: for each output its name and the elements of all runs, one after another.
+struct Answers {
+    label: String,
+    outputs: Vec<(String, Vec<f64>)>,
+}
+
+type Feed = Vec<(String, Tensor)>;
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let runtimes = load::open_runtimes(&arguments.runtimes)?;
+    if arguments.b.is_none() && runtimes.len() < 2 {
+        bail!("nothing to compare with: give a second model, or have both runtimes at hand");
+    }
+    let progress = Progress::start("running");
+    let mut rows = Vec::new();
+    let mut n_runs = 0;
+    let mut before: Option<[Option<Answers>; 2]> = None;
+    for open in &runtimes {
+        progress.set_message(format!("running on {}", open.runtime.name()));
+        let (feeds, a) = answers(arguments, open, &arguments.a, None)?;
+        n_runs = feeds.len();
+        let b = match &arguments.b {
+            Some(path) => Some(answers(arguments, open, path, Some(&feeds))?.1),
+            None => None,
+        };
+        if let Some(b) = &b {
+            rows.extend(differences(&a, b)?);
+        }
+        if let Some([Some(a_before), b_before]) = &before {
+            rows.extend(differences(a_before, &a)?);
+            if let (Some(b_before), Some(b)) = (b_before, &b) {
+                rows.extend(differences(b_before, b)?);
+            }
+        }
+        before = Some([Some(a), b]);
+    }
+    drop(progress);
+    let inputs = match &arguments.inputs {
+        Some(path) => path.display().to_string(),
+        None => format!("random, seed {}", arguments.seed),
+    };
+    let report = Report { aludel: env!("CARGO_PKG_VERSION"), n_runs, inputs, rows };
+    if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }
+}
+
+/// Runs a file on a runtime, on the feeds given or on those that its own inputs call for.
+fn answers(
+    arguments: &Arguments,
+    open: &OpenRuntime,
+    path: &Path,
+    feeds: Option<&[Feed]>,
+) -> anyhow::Result<(Vec<Feed>, Answers)> {
+    let model: ModelBytes = load::model_bytes(path)?;
+    let options = Options { optimization: arguments.runtimes.optimization, ..Options::default() };
+    let mut session = open.runtime.load(&model, &options)?;
+    let feeds = match feeds {
+        Some(feeds) => feeds.iter().map(|feed| renamed(feed, session.inputs(), path)).collect::<anyhow::Result<_>>()?,
+        None => make_feeds(arguments, session.inputs())?,
+    };
+    let mut outputs: Vec<(String, Vec<f64>)> = Vec::new();
+    for feed in &feeds {
+        for (idx, (name, tensor)) in session.run(feed)?.into_iter().enumerate() {
+            let numbers = difference::numbers(&tensor)
+                .with_context(|| format!("output `{name}` is {}, not numbers", tensor.dtype()))?;
+            match outputs.get_mut(idx) {
+                Some((_, all)) => all.extend(numbers),
+                None => outputs.push((name, numbers)),
+            }
+        }
+    }
+    let label = format!("{} · {}", path.file_name().unwrap_or(path.as_os_str()).display(), open.runtime.name());
+    Ok((feeds, Answers { label, outputs }))
+}
+
+fn make_feeds(arguments: &Arguments, infos: &[ValueInfo]) -> anyhow::Result<Vec<Feed>> {
+    if let Some(path) = &arguments.inputs {
+        return from_arrays(&npz::read(path)?, infos)
+            .with_context(|| format!("{} does not fit the model", path.display()));
+    }
+    let bindings: Bindings =
+        arguments.bind.bindings.iter().map(|binding| (binding.symbol.clone(), binding.size)).collect();
+    let seeds = arguments.seed..arguments.seed.saturating_add(arguments.samples.max(1));
+    seeds.map(|seed| Ok(inputs::random(infos, &bindings, seed)?)).collect()
+}
+
+/// One feed where the arrays fit the inputs whole, else one for every row.
+fn from_arrays(arrays: &[(String, Tensor)], infos: &[ValueInfo]) -> anyhow::Result<Vec<Feed>> {
+    let find = |info: &ValueInfo| {
+        let named = |name: &str| arrays.iter().find(|(array, _)| array == name);
+        let array = named(&info.name).or_else(|| if infos.len() == 1 { named("x") } else { None });
+        let known: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+        array
+            .map(|(_, tensor)| tensor)
+            .with_context(|| format!("no array `{}`; there are {}", info.name, known.join(", ")))
+    };
+    let whole: Vec<&Tensor> = infos.iter().map(find).collect::<anyhow::Result<_>>()?;
+    if infos.iter().zip(&whole).all(|(info, tensor)| fits(info, tensor.shape())) {
+        return Ok(vec![infos.iter().zip(whole).map(|(info, tensor)| (info.name.clone(), tensor.clone())).collect()]);
+    }
+    let n_rows = whole.iter().filter_map(|tensor| tensor.shape().first().copied()).min().unwrap_or(0);
+    if n_rows == 0 {
+        bail!("the arrays have no rows");
+    }
+    let feed = |row: usize| -> anyhow::Result<Feed> {
+        let rows = infos.iter().zip(&whole).map(|(info, tensor)| {
+            let part = tensor.rows(row, row + 1)?;
+            if !fits(info, part.shape()) {
+                bail!("input `{}` is {info}, a row of the array is {:?}", info.name, part.shape());
+            }
+            Ok((info.name.clone(), part))
+        });
+        rows.collect()
+    };
+    (0..n_rows).map(feed).collect()
+}
+
+fn fits(info: &ValueInfo, shape: &[usize]) -> bool {
+    let Some(dims) = &info.dims else { return true };
+    dims.len() == shape.len()
+        && dims.iter().zip(shape).all(|(dim, size)| match dim {
+            Dim::Known(known) => known == size,
+            Dim::Symbol(_) | Dim::Unknown => true,
+        })
+}
+
+/// The same tensors under the names of the other file's inputs, where those differ.
+fn renamed(feed: &[(String, Tensor)], infos: &[ValueInfo], path: &Path) -> anyhow::Result<Feed> {
+    if feed.len() != infos.len() {
+        bail!("{} has {} inputs, the reference has {}", path.display(), infos.len(), feed.len());
+    }
+    let named = |name: &str| feed.iter().find(|(own, _)| own == name);
+    let tensor =
+        |(idx, info): (usize, &ValueInfo)| (info.name.clone(), named(&info.name).unwrap_or(&feed[idx]).1.clone());
+    Ok(infos.iter().enumerate().map(tensor).collect())
+}
+
+fn differences(a: &Answers, b: &Answers) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (idx, (name, reference)) in a.outputs.iter().enumerate() {
+        let same_name = b.outputs.iter().find(|(other, _)| other == name);
+        let Some((other_name, other)) = same_name.or(b.outputs.get(idx)) else {
+            bail!("{} has no output for `{name}` of {}", b.label, a.label);
+        };
+        if reference.len() != other.len() {
+            bail!("`{name}` has {} elements in {}, {} in {}", reference.len(), a.label, other.len(), b.label);
+        }
+        let output = if other_name == name { name.clone() } else { format!("{name} / {other_name}") };
+        let difference = difference::between(reference, other);
+        rows.push(Row { reference: a.label.clone(), other: b.label.clone(), output, difference });
+    }
+    Ok(rows)
+}
+
+fn text(report: &Report) -> String {
+    let columns = [
+        ("reference", Side::Left),
+        ("against", Side::Left),
+        ("output", Side::Left),
+        ("elements", Side::Right),
+        ("differ", Side::Right),
+        ("max abs", Side::Right),
+        ("mean abs", Side::Right),
+        ("max / magnitude", Side::Right),
+        ("cosine", Side::Right),
+        ("SQNR dB", Side::Right),
+    ];
+    let rows = report.rows.iter().map(|row| {
+        let difference = &row.difference;
+        let number = |value: Option<f64>, show: &dyn Fn(f64) -> String| value.map_or("–".to_string(), show);
+        let mismatches = difference.n_nan_mismatches + difference.n_infinity_mismatches;
+        let outside = if mismatches == 0 { String::new() } else { format!(" (+{mismatches} NaN or infinite)") };
+        vec![
+            row.reference.clone(),
+            row.other.clone(),
+            row.output.clone(),
+            difference.n_elements.to_string(),
+            format!("{}{outside}", difference.n_different),
+            format::scientific(difference.max_absolute),
+            format::scientific(difference.mean_absolute),
+            number(difference.max_relative, &format::scientific),
+            number(difference.cosine, &|value| format!("{value:.7}")),
+            number(difference.sqnr_db, &|value| format!("{value:.1}")),
+        ]
+    });
+    let runs = if report.n_runs == 1 { "1 run" } else { &format!("{} runs", report.n_runs) };
+    format!("{runs}, inputs: {}\n\n{}", report.inputs, table(&columns, rows))
+}

@@ -1,0 +1,138 @@
+//! What several commands take: a model file, numbers for its symbolic dimensions.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Context as _;
+
+use crate::graph::Model;
+use crate::graph::shape::{self, Types};
+use crate::measure::child::RuntimeName;
+use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
+use crate::onnx;
+use crate::store;
+
+/// A symbolic dimension and its number: `batch=8`.
+#[derive(Clone, Debug)]
+pub(super) struct Binding {
+    pub(super) symbol: String,
+    pub(super) size: usize,
+}
+
+impl FromStr for Binding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Binding, String> {
+        let (symbol, size) = text.split_once('=').ok_or("expected SYMBOL=NUMBER, as in batch=8")?;
+        let size = size.parse().map_err(|_| format!("`{size}` is not a number of elements"))?;
+        Ok(Binding { symbol: symbol.to_string(), size })
+    }
+}
+
+/// The model to read, and numbers for its symbolic dimensions.
+#[derive(clap::Args)]
+pub(super) struct ModelArguments {
+    /// An ONNX file
+    pub(super) model: PathBuf,
+    #[command(flatten)]
+    pub(super) bind: BindArguments,
+}
+
+/// Numbers for symbolic dimensions.
+#[derive(clap::Args)]
+pub(super) struct BindArguments {
+    /// Give a symbolic dimension a number (repeatable); those not given are 1
+    #[arg(long = "bind", value_name = "SYMBOL=NUMBER")]
+    pub(super) bindings: Vec<Binding>,
+}
+
+/// A model with its file's size.
+pub(super) struct Loaded {
+    pub(super) model: Model,
+    pub(super) file_bytes: u64,
+}
+
+/// Reads a model and what it keeps beside it.
+pub(super) fn load(path: &Path) -> anyhow::Result<Loaded> {
+    let file_bytes = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
+    let model = onnx::read(path)?;
+    Ok(Loaded { model, file_bytes })
+}
+
+/// The symbols in a graph's inputs, in order, each with the number it was given, or 1.
+pub(super) fn bound(model: &Model, given: &[Binding]) -> anyhow::Result<Vec<(String, usize)>> {
+    let symbols = shape::symbols(&model.graph);
+    if let Some(unknown) = given.iter().find(|binding| !symbols.iter().any(|symbol| **symbol == *binding.symbol)) {
+        let known: Vec<&str> = symbols.iter().map(|symbol| symbol.as_str()).collect();
+        let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+        anyhow::bail!("no input has a dimension `{}`; the symbols are: {known}", unknown.symbol);
+    }
+    let size = |symbol: &str| given.iter().find(|binding| binding.symbol == symbol).map_or(1, |binding| binding.size);
+    Ok(symbols.into_iter().map(|symbol| (symbol.to_string(), size(&symbol))).collect())
+}
+
+/// Every value's type with the symbols bound.
+pub(super) fn infer(path: &Path, model: &Model, bound: &[(String, usize)]) -> anyhow::Result<Types> {
+    let bindings = shape::Bindings::of(bound.iter().map(|(symbol, size)| (symbol.as_str(), *size)));
+    shape::infer(&model.graph, &bindings).with_context(|| format!("{}: shapes do not fit together", path.display()))
+}
+
+/// A runtime by the name on the command line.
+pub(super) fn runtime_name(text: &str) -> Result<RuntimeName, String> {
+    match text {
+        "tract" => Ok(RuntimeName::Tract),
+        "ort" | "onnxruntime" => Ok(RuntimeName::Ort),
+        other => Err(format!("`{other}` is no runtime; there are tract and ort")),
+    }
+}
+
+/// Which runtimes to use, and how.
+#[derive(clap::Args)]
+pub(super) struct RuntimeArguments {
+    /// tract, ort (onnxruntime) or both; without it every runtime at hand
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = runtime_name)]
+    pub(super) runtime: Vec<RuntimeName>,
+    /// onnxruntime's library, where it is not to be looked for
+    #[arg(long, value_name = "FILE")]
+    pub(super) library: Option<PathBuf>,
+    /// How much the runtime may rewrite the graph: none, basic or all
+    #[arg(long, value_name = "LEVEL", default_value = "all", value_parser = optimization)]
+    pub(super) optimization: Optimization,
+}
+
+fn optimization(text: &str) -> Result<Optimization, String> {
+    match text {
+        "none" => Ok(Optimization::None),
+        "basic" => Ok(Optimization::Basic),
+        "all" => Ok(Optimization::All),
+        other => Err(format!("`{other}` is no level; there are none, basic and all")),
+    }
+}
+
+/// A runtime ready to load models.
+pub(super) struct OpenRuntime {
+    pub(super) name: RuntimeName,
+    pub(super) runtime: Box<dyn Runtime>,
+}
+
+/// The runtimes asked for, or every one at hand; what is not at hand is said, not left out in silence.
+pub(super) fn open_runtimes(arguments: &RuntimeArguments) -> anyhow::Result<Vec<OpenRuntime>> {
+    let asked = !arguments.runtime.is_empty();
+    let names = if asked { arguments.runtime.clone() } else { vec![RuntimeName::Tract, RuntimeName::Ort] };
+    let mut opened = Vec::new();
+    for name in names {
+        match name.open(arguments.library.as_deref()) {
+            Ok(runtime) => opened.push(OpenRuntime { name, runtime }),
+            Err(error) if !asked && arguments.library.is_none() => {
+                tracing::warn!("onnxruntime is left out: {error}; {}", error.hint());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(opened)
+}
+
+/// A file as a runtime takes it.
+pub(super) fn model_bytes(path: &Path) -> anyhow::Result<ModelBytes> {
+    Ok(ModelBytes::new(store::read(path)?).at(path))
+}

@@ -8,7 +8,8 @@ use super::Outcome;
 use super::progress::Progress;
 use super::table::{Side, table};
 use crate::measure::runtime::library::{self, Search};
-use crate::measure::runtime::{Runtime as _, ort::Onnxruntime, tract};
+use crate::measure::runtime::ort::Onnxruntime;
+use crate::measure::runtime::{Runtime as _, tract};
 
 /// See or install onnxruntime's library (tract is built in)
 #[derive(clap::Subcommand)]

@@ -138,11 +138,6 @@ macro_rules! attribute_sets {
     )*};
 }
 
-/// A scalar `f32` zero, what [`Op::ConstantOfShape`] fills with when nothing is said.
-fn zero_f32() -> Tensor {
-    Tensor::vector(vec![0f32])
-}
-
 attribute_sets! {
     /// Of [`Op::ArgMax`] and [`Op::ArgMin`].
     ArgMax { axis: i64 = 0, keepdims: bool = true, select_last_index: bool = false }
@@ -169,8 +164,8 @@ attribute_sets! {
     Concat { axis: i64 }
     /// Of [`Op::Constant`]; the lists and scalars of the other attributes come in as tensors.
     Constant { value: Tensor }
-    /// Of [`Op::ConstantOfShape`]; `value` has one element.
-    ConstantOfShape { value: Tensor = zero_f32() }
+    /// Of [`Op::ConstantOfShape`]; `value` has one element, see [`ConstantOfShape::element`].
+    ConstantOfShape { value: Option<Tensor> = None }
     /// Of [`Op::Conv`], [`Op::ConvInteger`] and [`Op::QLinearConv`]. An empty list stands for ONNX's default: kernel from
     /// the weight, no padding, ones.
     Conv {
@@ -323,6 +318,14 @@ attribute_sets! {
     Transpose { perm: Vec<i64> = vec![] }
     /// Of [`Op::Trilu`].
     Trilu { upper: bool = true }
+}
+
+impl ConstantOfShape {
+    /// The tensor of one element that fills the output: zero of type `f32` where the node does not say. What a file says is
+    /// kept apart from what it leaves out, since tract takes an absent value for one of another type.
+    pub fn element(&self) -> Tensor {
+        self.value.clone().unwrap_or_else(|| Tensor::vector(vec![0f32]))
+    }
 }
 
 /// An operator that the table does not have, with everything that the file said of it.

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use aludel::graph::Graph;
 use aludel::graph::eval::{self, EvalError};
-use aludel::graph::tensor::Tensor;
+use aludel::graph::op::{Cast, RoundMode};
+use aludel::graph::tensor::{DType, Tensor};
+use aludel::graph::{Graph, Op};
 use aludel::measure::difference;
 use aludel::measure::runtime::Runtime;
 use aludel::measure::runtime::tract::Tract;
@@ -44,7 +45,7 @@ pub(crate) fn close(expected: &Tensor, got: &Tensor, relative: f64, absolute: f6
         let [expected, got] = [expected, got].map(|tensor| format!("{}{:?}", tensor.dtype(), tensor.shape()));
         return Err(format!("expected {expected}, got {got}"));
     }
-    let (Some(expected_numbers), Some(got_numbers)) = (difference::numbers(expected), difference::numbers(got)) else {
+    let (Some(expected_numbers), Some(got_numbers)) = (numbers(expected), numbers(got)) else {
         return if expected == got { Ok(()) } else { Err("elements differ".to_string()) };
     };
     let apart = |&(_, (a, b)): &(usize, (&f64, &f64))| {
@@ -54,6 +55,15 @@ pub(crate) fn close(expected: &Tensor, got: &Tensor, relative: f64, absolute: f6
         Some((idx, (a, b))) => Err(format!("element {idx}: expected {a}, got {b}")),
         None => Ok(()),
     }
+}
+
+/// The elements as numbers, those of the narrow float formats by the reference's cast; none for strings.
+fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    let cast = Op::Cast(Cast { to: DType::F64, saturate: true, round_mode: RoundMode::Up });
+    difference::numbers(tensor).or_else(|| {
+        let cast = eval::operator(&cast, &[Some(tensor.clone())], 1).ok()?;
+        difference::numbers(cast.first()?.as_ref()?)
+    })
 }
 
 /// onnxruntime of the version that we pin, got with the program's own code where it is not in our cache yet.

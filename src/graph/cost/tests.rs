@@ -1,3 +1,5 @@
+//! Counts of small graphs, worked out by hand.
+
 use super::cost;
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{Conv, If, LSTM, Reshape};

@@ -13,10 +13,11 @@ pub(super) fn constant(_: Args<'_>, op: &op::Constant) -> Result<Tensor, EvalErr
 }
 
 pub(super) fn constant_of_shape(args: Args<'_>, op: &op::ConstantOfShape) -> Result<Tensor, EvalError> {
-    if op.value.len() != 1 {
-        return Err(invalid(format!("value of shape {:?}, expected one element", op.value.shape())));
+    let element = op.element();
+    if element.len() != 1 {
+        return Err(invalid(format!("value of shape {:?}, expected one element", element.shape())));
     }
-    pick(&[&op.value], &sizes(args.get(0)?)?, |_| (0, 0))
+    pick(&[&element], &sizes(args.get(0)?)?, |_| (0, 0))
 }
 
 /// `stash_type` changes nothing here: everything is computed in `f64`.
@@ -105,7 +106,7 @@ mod tests {
     #[test]
     fn constants_are_as_stated() {
         check(Op::Constant(Constant { value: iota(&[2]) }), [None::<Tensor>; 0], iota(&[2]));
-        let fill = |value| Op::ConstantOfShape(ConstantOfShape { value });
+        let fill = |value| Op::ConstantOfShape(ConstantOfShape { value: Some(value) });
         check(fill(list([7])), [list([1, 2])], tensor(&[1, 2], [7i64, 7]));
         assert!(refusal(fill(iota(&[2])), [list([1])]).contains("expected one element"));
         assert!(refusal(fill(list([7])), [list([1 << 20, 1 << 20])]).contains("too large"));

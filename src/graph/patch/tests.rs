@@ -1,3 +1,5 @@
+//! Patches that apply, patches that are refused, and random ones.
+
 use proptest::prelude::*;
 
 use super::{Patch, Place, map_bodies};

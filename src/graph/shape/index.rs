@@ -22,7 +22,7 @@ pub(super) fn of_tensor(tensor: &Tensor) -> Fact {
 /// `ConstantOfShape`
 pub(super) fn constant_of_shape(call: &Call<'_>) -> Outputs {
     let Op::ConstantOfShape(attributes) = call.op else { return one(None, None) };
-    one(Some(attributes.value.dtype()), call.spelled_shape(0))
+    one(Some(attributes.element().dtype()), call.spelled_shape(0))
 }
 
 /// `Shape`, whose value is known where the input's dimensions are.

@@ -1,3 +1,5 @@
+//! Types and small values, rule by rule.
+
 use super::{Bindings, Note, Types, infer, infer_node, symbols};
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{
@@ -107,7 +109,7 @@ fn expanding_to_a_symbolic_shape_goes_through_equal_and_where() {
     let nodes = vec![
         node(Op::Shape(Shape { start: 0, end: Some(1) }), &["x"], "b"),
         node(Op::Concat(Concat { axis: 0 }), &["b", "rest"], "target"),
-        node(Op::ConstantOfShape(ConstantOfShape { value: Tensor::vector(vec![1i64]) }), &["three"], "ones"),
+        node(Op::ConstantOfShape(ConstantOfShape { value: Some(Tensor::vector(vec![1i64])) }), &["three"], "ones"),
         node(Op::Mul, &["ones", "minus"], "minus_ones"),
         node(Op::Equal, &["target", "minus_ones"], "is_minus_one"),
         node(Op::Where, &["is_minus_one", "ones", "target"], "shape"),
@@ -138,7 +140,7 @@ fn reshaping_says_what_it_can() {
 #[test]
 fn hostile_numbers_take_no_memory() {
     let most = i64::MAX;
-    let fill = Op::ConstantOfShape(ConstantOfShape { value: Tensor::vector(vec![1i64]) });
+    let fill = Op::ConstantOfShape(ConstantOfShape { value: Some(Tensor::vector(vec![1i64])) });
     check("1", &[("shape", &[most, most])], vec![node(fill, &["shape"], "y")], &format!("i64[{most}, {most}]"));
     check("1", &[("n", &[most])], vec![node(Op::Tile, &["x", "n"], "y")], &format!("f32[{most}]"));
     let flatten = Op::Flatten(Flatten { axis: 3 });

@@ -1,3 +1,5 @@
+//! Every rule and every refusal on the way to older operator sets.
+
 use super::super::raw::Context;
 use super::super::raw_text::{graph, parse, show_raw};
 use super::super::upgrade::upgrade;

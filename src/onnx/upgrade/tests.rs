@@ -1,3 +1,5 @@
+//! Every rule on the way to the canonical form.
+
 use super::super::raw::Context;
 use super::super::raw_text::{parse, show_constants, show_nodes};
 use super::{UpgradeError, upgrade};

@@ -1,6 +1,8 @@
 //! Reading, writing and understanding a real file (MiniLM, 45 MB) against copying its bytes, and, where
 //! `ALUDEL_PEER_PYTHON` names a Python with the package onnx, against `onnx.load` and `onnx.shape_inference`.
 
+#![allow(clippy::print_stdout)] // figures are what a bench is for
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ fn main() {
     let path = data.join("minilm-l6/model_f16w.onnx");
     let bytes = Bytes::from(fs::read(&path).expect("MiniLM can be read"));
     let model = onnx::read_bytes(bytes.clone(), None).expect("MiniLM is a network");
-    let bindings: Bindings = [("batch".to_string(), 1), ("seq".to_string(), 128)].into_iter().collect();
+    let bindings = Bindings::of([("batch", 1), ("seq", 128)]);
 
     let copy = || bytes.to_vec();
     support::against("read MiniLM from memory", || onnx::read_bytes(bytes.clone(), None), "copy its bytes", copy);

@@ -20,12 +20,12 @@
 //! let model = Model::new(builder.finish()?);
 //!
 //! // What is in it, with the symbol `batch` bound to a number.
-//! let types = shape::infer(&model.graph, &[("batch".to_string(), 4)].into_iter().collect())?;
-//! assert_eq!(cost::cost(&model.graph, &types).n_macs, 4 * 3 * 2);
+//! let types = shape::infer(&model.graph, &shape::Bindings::of([("batch", 4)]))?;
+//! assert_eq!(cost::cost(&model.graph, &types).total.macs, 4 * 3 * 2);
 //!
 //! // What it does, on the bytes that ship.
 //! let bytes = onnx::to_bytes(&model)?;
-//! let mut session = Tract::default().load(&ModelBytes::new(bytes), &Options::default())?;
+//! let mut session = Tract.load(&ModelBytes::new(bytes), &Options::default())?;
 //! let input = Tensor::new(&[1, 3], vec![1f32, -2.0, 0.5])?;
 //! let outputs = session.run(&[("x".to_string(), input)])?;
 //! assert_eq!(outputs[0].1.as_slice::<f32>()?, [1.5, 0.0]);
@@ -38,6 +38,7 @@
 //! | [`graph`] | networks: tensors, operators, shapes, cost, patches, the reference interpreter | nothing |
 //! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
+//! | [`data`] | data as named tensors | tensors |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`cli`] | the program; the only room that prints | all |
 

@@ -8,14 +8,14 @@ use aludel::measure::machine::Machine;
 use aludel::measure::statistics::{self, Interval};
 
 /// Prints the machine once, before the figures.
-pub fn print_machine() {
+pub(crate) fn print_machine() {
     let machine = Machine::this();
     let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
     println!("machine: {cpu} · {} cores · {} {}", machine.n_cpus, machine.os, machine.arch);
 }
 
 /// The folder of real models; without it there is nothing to measure on.
-pub fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     let folder = std::env::var_os("ALUDEL_DATA").map(PathBuf::from).filter(|folder| folder.is_dir());
     if folder.is_none() {
         println!("left out: ALUDEL_DATA does not name a folder");
@@ -32,7 +32,12 @@ fn time_ms<T>(work: &mut impl FnMut() -> T) -> f64 {
 }
 
 /// Times `work` and `yardstick` in turns for about three seconds, one thread, and prints the ratio of their times.
-pub fn against<T, U>(name: &str, mut work: impl FnMut() -> T, yardstick_name: &str, mut yardstick: impl FnMut() -> U) {
+pub(crate) fn against<T, U>(
+    name: &str,
+    mut work: impl FnMut() -> T,
+    yardstick_name: &str,
+    mut yardstick: impl FnMut() -> U,
+) {
     const BUDGET: Duration = Duration::from_secs(3);
     const FEWEST: usize = 11;
     time_ms(&mut work);

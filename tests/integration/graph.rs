@@ -12,8 +12,11 @@ use flate2::read::GzDecoder;
 
 use crate::support;
 
+/// A file, numbers for its symbols, whole shapes for inputs whose dimensions have no name.
+type Bound = (&'static str, &'static [(&'static str, usize)], &'static [(&'static str, &'static [usize])]);
+
 /// The shared models with what must be said of their inputs.
-const MODELS: &[(&str, &[(&str, usize)], &[(&str, &[usize])])] = &[
+const MODELS: &[Bound] = &[
     ("minilm-l6/model_f16w.onnx", &[("batch", 2), ("seq", 48)], &[]),
     ("onnx-models/armkws_cnn_s.onnx", &[], &[]),
     ("onnx-models/armkws_dnn_s.onnx", &[], &[]),

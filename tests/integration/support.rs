@@ -2,14 +2,16 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use aludel::graph::eval::{self, EvalError};
 use aludel::graph::op::{Cast, RoundMode};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Graph, Op};
 use aludel::measure::difference;
-use aludel::measure::runtime::Runtime;
+use aludel::measure::runtime::ort::Onnxruntime;
 use aludel::measure::runtime::tract::Tract;
+use aludel::measure::runtime::{Runtime, library};
 
 /// The folder of real models and data; none, said aloud, where `ALUDEL_DATA` does not name one.
 pub(crate) fn data() -> Option<PathBuf> {
@@ -34,9 +36,10 @@ pub(crate) fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Both runtimes: tract, and onnxruntime with the library that `aludel runtime install` fetches.
-pub(crate) fn runtimes() -> [&'static dyn Runtime; 2] {
-    [&Tract, onnxruntime()]
+/// Both runtimes, or tract alone where onnxruntime cannot be had.
+pub(crate) fn runtimes() -> Vec<&'static dyn Runtime> {
+    let ort = onnxruntime().map(|ort| ort as &dyn Runtime);
+    [&Tract as &dyn Runtime].into_iter().chain(ort).collect()
 }
 
 /// Whether two tensors are the same but for |expected − got| ≤ absolute + relative · |expected|, element by element.
@@ -66,19 +69,20 @@ fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
     })
 }
 
-/// onnxruntime of the version that we pin, got with the program's own code where it is not in our cache yet.
-pub(crate) fn onnxruntime() -> &'static aludel::measure::runtime::ort::Onnxruntime {
-    use aludel::measure::runtime::{library, ort::Onnxruntime};
-    static LOADED: std::sync::OnceLock<Onnxruntime> = std::sync::OnceLock::new();
-    LOADED.get_or_init(|| {
+/// onnxruntime of the version that we pin, got with the program's own code where it is not in our cache yet; none, said
+/// aloud, where there is no pip or no network.
+pub(crate) fn onnxruntime() -> Option<&'static Onnxruntime> {
+    static LOADED: OnceLock<Result<Onnxruntime, String>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
         let places = library::search(None).places;
         let cached = places.into_iter().find(|place| place.origin == library::Origin::Cache && place.found);
         let path = match cached {
             Some(place) => place.path,
-            None => library::install(&mut |_| ()).expect("pip gets the official wheel"),
+            None => library::install(&mut |_| ()).map_err(|error| format!("onnxruntime cannot be fetched: {error}"))?,
         };
-        Onnxruntime::open(Some(&path)).expect("the pinned library loads")
-    })
+        Ok(Onnxruntime::open(Some(&path)).expect("the pinned library loads"))
+    });
+    loaded.as_ref().map_err(|reason| left_out(reason)).ok()
 }
 
 /// A graph's outputs, in order, computed by the reference.

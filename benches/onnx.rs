@@ -7,12 +7,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use aludel::graph::shape::{self, Bindings};
-use aludel::onnx;
+use aludel::onnx::{self, WriteOptions};
 use bytes::Bytes;
 
 fn main() {
@@ -28,6 +29,14 @@ fn main() {
     let read_file = || fs::read(&path);
     support::against("read MiniLM from its file", || onnx::read(&path), "read the file's bytes", read_file);
     support::against("write MiniLM to memory", || onnx::to_bytes(&model), "copy its bytes", copy);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (ours, plain) = (folder.path().join("ours.onnx"), folder.path().join("plain.onnx"));
+    let write_plainly = || {
+        let mut file = fs::File::create(&plain).expect("the folder is ours");
+        file.write_all(&bytes).and_then(|()| file.sync_all()).expect("there is space")
+    };
+    let write_file = || onnx::write(&model, &ours, &WriteOptions::default());
+    support::against("write MiniLM to a file, flushed", write_file, "write its bytes, flushed", write_plainly);
     let infer = || shape::infer(&model.graph, &bindings);
     support::against("infer MiniLM's shapes", infer, "copy its bytes", copy);
 

@@ -142,7 +142,10 @@ impl Plan {
                             row.bindings.retain(|name, _| open_dimensions.contains(name));
                             symbols.extend(open_dimensions);
                             let label = rows.len().to_string();
-                            contenders.push(contender(session, label, &row.bindings, self.seed)?);
+                            match contender(session, label, &row.bindings, self.seed)? {
+                                Ok(contender) => contenders.push(contender),
+                                Err(error) => row.refused = Some(error.to_string()),
+                            }
                         }
                         Err(error) => row.refused = Some(error.to_string()),
                     }
@@ -223,15 +226,19 @@ impl Plan {
     }
 }
 
+/// A session that is ready to be timed, or what it says to a first run.
 fn contender(
     mut session: Box<dyn Session>,
     label: String,
     bindings: &Bindings,
     seed: u64,
-) -> anyhow::Result<Contender<'static, RuntimeError>> {
+) -> anyhow::Result<Result<Contender<'static, RuntimeError>, RuntimeError>> {
     let tensors = inputs::random(session.inputs(), bindings, seed)?;
+    if let Err(error) = session.run(&tensors) {
+        return Ok(Err(error));
+    }
     let run = Box::new(move || session.run(&tensors).map(drop));
-    Ok(Contender { label, run })
+    Ok(Ok(Contender { label, run }))
 }
 
 fn listed(symbols: &BTreeSet<String>) -> String {

@@ -16,13 +16,16 @@ use super::wire::{
 };
 use super::{tensor, types};
 use crate::graph::attribute::Attribute;
-use crate::graph::op::MICROSOFT;
+use crate::graph::op::{CANONICAL_OPSET, MICROSOFT};
 use crate::graph::tensor::DType;
 use crate::graph::{Graph, Model, TensorType, ValueInfo, ValueType};
 use crate::store;
 
 /// The most bytes that protobuf has in one message.
 const MOST_BYTES: usize = (1 << 31) - 1;
+
+/// The oldest version of ONNX's operator set that is written.
+const OLDEST_OPSET: u32 = 7;
 
 /// Tensors smaller than this stay in the model's file.
 const LEAST_EXTERNAL_BYTES: usize = 1024;
@@ -149,6 +152,10 @@ fn lowered(model: &Model, asked: Option<u32>) -> Result<(u32, Option<String>, Ra
     let microsoft = model.domains.contains_key(MICROSOFT);
     let at = |opset| lower(&model.graph, Target { opset, own_opset: model.opset, microsoft });
     if let Some(opset) = asked {
+        if !(OLDEST_OPSET..=CANONICAL_OPSET).contains(&opset) {
+            let range = format!("choose one from {OLDEST_OPSET} to {CANONICAL_OPSET}");
+            return Err(OnnxError::Model(format!("ONNX's operator set {opset} cannot be written: {range}")));
+        }
         return Ok((opset, None, at(opset)?));
     }
     let (mut opset, mut raised) = match least_opset(&model.graph, microsoft) {

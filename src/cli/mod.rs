@@ -115,8 +115,11 @@ fn print(text: &str) -> io::Result<()> {
 /// Writes an error, its causes and, where one is known, the remedy.
 fn report(error: &anyhow::Error) -> u8 {
     let mut text = format!("error: {error}\n");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("  because: {cause}\n"));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many errors end with their cause already.
+        if !text.contains(&cause) {
+            text.push_str(&format!("  because: {cause}\n"));
+        }
     }
     if let Some(hint) = error.chain().find_map(hint) {
         text.push_str(&format!("hint: {hint}\n"));

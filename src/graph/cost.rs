@@ -171,6 +171,7 @@ fn holds_parameters(dtype: DType) -> bool {
         DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => true,
         DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => true,
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => true,
+        DType::F6E2M3 | DType::F6E3M2 => true,
     }
 }
 

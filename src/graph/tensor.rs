@@ -46,12 +46,15 @@ pub enum DType {
     F8E8M0,
     /// Two elements a byte, the first in the low half.
     F4E2M1,
+    /// Four elements in three bytes, the first in the lowest bits.
+    F6E2M3,
+    F6E3M2,
     Complex64,
     Complex128,
 }
 
 /// (type, ONNX number, bits an element, name in listings)
-const DTYPES: [(DType, i32, usize, &str); 26] = [
+const DTYPES: [(DType, i32, usize, &str); 28] = [
     (DType::F32, 1, 32, "f32"),
     (DType::U8, 2, 8, "u8"),
     (DType::I8, 3, 8, "i8"),
@@ -78,6 +81,8 @@ const DTYPES: [(DType, i32, usize, &str); 26] = [
     (DType::F8E8M0, 24, 8, "f8e8m0"),
     (DType::U2, 25, 2, "u2"),
     (DType::I2, 26, 2, "i2"),
+    (DType::F6E2M3, 27, 6, "f6e2m3"),
+    (DType::F6E3M2, 28, 6, "f6e3m2"),
 ];
 
 impl DType {
@@ -120,10 +125,10 @@ impl DType {
         Some(n_elements.checked_mul(self.n_bits())?.div_ceil(8))
     }
 
-    /// Floating point of any width, the 8- and 4-bit formats included.
+    /// Floating point of any width, the 8-, 6- and 4-bit formats included.
     pub fn is_float(self) -> bool {
         match self {
-            DType::F64 | DType::F32 | DType::F16 | DType::BF16 => true,
+            DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F6E2M3 | DType::F6E3M2 => true,
             DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
                 true
             }
@@ -138,7 +143,7 @@ impl DType {
         let signed = match self {
             DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => true,
             DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => false,
-            DType::F64 | DType::F32 | DType::F16 | DType::BF16 => return None,
+            DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F6E2M3 | DType::F6E3M2 => return None,
             DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
                 return None;
             }
@@ -561,6 +566,7 @@ mod tests {
     fn packed_types_round_up_to_bytes() {
         assert_eq!(DType::I4.n_bytes(3), Some(2));
         assert_eq!(DType::U2.n_bytes(5), Some(2));
+        assert_eq!(DType::F6E2M3.n_bytes(5), Some(4));
         assert!(Tensor::from_bytes(DType::U4, &[3], Bytes::from_static(&[0x21, 0x03])).is_ok());
     }
 
@@ -580,6 +586,10 @@ mod tests {
         let packed = Tensor::from_bytes(DType::U4, &[3], Bytes::from_static(&[0x21, 0x03])).expect("three halves");
         assert!(packed.rows(0, 2).is_ok());
         assert!(packed.rows(1, 2).is_err());
+        let sixes = Tensor::from_bytes(DType::F6E3M2, &[5, 2], Bytes::from_static(&[1, 2, 3, 4, 5, 6, 7, 8]));
+        let sixes = sixes.expect("sixty bits");
+        assert_eq!(sixes.rows(2, 4).map(|rows| rows.bytes().cloned()), Ok(Some(Bytes::from_static(&[4, 5, 6]))));
+        assert!(sixes.rows(0, 1).is_err());
     }
 
     #[test]

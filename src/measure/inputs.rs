@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use half::{bf16, f16};
 
 use super::runtime::{Dim, ValueInfo};
+use crate::graph::bits::pack;
 use crate::graph::tensor::{DType, Tensor, TensorError};
 
 /// Numbers for dimensions that the model leaves open: by the dimension's name, or, for one without a name, by input and
@@ -124,6 +125,7 @@ pub fn fill(dtype: DType, shape: &[usize], random: &mut SplitMix64) -> Result<Te
             Tensor::from_strings(shape, strings)
         }
         DType::I4 | DType::U4 | DType::I2 | DType::U2 => bits(dtype, shape, n, random),
+        DType::F6E2M3 | DType::F6E3M2 => bits(dtype, shape, n, random),
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
             bits(dtype, shape, n, random)
         }
@@ -142,14 +144,9 @@ pub fn fill(dtype: DType, shape: &[usize], random: &mut SplitMix64) -> Result<Te
 /// Narrow types: small non-negative codes, which in no format are NaN. Bits beyond the last element are zero.
 fn bits(dtype: DType, shape: &[usize], n: usize, random: &mut SplitMix64) -> Result<Tensor, TensorError> {
     let n_bits = dtype.n_bits();
-    let n_bytes = dtype.n_bytes(n).ok_or_else(|| TensorError::TooLarge { dtype, shape: shape.to_vec() })?;
-    let mut bytes = vec![0u8; n_bytes];
     let mask = if n_bits == 2 { 1 } else { 7 };
-    for idx in 0..n {
-        let bit = idx * n_bits;
-        bytes[bit / 8] |= (random.byte() & mask) << (bit % 8);
-    }
-    Tensor::from_bytes(dtype, shape, bytes.into())
+    let codes: Vec<u8> = std::iter::repeat_with(|| random.byte() & mask).take(n).collect();
+    Tensor::from_bytes(dtype, shape, pack(n_bits, &codes).into())
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): 64 bits of state, and the same numbers everywhere.

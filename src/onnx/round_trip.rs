@@ -355,6 +355,7 @@ fn the_format_is_as_new_as_the_graph_needs() {
         (DType::F4E2M1, 11),
         (DType::F8E8M0, 12),
         (DType::I2, 13),
+        (DType::F6E2M3, 14),
     ];
     for (dtype, expected) in rows {
         assert_eq!(ir_version(dtype, 3), expected, "{dtype}");

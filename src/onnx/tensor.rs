@@ -8,6 +8,7 @@ use super::error::{OnnxError, TensorProblem};
 use super::external::External;
 use super::wire::{EXTERNAL, SparseTensorProto, TensorProto};
 use crate::graph::attribute::SparseTensor;
+use crate::graph::bits;
 use crate::graph::tensor::{DType, Element, Tensor, TensorError, n_elements};
 
 /// The tensor that a message holds; raw bytes are shared with it.
@@ -121,6 +122,7 @@ fn typed_field(dtype: DType) -> &'static str {
         DType::F16 | DType::BF16 | DType::I32 | DType::I16 | DType::I8 | DType::U16 | DType::U8 => "int32_data",
         DType::Bool | DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::F4E2M1 => "int32_data",
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => "int32_data",
+        DType::F6E2M3 | DType::F6E3M2 => "int32_data",
     }
 }
 
@@ -142,6 +144,7 @@ fn decode_typed(proto: TensorProto, dtype: DType, shape: &[usize]) -> Result<Ten
         DType::F16 | DType::BF16 => {
             over(dtype, shape, bytemuck::cast_slice(&narrowed::<i32, u16>(&proto.int32_data, dtype)?))?
         }
+        DType::F6E2M3 | DType::F6E3M2 => six_bits(&proto.int32_data, dtype, shape)?,
         DType::I4 | DType::I2 => over(dtype, shape, &packed_signed(&proto.int32_data, dtype)?)?,
         DType::U8
         | DType::Bool
@@ -167,6 +170,20 @@ fn narrowed<Wide: Copy + Display, Narrow: TryFrom<Wide>>(
 ) -> Result<Vec<Narrow>, TensorProblem> {
     let narrow = |&element: &Wide| Narrow::try_from(element).map_err(|_| outside(element, dtype));
     wide.iter().map(narrow).collect()
+}
+
+/// Each entry is one element, unlike in raw data.
+fn six_bits(entries: &[i32], dtype: DType, shape: &[usize]) -> Result<Tensor, TensorProblem> {
+    let code = |&entry: &i32| {
+        u8::try_from(entry).ok().filter(|&code| code < 1 << dtype.n_bits()).ok_or_else(|| outside(entry, dtype))
+    };
+    let codes = entries.iter().map(code).collect::<Result<Vec<_>, _>>()?;
+    let expected = n_elements(shape).ok_or_else(|| TensorError::TooLarge { dtype, shape: shape.to_vec() })?;
+    if expected != codes.len() {
+        let (shape, got, unit) = (shape.to_vec(), codes.len(), "elements");
+        return Err(TensorError::Length { dtype, shape, expected, got, unit }.into());
+    }
+    Ok(Tensor::from_bytes(dtype, shape, bits::pack(dtype.n_bits(), &codes).into())?)
 }
 
 /// Each entry is a byte of packed elements; some writers let its sign bit reach into the rest.
@@ -240,6 +257,7 @@ fn elements<T: Element>(tensor: &Tensor) -> Result<&[T], String> {
 mod tests {
     use super::*;
     use half::f16;
+    use prost::Message;
 
     fn read(proto: TensorProto) -> Result<Tensor, String> {
         decode(proto, &mut External::new(None)).map_err(|error| error.to_string())
@@ -288,6 +306,22 @@ mod tests {
         }
     }
 
+    /// Messages by `numpy_helper.from_array` and `helper.make_tensor` of Python's onnx 1.23, which hold 1, -2.5, 0.5, 3
+    /// and -0.25.
+    #[test]
+    fn six_bits_are_packed_in_raw_data_only() {
+        let check = |message: &[u8], dtype, raw: &[u8]| {
+            let proto = TensorProto::decode(message).expect("a message");
+            let expected = Tensor::from_bytes(dtype, &[5], Bytes::copy_from_slice(raw)).expect("thirty bits");
+            assert_eq!(read(proto), Ok(expected));
+        };
+        let (e2m3, e3m2) = (&[0x88, 0x4c, 0x50, 0x22], &[0x4c, 0x8c, 0x48, 0x24]);
+        check(b"\x08\x05\x10\x1bB\x01wJ\x04\x88LP\x22", DType::F6E2M3, e2m3);
+        check(b"\x08\x05\x10\x1b*\x05\x08\x32\x04\x14\x22B\x01w", DType::F6E2M3, e2m3);
+        check(b"\x08\x05\x10\x1cB\x01wJ\x04L\x8cH\x24", DType::F6E3M2, e3m2);
+        check(b"\x08\x05\x10\x1c*\x05\x0c\x31\x08\x12\x24B\x01w", DType::F6E3M2, e3m2);
+    }
+
     #[test]
     fn strings_and_empty_tensors_are_read() {
         let strings = vec![Bytes::from_static(b"a"), Bytes::new()];
@@ -316,6 +350,11 @@ mod tests {
             raw(DType::F32, &[i64::MAX, 4], &[0; 4]),
             "f32 tensor of shape [9223372036854775807, 4] does not fit this machine's memory",
         );
+        let sixes = |entries: &[i32]| TensorProto { int32_data: entries.to_vec(), ..proto(DType::F6E2M3, &[2]) };
+        check(sixes(&[63, 64]), "64 is no f6e2m3");
+        check(sixes(&[-1, 0]), "-1 is no f6e2m3");
+        check(sixes(&[1, 2, 3]), "f6e2m3 tensor of shape [2] takes 2 elements, got 3");
+        check(raw(DType::F6E3M2, &[3], &[0; 2]), "f6e3m2 tensor of shape [3] takes 3 bytes, got 2");
         check(proto(DType::F32, &[2]), "a f32 tensor of shape [2] without data");
         check(
             proto(DType::F32, &[i64::MAX, i64::MAX]),

@@ -188,6 +188,6 @@ mod tests {
             decode_value(proto, "x".into()).map(|info| info.value_type).map_err(|error| error.to_string())
         };
         assert_eq!(elements(0), Ok(None));
-        assert_eq!(elements(27), Err("value `x`: element type 27 is unknown".to_string()));
+        assert_eq!(elements(29), Err("value `x`: element type 29 is unknown".to_string()));
     }
 }

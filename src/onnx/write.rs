@@ -258,6 +258,7 @@ fn of_dtype(dtype: DType) -> u32 {
         DType::F4E2M1 => 11,
         DType::F8E8M0 => 12,
         DType::I2 | DType::U2 => 13,
+        DType::F6E2M3 | DType::F6E3M2 => 14,
     }
 }
 

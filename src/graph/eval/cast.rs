@@ -10,10 +10,10 @@ use super::{EvalError, invalid};
 use crate::graph::op::{self, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 
-/// Beyond the range of the target: floats become infinite, or the largest number where an 8-bit type saturates; of
-/// integers the low bits stay; floats to integers as [`truncated`](super::numbers::truncated) has it. Strings are read as
-/// decimal numbers, `inf` and `nan` in any case, and written as the shortest decimals that read back the same, those of
-/// 16-bit floats as those of the `f32` they are.
+/// Beyond the range of the target: floats become infinite, or the largest number where a type of 8 bits saturates or
+/// one of fewer has nothing else; of integers the low bits stay; floats to integers as
+/// [`truncated`](super::numbers::truncated) has it. Strings are read as decimal numbers, `inf` and `nan` in any case,
+/// and written as the shortest decimals that read back the same, those of 16-bit floats as those of the `f32` they are.
 pub(super) fn cast(args: Args<'_>, op: &op::Cast) -> Result<Tensor, EvalError> {
     converted(args.get(0)?, op.to, op.saturate, op.round_mode)
 }
@@ -131,6 +131,23 @@ mod tests {
             let op = Op::Cast(op::Cast { to: DType::F8E4M3FN, saturate, round_mode: RoundMode::Up });
             let bits = output(&op, &[&x]).map(|tensor| tensor.bytes().map(|bytes| bytes.to_vec()));
             assert_eq!(bits, Ok(Some(expected.to_vec())));
+        }
+    }
+
+    /// Expectations from ml_dtypes 0.5, by which ONNX's reference casts.
+    #[test]
+    fn six_bits_have_no_infinity_to_go_to() {
+        let x = tensor(&[5], [1f32, -2.4, 0.19, f32::INFINITY, -1e9]);
+        for (to, expected, back) in [
+            (DType::F6E2M3, [0x88, 0x2c, 0x7c, 0x3f], [1f32, -2.5, 0.25, 7.5, -7.5]),
+            (DType::F6E3M2, [0x4c, 0x3c, 0x7c, 0x3f], [1f32, -2.5, 0.1875, 28.0, -28.0]),
+        ] {
+            for saturate in [true, false] {
+                let op = Op::Cast(op::Cast { to, saturate, round_mode: RoundMode::Up });
+                let narrow = output(&op, &[&x]).expect("defined");
+                assert_eq!(narrow.bytes().map(|bytes| bytes.to_vec()), Some(expected.to_vec()), "{to}");
+                assert_eq!(cast_to(DType::F32, &narrow).map(|t| elements(&t)), Ok(back.to_vec()), "{to}");
+            }
         }
     }
 

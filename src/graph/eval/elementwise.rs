@@ -213,7 +213,7 @@ pub(super) fn computes(dtype: DType) -> bool {
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U64 | DType::U32 | DType::U16 | DType::U8 => true,
         DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::Bool => false,
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => false,
-        DType::F4E2M1 | DType::String | DType::Complex64 | DType::Complex128 => false,
+        DType::F6E2M3 | DType::F6E3M2 | DType::F4E2M1 | DType::String | DType::Complex64 | DType::Complex128 => false,
     }
 }
 

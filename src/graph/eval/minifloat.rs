@@ -48,6 +48,8 @@ pub(super) fn format(dtype: DType) -> Option<Format> {
         DType::F8E4M3FNUZ => (4, 3, 8, Specials::MinusZeroNan, Some(0x80)),
         DType::F8E5M2 => (5, 2, 15, Specials::Ieee, Some(0x7f)),
         DType::F8E5M2FNUZ => (5, 2, 16, Specials::MinusZeroNan, Some(0x80)),
+        DType::F6E2M3 => (2, 3, 1, Specials::None, None),
+        DType::F6E3M2 => (3, 2, 3, Specials::None, None),
         DType::F4E2M1 => (2, 1, 1, Specials::None, None),
         DType::F64 | DType::F32 | DType::F8E8M0 => return None,
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => return None,
@@ -203,6 +205,39 @@ mod tests {
         check(DType::F4E2M1, 5.0, Overflow::Special, 4.0);
     }
 
+    /// (number, bits as `float6_e2m3fn`, bits as `float6_e3m2fn`) of ml_dtypes 0.5.
+    #[test]
+    fn six_bits_are_those_of_ml_dtypes() {
+        for (value, e2m3, e3m2) in [
+            (0.0625, 0, 1),
+            (0.03, 0, 0),
+            (0.05, 0, 1),
+            (0.1875, 2, 3),
+            (0.19, 2, 3),
+            (1.0625, 8, 12),
+            (2.125, 16, 16),
+            (3.3, 21, 19),
+            (7.74, 31, 24),
+            (26.0, 31, 30),
+            (27.0, 31, 31),
+            (f64::INFINITY, 31, 31),
+            (-0.0, 32, 32),
+            (-0.01, 32, 32),
+            (-7.3, 63, 55),
+        ] {
+            for (dtype, expected) in [(DType::F6E2M3, e2m3), (DType::F6E3M2, e3m2)] {
+                let format = format(dtype).expect("a format");
+                assert_eq!(format.encode(value, Overflow::Special), expected, "{value} as {dtype}");
+            }
+        }
+        let decoded = |dtype, bits: &[u16]| -> Vec<f64> {
+            let format = format(dtype).expect("a format");
+            bits.iter().map(|&bits| format.decode(bits)).collect()
+        };
+        assert_eq!(decoded(DType::F6E2M3, &[1, 7, 8, 17, 31, 63]), [0.125, 0.875, 1.0, 2.25, 7.5, -7.5]);
+        assert_eq!(decoded(DType::F6E3M2, &[1, 3, 4, 13, 31, 63]), [0.0625, 0.1875, 0.25, 1.25, 28.0, -28.0]);
+    }
+
     #[test]
     fn beyond_the_greatest_number() {
         for (dtype, greatest, special) in [
@@ -211,6 +246,8 @@ mod tests {
             (DType::F8E4M3FNUZ, 240.0, f64::NAN),
             (DType::F8E5M2, 57344.0, f64::INFINITY),
             (DType::F8E5M2FNUZ, 57344.0, f64::NAN),
+            (DType::F6E2M3, 7.5, 7.5),
+            (DType::F6E3M2, 28.0, 28.0),
             (DType::F4E2M1, 6.0, 6.0),
         ] {
             check(dtype, greatest, Overflow::Special, greatest);

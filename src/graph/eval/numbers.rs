@@ -47,7 +47,13 @@ impl Numbers {
             DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
                 Ok(Numbers::Int(unpack(tensor)?.into_iter().map(|bits| wrapped(bits.into(), dtype)).collect()))
             }
-            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => {
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => {
                 let format = minifloat::format(dtype).expect("every one of these has a format");
                 Ok(Numbers::Float(unpack(tensor)?.into_iter().map(|bits| format.decode(bits.into())).collect()))
             }
@@ -90,7 +96,7 @@ impl Numbers {
         self.rounded(dtype, shape, Overflow::Special, RoundMode::Nearest)
     }
 
-    /// As [`Numbers::into_tensor`], but numbers beyond the range of an integer type or of an 8- or 4-bit float type
+    /// As [`Numbers::into_tensor`], but numbers beyond the range of an integer type or of an 8-, 6- or 4-bit float type
     /// become the least or greatest number of it, floats being rounded half to even first.
     ///
     /// # Errors
@@ -109,8 +115,8 @@ impl Numbers {
         }
     }
 
-    /// As [`Numbers::into_tensor`], with a say in what happens beyond the range of the 8- and 4-bit float types, and how
-    /// `f8e8m0` rounds.
+    /// As [`Numbers::into_tensor`], with a say in what happens beyond the range of the 8-, 6- and 4-bit float types,
+    /// and how `f8e8m0` rounds.
     ///
     /// # Errors
     /// As [`Numbers::into_tensor`].
@@ -148,9 +154,13 @@ impl Numbers {
                 let low_bits = self.wrapped(dtype).map(|x| (x & 0xff) as u8).collect();
                 pack(dtype, shape, low_bits)?
             }
-            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => {
-                pack(dtype, shape, bits16(self, overflow).map(|bits| (bits & 0xff) as u8).collect())?
-            }
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => pack(dtype, shape, bits16(self, overflow).map(|bits| (bits & 0xff) as u8).collect())?,
             DType::F8E8M0 => {
                 let bits: Vec<u8> = self.into_floats().map(|x| minifloat::encode_e8m0(x, mode, overflow)).collect();
                 Tensor::from_bytes(dtype, shape, Bytes::from(bits))?

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::args::allocation;
 use super::{EvalError, invalid};
+use crate::graph::bits;
 use crate::graph::tensor::{DType, Tensor};
 
 /// The bits of each element of a type of at most eight, in a byte of its own.
@@ -14,9 +15,7 @@ use crate::graph::tensor::{DType, Tensor};
 pub(super) fn unpack(tensor: &Tensor) -> Result<Vec<u8>, EvalError> {
     let n_bits = narrow_bits(tensor.dtype())?;
     let bytes = tensor.bytes().ok_or_else(|| invalid("strings have no bits"))?;
-    let mask = u8::MAX >> (8 - n_bits);
-    let per_byte = 8 / n_bits;
-    Ok((0..tensor.len()).map(|idx| (bytes[idx / per_byte] >> (idx % per_byte * n_bits)) & mask).collect())
+    Ok(bits::unpack(n_bits, bytes, tensor.len()))
 }
 
 /// The way back; bits beyond the type's are dropped.
@@ -35,12 +34,7 @@ pub(super) fn pack(dtype: DType, shape: &[usize], elements: Vec<u8>) -> Result<T
             elements.len()
         )));
     }
-    let mask = u8::MAX >> (8 - n_bits);
-    let mut bytes = vec![0u8; n_elements.div_ceil(8 / n_bits)];
-    for (idx, element) in elements.into_iter().enumerate() {
-        bytes[idx / (8 / n_bits)] |= (element & mask) << (idx % (8 / n_bits) * n_bits);
-    }
-    Ok(Tensor::from_bytes(dtype, shape, Bytes::from(bytes))?)
+    Ok(Tensor::from_bytes(dtype, shape, Bytes::from(bits::pack(n_bits, &elements)))?)
 }
 
 fn narrow_bits(dtype: DType) -> Result<usize, EvalError> {
@@ -100,7 +94,9 @@ mod tests {
 
     #[test]
     fn narrow_elements_come_back_in_order() {
-        for (dtype, bits) in [(DType::U4, [9, 15, 0]), (DType::I2, [3, 0, 2]), (DType::U8, [200, 7, 0])] {
+        for (dtype, bits) in
+            [(DType::U4, [9, 15, 0]), (DType::I2, [3, 0, 2]), (DType::F6E2M3, [33, 63, 30]), (DType::U8, [200, 7, 0])]
+        {
             let packed = pack(dtype, &[3], bits.to_vec());
             assert_eq!(packed.and_then(|tensor| unpack(&tensor)), Ok(bits.to_vec()), "{dtype}");
         }
@@ -116,6 +112,9 @@ mod tests {
         let nibbles = pack(DType::U4, &[3], vec![1, 2, 3]).expect("three elements");
         let reversed = pick(&[&nibbles], &[3], |idx| (0, 2 - idx)).and_then(|tensor| unpack(&tensor));
         assert_eq!(reversed, Ok(vec![3, 2, 1]));
+        let sixes = pack(DType::F6E3M2, &[5], vec![1, 62, 3, 33, 5]).expect("five elements");
+        let reversed = pick(&[&sixes], &[5], |idx| (0, 4 - idx)).and_then(|tensor| unpack(&tensor));
+        assert_eq!(reversed, Ok(vec![5, 33, 3, 62, 1]));
         let strings = Tensor::from_strings(&[1], vec![Bytes::from("a")]).expect("one string");
         let twice = pick(&[&strings], &[2], |_| (0, 0)).expect("both are there");
         assert_eq!(twice.strings(), Some(&[Bytes::from("a"), Bytes::from("a")][..]));

@@ -151,6 +151,7 @@ fn is_quantized(dtype: DType) -> bool {
     match dtype {
         DType::I16 | DType::I8 | DType::U16 | DType::U8 | DType::I4 | DType::U4 | DType::I2 | DType::U2 => true,
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F4E2M1 => true,
+        DType::F6E2M3 | DType::F6E3M2 => true,
         DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E8M0 => false,
         DType::I64 | DType::I32 | DType::U64 | DType::U32 => false,
         DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => false,
@@ -209,6 +210,10 @@ mod tests {
         assert_eq!(nibbles, Ok(vec![-1, 7]));
         let narrow = quantize(stated(DType::F8E4M3FN), &[&x, &Tensor::scalar(0.01f32)]);
         assert_eq!(narrow.and_then(|t| Numbers::floats(&t)), Ok(vec![-96.0, 448.0]));
+        let narrow = quantize(stated(DType::F6E3M2), &[&x, &Tensor::scalar(0.5f32)]).expect("defined");
+        assert_eq!(Numbers::floats(&narrow), Ok(vec![-2.0, 16.0]));
+        let wide = dequantize(op::DequantizeLinear::default(), &[&narrow, &Tensor::scalar(0.5f32)]);
+        assert_eq!(wide.map(|t| elements::<f32>(&t)), Ok(vec![-1.0, 8.0]));
         let message = |dtype, inputs: &[&Tensor]| quantize(stated(dtype), inputs).expect_err("refused").to_string();
         let scale = Tensor::scalar(1f32);
         assert_eq!(message(DType::I8, &[&x, &scale, &Tensor::scalar(0u8)]), "output_dtype is i8, the zero point is u8");

@@ -122,6 +122,7 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
             None
         }
         DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::F4E2M1 | DType::F8E8M0 => None,
+        DType::F6E2M3 | DType::F6E3M2 => None,
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => None,
     }
 }

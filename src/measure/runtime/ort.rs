@@ -295,6 +295,10 @@ fn no_view(dtype: DType) -> String {
     format!("{dtype} elements can be used within the model, but not be handed in or out")
 }
 
+fn no_such_type(dtype: DType) -> String {
+    format!("it has no tensors of {dtype}")
+}
+
 fn to_ort(tensor: &Tensor) -> Result<SessionInputValue<'_>, String> {
     match tensor.dtype() {
         DType::F64 => plain::<f64>(tensor),
@@ -322,6 +326,7 @@ fn to_ort(tensor: &Tensor) -> Result<SessionInputValue<'_>, String> {
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
             Err(no_view(tensor.dtype()))
         }
+        DType::F6E2M3 | DType::F6E3M2 => Err(no_such_type(tensor.dtype())),
         DType::Complex64 | DType::Complex128 => Err(no_view(tensor.dtype())),
     }
 }
@@ -382,6 +387,7 @@ fn from_ort(value: &DynValue) -> Result<Tensor, String> {
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
             Err(no_view(dtype))
         }
+        DType::F6E2M3 | DType::F6E3M2 => Err(no_such_type(dtype)),
         DType::Complex64 | DType::Complex128 => Err(no_view(dtype)),
     }
 }

@@ -276,6 +276,7 @@ fn to_tract(tensor: &Tensor) -> Result<tract::Tensor, String> {
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
             Err(no_such_type(tensor.dtype()))
         }
+        DType::F6E2M3 | DType::F6E3M2 => Err(no_such_type(tensor.dtype())),
         DType::Complex64 | DType::Complex128 => Err(no_such_type(tensor.dtype())),
     }
 }

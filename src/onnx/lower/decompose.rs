@@ -123,6 +123,7 @@ fn scalar(value: f64, dtype: DType) -> Option<Tensor> {
         DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => None,
         DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => None,
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => None,
+        DType::F6E2M3 | DType::F6E3M2 => None,
         DType::Bool | DType::String | DType::Complex64 | DType::Complex128 => None,
     }
 }

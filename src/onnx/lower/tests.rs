@@ -191,8 +191,13 @@ fn element_types() {
     refused(21, "x: bf16[1, 1, 4]; w: bf16[1, 1, 2]; Conv x, w -> y", 22, "bf16");
     refused(18, "x: f32[2]; Cast(to=17) x -> y", 19, "f8e4m3fn");
     refused(20, "x: i4[2]; s: f32[]; DequantizeLinear x, s -> y", 21, "i4");
+    refused(20, "x: f32[2]; s: f32[]; QuantizeLinear(output_dtype=22) x, s -> y", 21, "i4");
     refused(22, "x: f4e2m1[2]; Identity x -> y", 23, "f4e2m1");
     refused(23, "x: f8e8m0[2]; Transpose x -> y", 24, "f8e8m0");
+    refused(27, "x: f32[2]; Cast(to=27) x -> y", 28, "f6e2m3");
+    refused(27, "x: f6e3m2[2]; Cast(to=1) x -> y", 28, "f6e3m2");
+    refused(27, "x: f6e2m3[2]; s: f32[]; DequantizeLinear x, s -> y", 28, "f6e2m3");
+    refused(27, "x: f32[2]; s: f32[]; QuantizeLinear(output_dtype=28) x, s -> y", 28, "f6e3m2");
     refused(24, "x: u2[2]; Squeeze x -> y", 25, "u2");
     refused(11, "x: i8[1, 1, 4]; MaxPool(kernel_shape=[2]) x -> y", 12, "i8");
     refused(10, "a: f32[2]; b: f32[2]; Equal a, b -> y", 11, "f32");

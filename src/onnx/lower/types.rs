@@ -5,8 +5,8 @@ use super::super::raw::Context;
 use super::{Problem, Target};
 use crate::graph::attribute::{Attribute, AttributeValue};
 use crate::graph::tensor::DType::{
-    self, BF16, Bool, Complex64, Complex128, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F16, F32, F64,
-    I2, I4, I8, I16, I32, I64, String, U2, U4, U8, U16, U32, U64,
+    self, BF16, Bool, Complex64, Complex128, F4E2M1, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0,
+    F16, F32, F64, I2, I4, I8, I16, I32, I64, String, U2, U4, U8, U16, U32, U64,
 };
 use crate::graph::{Name, Node, Op, ValueType};
 
@@ -23,6 +23,8 @@ type Late = &'static [(u32, &'static [DType])];
 const INTEGERS: &[DType] = &[I64, I32, I16, I8, U64, U32, U16, U8];
 const INTEGERS_32: &[DType] = &[I64, I32, U64, U32];
 const FLOAT8: &[DType] = &[F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ];
+/// Cast and the linear quantization operators take these, nothing else of ours does.
+const FLOAT6: &[DType] = &[F6E2M3, F6E3M2];
 const BF16_13: Late = &[(13, &[BF16])];
 const BF16_16: Late = &[(16, &[BF16])];
 const BF16_22: Late = &[(22, &[BF16])];
@@ -38,8 +40,16 @@ const ANY_13: Late = &[(13, &[BF16]), (19, FLOAT8), (21, &[I4, U4]), (23, &[F4E2
 const ANY_13_FLOAT8_21: Late =
     &[(13, &[BF16]), (21, FLOAT8), (21, &[I4, U4]), (23, &[F4E2M1]), (24, &[F8E8M0]), (25, &[I2, U2])];
 const ANY_16: Late = &[(16, &[BF16]), (19, FLOAT8), (21, &[I4, U4]), (23, &[F4E2M1]), (24, &[F8E8M0]), (25, &[I2, U2])];
-const CAST: Late =
-    &[(9, &[String]), (13, &[BF16]), (19, FLOAT8), (21, &[I4, U4]), (23, &[F4E2M1]), (24, &[F8E8M0]), (25, &[I2, U2])];
+const CAST: Late = &[
+    (9, &[String]),
+    (13, &[BF16]),
+    (19, FLOAT8),
+    (21, &[I4, U4]),
+    (23, &[F4E2M1]),
+    (24, &[F8E8M0]),
+    (25, &[I2, U2]),
+    (28, FLOAT6),
+];
 const CAST_LIKE: Late = &[(19, FLOAT8), (21, &[I4, U4]), (23, &[F4E2M1]), (24, &[F8E8M0]), (25, &[I2, U2])];
 const FLATTEN: Late = &[
     (9, INTEGERS),
@@ -70,7 +80,7 @@ const PAD: Late = &[
     (24, &[F8E8M0]),
     (25, &[I2, U2]),
 ];
-const QUANTIZED: Late = &[(19, FLOAT8), (21, &[I16, U16, I4, U4]), (23, &[F4E2M1]), (25, &[I2, U2])];
+const QUANTIZED: Late = &[(19, FLOAT8), (21, &[I16, U16, I4, U4]), (23, &[F4E2M1]), (25, &[I2, U2]), (28, FLOAT6)];
 const FILLED: Late = &[(20, &[BF16]), (20, FLOAT8), (21, &[I4, U4]), (23, &[F4E2M1]), (24, &[F8E8M0]), (25, &[I2, U2])];
 
 const ROWS: &[(&[&str], Place, Late)] = &[
@@ -120,6 +130,7 @@ const ROWS: &[(&[&str], Place, Late)] = &[
     (&["ConstantOfShape"], Output(0), FILLED),
     (&["QuantizeLinear"], Input(0), HALVES_19),
     (&["QuantizeLinear"], Input(1), &[(19, &[BF16, F16, I32]), (24, &[F8E8M0])]),
+    (&["QuantizeLinear"], Input(2), QUANTIZED),
     (&["QuantizeLinear"], Output(0), QUANTIZED),
     (&["DequantizeLinear"], Input(0), QUANTIZED),
     (&["DequantizeLinear"], Input(1), &[(19, &[BF16, F16]), (24, &[F8E8M0])]),

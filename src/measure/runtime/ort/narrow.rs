@@ -29,7 +29,7 @@ pub(super) fn wide(dtype: DType) -> Option<DType> {
         DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::Bool | DType::String => None,
         DType::I64 | DType::I32 | DType::I16 | DType::I8 => None,
         DType::U64 | DType::U32 | DType::U16 | DType::U8 => None,
-        DType::Complex64 | DType::Complex128 => None,
+        DType::F6E2M3 | DType::F6E3M2 | DType::Complex64 | DType::Complex128 => None,
     }
 }
 
@@ -106,7 +106,7 @@ impl Casts {
 /// `y = Cast(x, to)` at opset 25 as a file, with `saturate = 0` where onnxruntime takes that: to 8 bits of float. Every
 /// length and number in it is below 128, a byte each.
 fn cast_model(from: DType, to: DType) -> Vec<u8> {
-    let number = |dtype: DType| u8::try_from(dtype.onnx()).expect("there are 26 types");
+    let number = |dtype: DType| u8::try_from(dtype.onnx()).expect("there are 28 types");
     let message = |field: u8, body: &[u8]| {
         let size = u8::try_from(body.len()).expect("the whole file is below 128 bytes");
         [&[field << 3 | 2, size], body].concat()

@@ -33,7 +33,7 @@ fn main() {
     let (ours, plain) = (folder.path().join("ours.onnx"), folder.path().join("plain.onnx"));
     let write_plainly = || {
         let mut file = fs::File::create(&plain).expect("the folder is ours");
-        file.write_all(&bytes).and_then(|()| file.sync_all()).expect("there is space")
+        file.write_all(&bytes).and_then(|()| file.sync_all()).expect("there is space");
     };
     let write_file = || onnx::write(&model, &ours, &WriteOptions::default());
     support::against("write MiniLM to a file, flushed", write_file, "write its bytes, flushed", write_plainly);

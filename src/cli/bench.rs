@@ -286,7 +286,7 @@ fn heading(report: &Report) -> String {
     text.push_str(&format!("{}\n", runtimes.into_iter().collect::<Vec<_>>().join(" · ")));
     if !report.bindings.is_empty() {
         let bound: Vec<String> = report.bindings.iter().map(|(symbol, size)| format!("{symbol} = {size}")).collect();
-        text.push_str(&format!("{}; other symbols 1\n", bound.join(", ")));
+        text.push_str(&format!("{}; other open dimensions 1\n", bound.join(", ")));
     }
     text.push('\n');
     text

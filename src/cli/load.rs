@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 
-use crate::graph::Model;
-use crate::graph::shape::{self, Types};
+use crate::graph::shape::{self, Bindings, Types};
+use crate::graph::{Dim, Model};
 use crate::measure::child::RuntimeName;
 use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
 use crate::onnx;
@@ -41,7 +41,7 @@ pub(super) struct ModelArguments {
 /// Numbers for symbolic dimensions.
 #[derive(clap::Args)]
 pub(super) struct BindArguments {
-    /// Give a symbolic dimension a number (repeatable); those not given are 1
+    /// Give an open dimension a number (repeatable): its symbol, or INPUT#AXIS where it has none; those not given are 1
     #[arg(long = "bind", value_name = "SYMBOL=NUMBER")]
     pub(super) bindings: Vec<Binding>,
 }
@@ -59,21 +59,44 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Loaded> {
     Ok(Loaded { model, file_bytes })
 }
 
-/// The symbols in a graph's inputs, in order, each with the number it was given, or 1.
+/// The open dimensions of a graph's inputs, each with the number it was given, or 1: symbols, and `INPUT#AXIS` for those
+/// without a name.
 pub(super) fn bound(model: &Model, given: &[Binding]) -> anyhow::Result<Vec<(String, usize)>> {
-    let symbols = shape::symbols(&model.graph);
-    if let Some(unknown) = given.iter().find(|binding| !symbols.iter().any(|symbol| **symbol == *binding.symbol)) {
-        let known: Vec<&str> = symbols.iter().map(|symbol| symbol.as_str()).collect();
-        let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+    let symbols = shape::symbols(&model.graph).into_iter().map(|symbol| symbol.to_string());
+    let unnamed = model.graph.inputs.iter().flat_map(|input| {
+        let dims = input.tensor_type().and_then(|tensor_type| tensor_type.shape.as_deref()).unwrap_or_default();
+        let unnamed = dims.iter().enumerate().filter(|(_, dim)| matches!(dim, Dim::Unknown));
+        unnamed.map(|(axis, _)| unnamed_key(&input.name, axis)).collect::<Vec<_>>()
+    });
+    let open: Vec<String> = symbols.chain(unnamed).collect();
+    if let Some(unknown) = given.iter().find(|binding| !open.contains(&binding.symbol)) {
+        let known = if open.is_empty() { "none".to_string() } else { open.join(", ") };
         anyhow::bail!("no input has a dimension `{}`; the symbols are: {known}", unknown.symbol);
     }
     let size = |symbol: &str| given.iter().find(|binding| binding.symbol == symbol).map_or(1, |binding| binding.size);
-    Ok(symbols.into_iter().map(|symbol| (symbol.to_string(), size(&symbol))).collect())
+    Ok(open.into_iter().map(|symbol| (symbol.clone(), size(&symbol))).collect())
 }
 
-/// Every value's type with the symbols bound.
+/// What a dimension without a name is bound by, as in `measure::inputs`.
+fn unnamed_key(input: &str, axis: usize) -> String {
+    format!("{input}#{axis}")
+}
+
+/// Every value's type with the open dimensions bound.
 pub(super) fn infer(path: &Path, model: &Model, bound: &[(String, usize)]) -> anyhow::Result<Types> {
-    let bindings = shape::Bindings::of(bound.iter().map(|(symbol, size)| (symbol.as_str(), *size)));
+    let mut bindings = Bindings::of(bound.iter().map(|(symbol, size)| (symbol.as_str(), *size)));
+    let size = |key: &str| bound.iter().find(|(symbol, _)| symbol == key).map(|(_, size)| *size);
+    for input in &model.graph.inputs {
+        let Some(dims) = input.tensor_type().and_then(|tensor_type| tensor_type.shape.as_ref()) else { continue };
+        let sizes = dims.iter().enumerate().map(|(axis, dim)| match dim {
+            Dim::Known(size) => Some(*size),
+            Dim::Symbol(symbol) => size(symbol),
+            Dim::Unknown => size(&unnamed_key(&input.name, axis)),
+        });
+        if let Some(sizes) = sizes.collect() {
+            bindings.shapes.insert(input.name.clone(), sizes);
+        }
+    }
     shape::infer(&model.graph, &bindings).with_context(|| format!("{}: shapes do not fit together", path.display()))
 }
 

@@ -90,6 +90,15 @@ fn inspect_counts_what_is_in_a_file() {
 }
 
 #[test]
+fn dimensions_without_a_name_are_bound_by_input_and_axis() {
+    let Some(data) = support::data() else { return };
+    let path = data.join("onnx-models/qtdnn_qlinearconv.onnx");
+    let report = json(&["inspect", text(&path), "--bind", "input#0=24", "--json"]);
+    assert_eq!(report["inputs"][0]["inferred"], "f32[24, 10]");
+    assert!(report["cost"]["total"]["macs"].as_u64() > Some(0), "{}", report["cost"]["total"]);
+}
+
+#[test]
 fn minilm_s_parameters_are_those_of_its_tensors() {
     let Some(data) = support::data() else { return };
     let path = data.join("minilm-l6/model_f16w.onnx");

@@ -3,7 +3,7 @@
 //! Slow and meant to be obviously right: floats are computed in `f64` and rounded once to the output's type, integers
 //! in `i128`. It folds constants, carries shape arithmetic, and is the oracle of the tests. Nothing here is tuned.
 //!
-//! Each operator is a function of its family's file, named after it in snake case, that takes [`Args`](args::Args) and
+//! Each operator is a function of its family's file, named after it in snake case, that takes `Args` and
 //! the operator's attributes where it has some. One with a single output returns that tensor, any other a list with an
 //! entry an output.
 

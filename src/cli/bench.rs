@@ -11,7 +11,7 @@ use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
-use crate::measure::child::{self, Request};
+use crate::measure::child::{self, Request, RuntimeName};
 use crate::measure::inputs::{self, Bindings};
 use crate::measure::latency::{self, Contender, Latency};
 use crate::measure::machine::Machine;
@@ -21,7 +21,7 @@ use crate::store;
 /// Measure latency and memory of models on runtimes
 ///
 /// Every model is timed on every runtime with every number of threads, all in turns, until the 95 % interval of each median is as
-/// tight as asked for or the time is up. Each also runs once in a process of its own, to see its memory alone. Ratios are to the first row.
+/// tight as asked for or the time is up. Each also runs once in a process of its own, to see its memory alone. Ratios are to the first row that ran.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  aludel bench teacher.onnx student.onnx\n  aludel bench model.onnx --runtime ort --threads 1,2,4 --bind batch=8 --json"
@@ -71,6 +71,7 @@ pub(super) struct Report {
 #[derive(Serialize)]
 struct Row {
     model: String,
+    /// Of the file itself; weights in files beside it are not in it.
     model_sha256: String,
     file_bytes: usize,
     runtime: &'static str,
@@ -127,24 +128,28 @@ pub(super) struct Plan {
 impl Plan {
     /// Loads every model everywhere, times all of them in turns, then looks at the memory of each alone.
     pub(super) fn measure(&self, models: &[ModelBytes]) -> anyhow::Result<Report> {
+        if let Some(folder) = &self.dump_optimized {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
         let progress = Progress::start("loading");
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         let mut contenders = Vec::new();
         let mut symbols = BTreeSet::new();
         for model in models {
             for open in &self.runtimes {
                 for &n_threads in &self.threads {
                     let mut row = self.row(model, open, n_threads);
-                    match self.load(model, open, n_threads) {
+                    match self.load(model, open, n_threads, rows.len()) {
                         Ok(session) => {
                             let open_dimensions = inputs::open_dimensions(session.inputs());
                             row.bindings = self.bindings.clone();
                             row.bindings.retain(|name, _| open_dimensions.contains(name));
                             symbols.extend(open_dimensions);
-                            let label = rows.len().to_string();
-                            match contender(session, label, &row.bindings, self.seed)? {
+                            let listing = self.dump_path(model, open, n_threads, rows.len());
+                            let listing = listing.filter(|_| open.name == RuntimeName::Tract);
+                            match contender(session, rows.len(), &row.bindings, self.seed, listing.as_deref()) {
                                 Ok(contender) => contenders.push(contender),
-                                Err(error) => row.refused = Some(error.to_string()),
+                                Err(error) => row.refused = Some(format!("{error:#}")),
                             }
                         }
                         Err(error) => row.refused = Some(error.to_string()),
@@ -200,12 +205,28 @@ impl Plan {
         }
     }
 
-    fn load(&self, model: &ModelBytes, open: &OpenRuntime, n_threads: usize) -> Result<Box<dyn Session>, RuntimeError> {
-        let optimized_model = self.dump_optimized.as_ref().map(|folder| {
-            let name = model.name();
-            let stem = Path::new(&name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into_owned());
-            folder.join(format!("{stem}.{}.{n_threads}.optimized", open.runtime.name()))
-        });
+    /// Where what the runtime made of the model goes: named after the row, so that no two models meet.
+    fn dump_path(&self, model: &ModelBytes, open: &OpenRuntime, n_threads: usize, row_idx: usize) -> Option<PathBuf> {
+        let name = model.name();
+        let stem = Path::new(&name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into_owned());
+        let (runtime, extension) = match open.name {
+            RuntimeName::Tract => ("tract", "txt"),
+            RuntimeName::Ort => ("ort", "onnx"),
+        };
+        let file = format!("{row_idx:02}-{stem}-{runtime}-{n_threads}.{extension}");
+        self.dump_optimized.as_ref().map(|folder| folder.join(file))
+    }
+
+    fn load(
+        &self,
+        model: &ModelBytes,
+        open: &OpenRuntime,
+        n_threads: usize,
+        row_idx: usize,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        // onnxruntime writes ONNX itself; tract's graph is asked for after the first run.
+        let writes_itself = open.name == RuntimeName::Ort;
+        let optimized_model = self.dump_path(model, open, n_threads, row_idx).filter(|_| writes_itself);
         open.runtime.load(model, &Options { n_threads, optimized_model, ..self.options.clone() })
     }
 
@@ -226,19 +247,21 @@ impl Plan {
     }
 }
 
-/// A session that is ready to be timed, or what it says to a first run.
+/// A session that is ready to be timed: it has run once. What it made of the model goes to `listing`.
 fn contender(
     mut session: Box<dyn Session>,
-    label: String,
+    row_idx: usize,
     bindings: &Bindings,
     seed: u64,
-) -> anyhow::Result<Result<Contender<'static, RuntimeError>, RuntimeError>> {
+    listing: Option<&Path>,
+) -> anyhow::Result<Contender<'static, RuntimeError>> {
     let tensors = inputs::random(session.inputs(), bindings, seed)?;
-    if let Err(error) = session.run(&tensors) {
-        return Ok(Err(error));
+    session.run(&tensors)?;
+    if let (Some(path), Some(graph)) = (listing, session.optimized_graph()) {
+        store::write_atomic(path, graph.as_bytes())?;
     }
     let run = Box::new(move || session.run(&tensors).map(drop));
-    Ok(Ok(Contender { label, run }))
+    Ok(Contender { label: row_idx.to_string(), run })
 }
 
 fn listed(symbols: &BTreeSet<String>) -> String {
@@ -264,7 +287,8 @@ pub(super) fn text(report: &Report) -> String {
         ("file", Side::Right),
     ];
     let mut text = heading(report);
-    text.push_str(&table(&columns, report.rows.iter().filter(|row| row.refused.is_none()).map(cells)));
+    let measured = report.rows.iter().filter(|row| row.refused.is_none()).enumerate();
+    text.push_str(&table(&columns, measured.map(|(idx, row)| cells(row, idx == 0))));
     let loose = report.rows.iter().any(|row| row.latency.as_ref().is_some_and(|latency| !latency.is_tight));
     if loose {
         text.push_str("~ the interval did not become as narrow as asked for: measure longer (--seconds) or on a quieter machine\n");
@@ -292,11 +316,11 @@ fn heading(report: &Report) -> String {
     text
 }
 
-fn cells(row: &Row) -> Vec<String> {
+fn cells(row: &Row, is_first: bool) -> Vec<String> {
     let name = Path::new(&row.model).file_name().map_or(row.model.clone(), |name| name.to_string_lossy().into_owned());
     let mut cells = vec![name, row.runtime.to_string(), row.n_threads.to_string()];
     match &row.latency {
-        Some(latency) => cells.extend(latency_cells(latency)),
+        Some(latency) => cells.extend(latency_cells(latency, is_first)),
         None => cells.extend((0..8).map(|_| "–".to_string())),
     }
     let peak = row.memory.as_ref().and_then(|memory| memory.rss_peak_bytes);
@@ -306,12 +330,13 @@ fn cells(row: &Row) -> Vec<String> {
     cells
 }
 
-fn latency_cells(latency: &Latency) -> [String; 8] {
+fn latency_cells(latency: &Latency, is_first: bool) -> [String; 8] {
     let interval = latency.interval_us.map_or("–".to_string(), |interval| {
         let loose = if latency.is_tight { "" } else { "~ " };
         format!("{loose}{} – {}", format::duration_us(interval.low), format::duration_us(interval.high))
     });
-    let ratio = latency.ratio_to_first.map_or("1".to_string(), |ratio| {
+    let unknown = if is_first { "1" } else { "–" };
+    let ratio = latency.ratio_to_first.map_or(unknown.to_string(), |ratio| {
         format!(
             "{} ({}–{})",
             format::three_digits(ratio.estimate),

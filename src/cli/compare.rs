@@ -1,5 +1,6 @@
 //! `aludel compare`: how far the outputs of two files lie apart, on each runtime and between the runtimes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
     /// Runs on random inputs
     #[arg(long, default_value_t = 4)]
     samples: u64,
+    /// Threads that a run may use
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
     /// Seed of the random inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -64,10 +68,17 @@ struct Row {
     difference: Difference,
 }
 
-/// What a file gave on a runtime: for each output its name and the elements of all runs, one after another.
+/// What a file gave on a runtime.
 struct Answers {
     label: String,
-    outputs: Vec<(String, Vec<f64>)>,
+    outputs: Vec<Answer>,
+}
+
+/// One output: its shape in each run, and the elements of all runs, one after another.
+struct Answer {
+    name: String,
+    shapes: Vec<Vec<usize>>,
+    numbers: Vec<f64>,
 }
 
 type Feed = Vec<(String, Tensor)>;
@@ -80,25 +91,31 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let progress = Progress::start("running");
     let mut rows = Vec::new();
     let mut n_runs = 0;
-    let mut before: Option<[Option<Answers>; 2]> = None;
+    let mut before: Option<Pair> = None;
     for open in &runtimes {
         progress.set_message(format!("running on {}", open.runtime.name()));
-        let (feeds, a) = answers(arguments, open, &arguments.a, None)?;
-        n_runs = feeds.len();
-        let b = match &arguments.b {
-            Some(path) => Some(answers(arguments, open, path, Some(&feeds))?.1),
-            None => None,
+        let pair = match pair(arguments, open) {
+            Ok(pair) => pair,
+            Err(error) if arguments.runtimes.runtime.is_empty() && runtimes.len() > 1 => {
+                tracing::warn!("{} is left out: {error:#}", open.runtime.name());
+                continue;
+            }
+            Err(error) => return Err(error),
         };
-        if let Some(b) = &b {
-            rows.extend(differences(&a, b)?);
+        n_runs = pair.n_runs;
+        if let Some(b) = &pair.b {
+            rows.extend(differences(&pair.a, b)?);
         }
-        if let Some([Some(a_before), b_before]) = &before {
-            rows.extend(differences(a_before, &a)?);
-            if let (Some(b_before), Some(b)) = (b_before, &b) {
+        if let Some(before) = &before {
+            rows.extend(differences(&before.a, &pair.a)?);
+            if let (Some(b_before), Some(b)) = (&before.b, &pair.b) {
                 rows.extend(differences(b_before, b)?);
             }
         }
-        before = Some([Some(a), b]);
+        before = Some(pair);
+    }
+    if rows.is_empty() {
+        bail!("nothing was compared: fewer runtimes than needed ran the files");
     }
     drop(progress);
     let inputs = match &arguments.inputs {
@@ -109,6 +126,22 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }
 }
 
+/// Both files on one runtime.
+struct Pair {
+    n_runs: usize,
+    a: Answers,
+    b: Option<Answers>,
+}
+
+fn pair(arguments: &Arguments, open: &OpenRuntime) -> anyhow::Result<Pair> {
+    let (feeds, a) = answers(arguments, open, &arguments.a, None)?;
+    let b = match &arguments.b {
+        Some(path) => Some(answers(arguments, open, path, Some(&feeds))?.1),
+        None => None,
+    };
+    Ok(Pair { n_runs: feeds.len(), a, b })
+}
+
 /// Runs a file on a runtime, on the feeds given or on those that its own inputs call for.
 fn answers(
     arguments: &Arguments,
@@ -117,20 +150,25 @@ fn answers(
     feeds: Option<&[Feed]>,
 ) -> anyhow::Result<(Vec<Feed>, Answers)> {
     let model: ModelBytes = load::model_bytes(path)?;
-    let options = Options { optimization: arguments.runtimes.optimization, ..Options::default() };
+    let options =
+        Options { n_threads: arguments.threads, optimization: arguments.runtimes.optimization, ..Options::default() };
     let mut session = open.runtime.load(&model, &options)?;
     let feeds = match feeds {
         Some(feeds) => feeds.iter().map(|feed| renamed(feed, session.inputs(), path)).collect::<anyhow::Result<_>>()?,
         None => make_feeds(arguments, session.inputs())?,
     };
-    let mut outputs: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut outputs: Vec<Answer> = Vec::new();
     for feed in &feeds {
         for (idx, (name, tensor)) in session.run(feed)?.into_iter().enumerate() {
             let numbers = difference::numbers(&tensor)
                 .with_context(|| format!("output `{name}` is {}, not numbers", tensor.dtype()))?;
+            let shape = tensor.shape().to_vec();
             match outputs.get_mut(idx) {
-                Some((_, all)) => all.extend(numbers),
-                None => outputs.push((name, numbers)),
+                Some(answer) => {
+                    answer.numbers.extend(numbers);
+                    answer.shapes.push(shape);
+                }
+                None => outputs.push(Answer { name, shapes: vec![shape], numbers }),
             }
         }
     }
@@ -163,10 +201,12 @@ fn from_arrays(arrays: &[(String, Tensor)], infos: &[ValueInfo]) -> anyhow::Resu
     if infos.iter().zip(&whole).all(|(info, tensor)| fits(info, tensor.shape())) {
         return Ok(vec![infos.iter().zip(whole).map(|(info, tensor)| (info.name.clone(), tensor.clone())).collect()]);
     }
-    let n_rows = whole.iter().filter_map(|tensor| tensor.shape().first().copied()).min().unwrap_or(0);
-    if n_rows == 0 {
-        bail!("the arrays have no rows");
-    }
+    let n_rows: BTreeSet<usize> = whole.iter().map(|tensor| tensor.shape().first().copied().unwrap_or(0)).collect();
+    let n_rows = match n_rows.into_iter().collect::<Vec<_>>()[..] {
+        [] | [0] => bail!("the arrays have no rows"),
+        [n_rows] => n_rows,
+        ref several => bail!("the arrays have different numbers of rows: {several:?}"),
+    };
     let feed = |row: usize| -> anyhow::Result<Feed> {
         let rows = infos.iter().zip(&whole).map(|(info, tensor)| {
             let part = tensor.rows(row, row + 1)?;
@@ -201,17 +241,23 @@ fn renamed(feed: &[(String, Tensor)], infos: &[ValueInfo], path: &Path) -> anyho
 }
 
 fn differences(a: &Answers, b: &Answers) -> anyhow::Result<Vec<Row>> {
+    if a.outputs.len() != b.outputs.len() {
+        bail!("{} has {} outputs, {} has {}", a.label, a.outputs.len(), b.label, b.outputs.len());
+    }
     let mut rows = Vec::new();
-    for (idx, (name, reference)) in a.outputs.iter().enumerate() {
-        let same_name = b.outputs.iter().find(|(other, _)| other == name);
-        let Some((other_name, other)) = same_name.or(b.outputs.get(idx)) else {
-            bail!("{} has no output for `{name}` of {}", b.label, a.label);
-        };
-        if reference.len() != other.len() {
-            bail!("`{name}` has {} elements in {}, {} in {}", reference.len(), a.label, other.len(), b.label);
+    for (idx, reference) in a.outputs.iter().enumerate() {
+        let same_name = b.outputs.iter().find(|other| other.name == reference.name);
+        let other = same_name.unwrap_or(&b.outputs[idx]);
+        if reference.shapes != other.shapes {
+            let [one, two] =
+                [reference, other].map(|answer| format!("{:?}", answer.shapes.first().cloned().unwrap_or_default()));
+            bail!("`{}` has shape {one} in {}, `{}` {two} in {}", reference.name, a.label, other.name, b.label);
         }
-        let output = if other_name == name { name.clone() } else { format!("{name} / {other_name}") };
-        let difference = difference::between(reference, other);
+        let output = match same_name {
+            Some(_) => reference.name.clone(),
+            None => format!("{} / {}", reference.name, other.name),
+        };
+        let difference = difference::between(&reference.numbers, &other.numbers);
         rows.push(Row { reference: a.label.clone(), other: b.label.clone(), output, difference });
     }
     Ok(rows)

@@ -38,6 +38,8 @@ struct Report {
     opset_written: u32,
     raised_because: Option<String>,
     bytes: u64,
+    /// The file beside it that holds the weights, where there is one.
+    data: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -52,6 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         opset_written: written.opset,
         raised_because: written.raised,
         bytes: written.n_bytes,
+        data: written.data,
     };
     if arguments.json {
         return Outcome::json(&report);
@@ -63,6 +66,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         report.opset_written,
         format::bytes(report.bytes)
     );
+    if let Some(data) = &report.data {
+        text.push_str(&format!("the weights are in {}, which must stay beside it\n", data.display()));
+    }
     if let Some(reason) = report.raised_because {
         text.push_str(&format!("the opset was raised: {reason}\n"));
     }

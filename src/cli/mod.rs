@@ -18,6 +18,10 @@ use std::io::{self, Write};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::measure::runtime::RuntimeError;
+use crate::measure::runtime::library::LibraryError;
+use crate::onnx::OnnxError;
+
 /// What a command ends with: text for standard output and an exit code.
 struct Outcome {
     text: String,
@@ -131,10 +135,13 @@ fn report(error: &anyhow::Error) -> u8 {
 
 /// What a user can do about an error, as the room that it comes from has it.
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<crate::onnx::OnnxError>() {
+    if let Some(error) = error.downcast_ref::<OnnxError>() {
         return error.hint().map(str::to_string);
     }
-    error.downcast_ref::<crate::measure::runtime::RuntimeError>().map(|error| error.hint().to_string())
+    if let Some(error) = error.downcast_ref::<LibraryError>() {
+        return Some(error.hint().to_string());
+    }
+    error.downcast_ref::<RuntimeError>().map(|error| error.hint().to_string())
 }
 
 fn log_to_stderr(verbose: u8) {

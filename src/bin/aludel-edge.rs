@@ -221,10 +221,12 @@ fn explained(error: &RuntimeError) -> String {
 /// The given inputs, the others random.
 fn all_inputs(arguments: &Arguments, session: &dyn Session) -> Result<Vec<(String, Tensor)>, String> {
     let mut tensors = arguments.given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let made_up = inputs::random(session.inputs(), &arguments.bindings, arguments.seed);
-    let mut made_up = made_up.map_err(|error| error.to_string())?;
-    made_up.retain(|(name, _)| !arguments.given.iter().any(|given| given.name == *name));
-    tensors.extend(made_up);
+    inputs::check_bindings(session.inputs(), &arguments.bindings).map_err(|error| error.to_string())?;
+    let is_given = |name: &str| arguments.given.iter().any(|given| given.name == name);
+    for info in session.inputs().iter().filter(|info| !is_given(&info.name)) {
+        let tensor = inputs::random_one(info, &arguments.bindings, arguments.seed);
+        tensors.push((info.name.clone(), tensor.map_err(|error| error.to_string())?));
+    }
     Ok(tensors)
 }
 

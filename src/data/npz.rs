@@ -42,23 +42,26 @@ pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, NpzError> {
     let file = File::open(path).map_err(io_error)?;
     let length = file.metadata().map_err(io_error)?.len();
     let mut archive = ZipArchive::new(io::BufReader::new(file)).map_err(|error| io_error(error.into()))?;
-    let mut tensors = Vec::with_capacity(archive.len());
+    let mut room = length.saturating_mul(MOST_EXPANSION);
+    let mut tensors = Vec::new();
     for idx in 0..archive.len() {
         let entry = archive.by_index(idx).map_err(|error| io_error(error.into()))?;
         let name = entry.name().map_err(|error| io_error(error.into()))?;
         let Some(name) = name.strip_suffix(".npy").map(str::to_string) else { continue };
         let array_error = |problem: String| NpzError::Array { path: path.to_owned(), array: name.clone(), problem };
         let array = NpyFile::new(entry).map_err(|error| array_error(error.to_string()))?;
-        let tensor = tensor(array, length).map_err(array_error)?;
+        let tensor = tensor(array, &mut room).map_err(array_error)?;
         tensors.push((name, tensor));
     }
     Ok(tensors)
 }
 
-/// An archive may be compressed, at most about a thousandfold; what claims more is not worth an allocation.
+/// An archive may be compressed, at most about a thousandfold; what claims more, all arrays together, is not worth an
+/// allocation.
 const MOST_EXPANSION: u64 = 1100;
 
-fn tensor<R: Read>(array: NpyFile<R>, archive_length: u64) -> Result<Tensor, String> {
+/// Reads an array; its bytes are taken from the room that is left.
+fn tensor<R: Read>(array: NpyFile<R>, room: &mut u64) -> Result<Tensor, String> {
     let npyz::DType::Plain(kind) = array.dtype() else {
         return Err("is a structured array; only plain numbers are read".to_string());
     };
@@ -78,9 +81,9 @@ fn tensor<R: Read>(array: NpyFile<R>, archive_length: u64) -> Result<Tensor, Str
     let too_large = || TensorError::TooLarge { dtype, shape: shape.clone() }.to_string();
     let n_bytes = crate::graph::tensor::n_elements(&shape).and_then(|n| dtype.n_bytes(n)).ok_or_else(too_large)?;
     let claimed = u64::try_from(n_bytes).map_err(|_| too_large())?;
-    if claimed > archive_length.saturating_mul(MOST_EXPANSION) {
-        return Err(format!("claims {claimed} bytes in an archive of {archive_length}"));
-    }
+    *room = room
+        .checked_sub(claimed)
+        .ok_or_else(|| format!("claims {claimed} bytes where so small an archive has room for {room} more"))?;
     let mut bytes = vec![0u8; n_bytes];
     array.into_inner().read_exact(&mut bytes).map_err(|error| error.to_string())?;
     Tensor::from_bytes(dtype, &shape, Bytes::from(bytes)).map_err(|error| error.to_string())
@@ -102,4 +105,52 @@ fn dtype(kind: TypeChar, size: u64) -> Option<DType> {
         (TypeChar::Bool, 1) => DType::Bool,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    use super::*;
+
+    /// A version 1.0 file of bytes: how many it claims to hold, and how many zeros it does.
+    fn npy(claimed: usize, held: usize) -> Vec<u8> {
+        let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({claimed},), }}");
+        let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        file.extend(format!("{header:<117}\n").bytes());
+        file.resize(file.len() + held, 0);
+        file
+    }
+
+    fn check(files: &[(&str, Vec<u8>)]) -> Result<Vec<(String, Vec<usize>)>, String> {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("arrays.npz");
+        let mut archive = ZipWriter::new(File::create(&path).expect("the folder is there"));
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        for (name, bytes) in files {
+            archive.start_file(*name, options).expect("the name is new");
+            archive.write_all(bytes).expect("the disk has room");
+        }
+        archive.finish().expect("the disk has room");
+        let tensors = read(&path).map_err(|error| error.to_string())?;
+        Ok(tensors.into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect())
+    }
+
+    #[test]
+    fn arrays_together_claim_no_more_than_an_archive_can_hold() {
+        const SIZE: usize = 4_000_000; // compressed about 4 kB, which may claim 4.4 MB and a little
+        let whole = || ("a.npy", npy(SIZE, SIZE));
+        let expected = |names: &[&str]| Ok(names.iter().map(|name| (name.to_string(), vec![SIZE])).collect());
+        assert_eq!(check(&[whole()]), expected(&["a"]));
+        assert_eq!(check(&[whole(), ("readme.txt", Vec::new()), ("b.npy", npy(SIZE, SIZE))]), expected(&["a", "b"]));
+        let cut = check(&[("b.npy", npy(SIZE, 0)), whole()]).expect_err("it ends early");
+        assert!(!cut.contains("claims"), "alone it claims little enough: {cut}");
+        let second = check(&[whole(), ("b.npy", npy(SIZE, 0))]).expect_err("there is no room for two");
+        assert!(second.contains("array `b`: claims 4000000 bytes"), "{second}");
+        let alone = check(&[("c.npy", npy(1 << 40, 0))]).expect_err("there is no room for one");
+        assert!(alone.contains("array `c`: claims"), "{alone}");
+    }
 }

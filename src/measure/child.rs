@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -236,29 +236,48 @@ pub fn measure_with(mut command: Command, request: &Request, timeout: Duration) 
     // A child that ended already says why by its status.
     let _ = stdin.write_all(serde_json::to_string(request)?.as_bytes());
     drop(stdin);
+    let began = Instant::now();
     let reply = replies.recv_timeout(timeout);
-    if reply == Err(mpsc::RecvTimeoutError::Timeout) {
+    let status = match reply {
+        Ok(_) => {
+            // What is left is tearing down; a runtime that hangs there must not hang us.
+            Some(end(&mut child)?)
+        }
+        // It closed its stdout, which is not yet its end.
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            status_within(&mut child, timeout.saturating_sub(began.elapsed()))?
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => None,
+    };
+    let Some(status) = status else {
         end(&mut child)?;
         return Err(ChildError::Timeout { model: request.model.clone(), timeout });
-    }
-    let reply = reply.ok();
-    if reply.is_some() {
-        // What is left is tearing down; a runtime that hangs there must not hang us.
-        end(&mut child)?;
-    }
-    let status = child.wait()?;
+    };
     let _ = lines.join();
     let stderr = words.join().unwrap_or_default();
-    let Some(reply) = reply else {
+    let Ok(reply) = reply else {
         return Err(ChildError::NoReply { model: request.model.clone(), status, stderr });
     };
     let report: Result<Report, String> = serde_json::from_str(&reply)?;
     report.map_err(ChildError::Failed)
 }
 
-fn end(child: &mut Child) -> io::Result<()> {
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
     child.kill()?;
-    child.wait().map(|_| ())
+    child.wait()
+}
+
+/// How the child ended; none if it runs on after this time.
+fn status_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let began = Instant::now();
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || began.elapsed() >= limit {
+            return Ok(status);
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 fn last_lines(text: &str) -> String {
@@ -294,6 +313,10 @@ mod tests {
         assert!(refused.ends_with("(exit status: 2): unknown command"), "{refused}");
         let slow = check("exec sleep 30", Duration::from_millis(50));
         assert!(slow.contains("took longer than"), "{slow}");
+        let mute = check("exec >&-; exec sleep 30", Duration::from_millis(500));
+        assert!(mute.contains("took longer than"), "{mute}");
+        let late = check("exec >&-; sleep 0.1; exit 3", long);
+        assert!(late.contains("(exit status: 3)"), "{late}");
         assert_eq!(check("echo 'aludel-child: {\"Err\":\"no\"}'", long), "no");
         assert!(check("echo 'aludel-child: {'", long).contains("cannot be read"));
     }

@@ -63,19 +63,32 @@ fn key(info: &ValueInfo, axis: usize, dim: &Dim) -> String {
 /// # Errors
 /// When an input's type or rank is not declared, a binding names no dimension, or a tensor does not fit the memory.
 pub fn random(infos: &[ValueInfo], bindings: &Bindings, seed: u64) -> Result<Vec<(String, Tensor)>, InputError> {
+    check_bindings(infos, bindings)?;
+    infos.iter().map(|info| Ok((info.name.clone(), random_one(info, bindings, seed)?))).collect()
+}
+
+/// The tensor that [`random`] gives this input. Bindings of other inputs' dimensions are passed over;
+/// [`check_bindings`] finds those that no input has.
+///
+/// # Errors
+/// When the input's type or rank is not declared, or the tensor does not fit the memory.
+pub fn random_one(info: &ValueInfo, bindings: &Bindings, seed: u64) -> Result<Tensor, InputError> {
+    let shape = shape(info, bindings)?;
+    let dtype = info.dtype.ok_or_else(|| InputError::Undeclared(info.name.clone()))?;
+    let mut random = SplitMix64::for_name(seed, &info.name);
+    fill(dtype, &shape, &mut random).map_err(|error| InputError::Tensor { name: info.name.clone(), error })
+}
+
+/// Checks that every binding names an open dimension of these inputs.
+///
+/// # Errors
+/// The first that does not.
+pub fn check_bindings(infos: &[ValueInfo], bindings: &Bindings) -> Result<(), InputError> {
     let known = open_dimensions(infos);
-    if let Some(name) = bindings.keys().find(|name| !known.contains(name)) {
-        return Err(InputError::NoSuchDimension { name: name.clone(), known });
+    match bindings.keys().find(|name| !known.contains(name)) {
+        Some(name) => Err(InputError::NoSuchDimension { name: name.clone(), known }),
+        None => Ok(()),
     }
-    let tensor = |info: &ValueInfo| {
-        let shape = shape(info, bindings)?;
-        let dtype = info.dtype.ok_or_else(|| InputError::Undeclared(info.name.clone()))?;
-        let mut random = SplitMix64::for_name(seed, &info.name);
-        let tensor = fill(dtype, &shape, &mut random);
-        let tensor = tensor.map_err(|error| InputError::Tensor { name: info.name.clone(), error })?;
-        Ok((info.name.clone(), tensor))
-    };
-    infos.iter().map(tensor).collect()
 }
 
 /// The keys that [`Bindings`] may have for these inputs, each once, in order of appearance.
@@ -227,6 +240,20 @@ mod tests {
         assert_eq!(both[0], alone[0]);
         assert_eq!(both[1].1.shape(), [3, 2]);
         assert!(both[1].1.as_slice::<i64>().expect("i64").iter().all(|&i| (0..2).contains(&i)));
+    }
+
+    #[test]
+    fn one_input_does_not_need_the_others_declared() {
+        let undeclared = ValueInfo { name: "u".to_owned(), dtype: Some(DType::F32), dims: None };
+        let x = info("x", DType::F32, vec![Dim::Symbol("n".to_owned())]);
+        let bindings = Bindings::from([("n".to_owned(), 3)]);
+        let infos = [undeclared.clone(), x.clone()];
+        assert_eq!(check_bindings(&infos, &bindings), Ok(()));
+        assert!(check_bindings(&infos[..1], &bindings).is_err());
+        assert_eq!(random(&infos, &bindings, 7), Err(InputError::Undeclared("u".to_owned())));
+        assert_eq!(random_one(&undeclared, &bindings, 7), Err(InputError::Undeclared("u".to_owned())));
+        let alone = random(std::slice::from_ref(&x), &bindings, 7).expect("declared");
+        assert_eq!(random_one(&x, &bindings, 7).as_ref(), Ok(&alone[0].1));
     }
 
     #[test]

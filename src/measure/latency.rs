@@ -20,6 +20,18 @@ pub struct Options {
     pub min_rounds: usize,
     /// Time that a block of runs should take: long enough for a contender to get its caches back from the one before.
     pub block: Duration,
+    /// When a contender is warm.
+    pub warm_up: WarmUp,
+}
+
+/// When the runs before the first timed one are enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUp {
+    /// When they no longer become quicker, or a fifth of the budget, shared by all contenders, has gone by.
+    Detect,
+    /// After this many, or when the budget has ended. After none a block is a single run: how many would fill it is
+    /// learned in the warm-up.
+    Runs(usize),
 }
 
 impl Options {
@@ -36,6 +48,7 @@ impl Default for Options {
             budget: Duration::from_secs(10),
             min_rounds: 10,
             block: Duration::from_millis(10),
+            warm_up: WarmUp::Detect,
         }
     }
 }
@@ -57,7 +70,7 @@ pub struct Latency {
     pub n: usize,
     /// Rounds in which they were timed.
     pub n_rounds: usize,
-    /// Runs before that, until they no longer became quicker.
+    /// Runs before that.
     pub n_warm_up: usize,
     /// Quickest run.
     pub min_us: f64,
@@ -106,8 +119,12 @@ pub fn interleaved<E>(
 ) -> Result<Vec<Latency>, E> {
     let began = Instant::now();
     let mut timings = Vec::with_capacity(contenders.len());
-    let warm_up_budget = options.budget / 5 / u32::try_from(contenders.len().max(1)).unwrap_or(u32::MAX);
+    let share = options.budget / 5 / u32::try_from(contenders.len().max(1)).unwrap_or(u32::MAX);
     for contender in contenders.iter_mut() {
+        let warm_up_budget = match options.warm_up {
+            WarmUp::Detect => share,
+            WarmUp::Runs(_) => options.budget.saturating_sub(began.elapsed()),
+        };
         timings.push(warm_up(contender, options, warm_up_budget)?);
     }
     let mut n_rounds = 0;
@@ -164,22 +181,35 @@ fn time_once<E>(contender: &mut Contender<'_, E>) -> Result<f64, E> {
     result.map(|()| microseconds(duration))
 }
 
-/// Runs until the last few are no longer clearly quicker than the few before them.
+/// Runs until the contender is warm, but begins none, except the first, after the budget.
 fn warm_up<E>(contender: &mut Contender<'_, E>, options: &Options, budget: Duration) -> Result<Timings, E> {
     let began = Instant::now();
     let mut samples_us = Vec::new();
-    while !is_warm(&samples_us) && (samples_us.is_empty() || began.elapsed() < budget) {
+    let is_enough = |samples_us: &[f64]| match options.warm_up {
+        WarmUp::Detect => is_warm(samples_us),
+        WarmUp::Runs(n) => samples_us.len() >= n,
+    };
+    while !is_enough(&samples_us) && (samples_us.is_empty() || began.elapsed() < budget) {
         samples_us.push(time_once(contender)?);
+    }
+    let n_in_block = n_in_block(&samples_us, options.block);
+    Ok(Timings { n_warm_up: samples_us.len(), n_in_block, ..Timings::default() })
+}
+
+/// Runs that fill a block, from the last of those before it; one if there were none.
+fn n_in_block(samples_us: &[f64], block: Duration) -> usize {
+    if samples_us.is_empty() {
+        return 1;
     }
     let last = &samples_us[samples_us.len().saturating_sub(WARM_UP_WINDOW)..];
     let typical_us = statistics::median(&statistics::sorted(last)).max(0.1);
-    let n_in_block = (microseconds(options.block) / typical_us).ceil().clamp(1.0, 1000.0);
-    Ok(Timings { n_warm_up: samples_us.len(), n_in_block: n_in_block as usize, ..Timings::default() })
+    (microseconds(block) / typical_us).ceil().clamp(1.0, 1000.0) as usize
 }
 
 /// Runs that are compared with as many before them.
 const WARM_UP_WINDOW: usize = 5;
 
+/// Whether the last few are no longer clearly quicker than the few before them.
 fn is_warm(samples_us: &[f64]) -> bool {
     let Some(start) = samples_us.len().checked_sub(2 * WARM_UP_WINDOW) else { return false };
     let (before, now) = samples_us[start..].split_at(WARM_UP_WINDOW);
@@ -278,6 +308,35 @@ mod tests {
     fn warm_is_when_runs_no_longer_become_quicker() {
         let falling: Vec<f64> = (0..10).map(|idx| 100.0 - 5.0 * f64::from(idx)).collect();
         assert!(!is_warm(&falling) && !is_warm(&[1.0; 9]) && is_warm(&[1.0; 10]));
+    }
+
+    #[test]
+    fn a_warm_up_may_be_a_number_of_runs() {
+        let check = |n: usize, budget: Duration| {
+            let mut n_runs = 0;
+            let run = Box::new(|| {
+                n_runs += 1;
+                spin(Duration::from_micros(100));
+                Ok::<(), Infallible>(())
+            });
+            let mut contenders = [Contender { label: "a".to_owned(), run }];
+            let block = Duration::from_micros(50);
+            let options = Options {
+                budget,
+                block,
+                relative_width: f64::INFINITY,
+                warm_up: WarmUp::Runs(n),
+                ..Options::default()
+            };
+            let results = interleaved(&mut contenders, &options, &mut |_| ()).expect("they cannot fail");
+            drop(contenders);
+            assert_eq!(n_runs, results[0].n_warm_up + results[0].n);
+            results[0].n_warm_up
+        };
+        let long = Duration::from_secs(10);
+        assert_eq!([0, 1, 3, 25].map(|n| check(n, long)), [0, 1, 3, 25]);
+        assert_eq!(check(3, Duration::ZERO), 1);
+        assert_eq!([n_in_block(&[], long), n_in_block(&[100.0; 3], Duration::from_micros(250))], [1, 3]);
     }
 
     #[test]

@@ -27,9 +27,11 @@ pub fn densify(sparse: &SparseTensor) -> Result<Tensor, EvalError> {
             .get_mut(position)
             .ok_or_else(|| invalid(format!("no element {position} in shape {:?}", sparse.shape)))? = Some(idx);
     }
-    let zero = match sparse.values.dtype() {
-        DType::String => Tensor::from_strings(&[], vec![bytes::Bytes::new()])?,
-        dtype => Tensor::zeros(dtype, &[])?,
+    let dtype = sparse.values.dtype();
+    let zero = if dtype == DType::String {
+        Tensor::from_strings(&[], vec![bytes::Bytes::new()])?
+    } else {
+        Tensor::zeros(dtype, &[])?
     };
     pick(&[&zero, &sparse.values], &sparse.shape, |idx| kept[idx].map_or((0, 0), |value| (1, value)))
 }

@@ -70,10 +70,7 @@ pub(super) fn flatten(call: &Call<'_>) -> Outputs {
 
 /// `Transpose`
 pub(super) fn transpose(call: &Call<'_>) -> Outputs {
-    let perm = match call.op {
-        Op::Transpose(attributes) => attributes.perm.as_slice(),
-        _ => &[],
-    };
+    let perm = if let Op::Transpose(attributes) = call.op { attributes.perm.as_slice() } else { &[] };
     let Some(dims) = call.dims(0) else {
         return one(call.dtype(0), (!perm.is_empty()).then(|| vec![Dim::Unknown; perm.len()]));
     };

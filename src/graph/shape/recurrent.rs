@@ -16,13 +16,17 @@ struct Recurrence {
 
 /// `RNN`, `GRU`, `LSTM`, `DynamicQuantizeLSTM`
 pub(super) fn recurrent(call: &Call<'_>) -> Outputs {
-    let (direction, hidden_size, layout, n_outputs, hidden_axis) = match call.op {
-        Op::RNN(rnn) => (rnn.direction, rnn.hidden_size, rnn.layout, 2, 2),
-        Op::GRU(gru) => (gru.direction, gru.hidden_size, gru.layout, 2, 2),
-        Op::LSTM(lstm) => (lstm.direction, lstm.hidden_size, lstm.layout, 3, 2),
+    let (direction, hidden_size, layout, n_outputs, hidden_axis) = if let Op::RNN(rnn) = call.op {
+        (rnn.direction, rnn.hidden_size, rnn.layout, 2, 2)
+    } else if let Op::GRU(gru) = call.op {
+        (gru.direction, gru.hidden_size, gru.layout, 2, 2)
+    } else if let Op::LSTM(lstm) = call.op {
+        (lstm.direction, lstm.hidden_size, lstm.layout, 3, 2)
+    } else if let Op::DynamicQuantizeLSTM(lstm) = call.op {
         // onnxruntime's quantized weights are transposed
-        Op::DynamicQuantizeLSTM(lstm) => (lstm.direction, lstm.hidden_size, 0, 3, 1),
-        _ => return Ok(Vec::new()),
+        (lstm.direction, lstm.hidden_size, 0, 3, 1)
+    } else {
+        return Ok(Vec::new());
     };
     outputs(call, &Recurrence { direction, hidden_size, batch_first: layout == 1, n_outputs, hidden_axis })
 }

@@ -326,6 +326,13 @@ fn bodies_in_functions_get_names_of_their_own() {
         &network(vec![call("Choice", &["x"], &["y"])], vec![choice]),
         "y/c = Constant(); y = If(y/c) {x_2 = Neg(x)} {x_3 = Neg(x)}",
     );
+    let ambiguous = || graph(&[], vec![node("Neg", &["a"], &["n"]), node("Exp", &["n"], &["a"])], &["a"]);
+    let choose =
+        with(node("If", &["c"], &["b"]), &[body("then_branch", ambiguous()), body("else_branch", ambiguous())]);
+    let choice = function("Choice", &["a"], vec![condition(), choose], &["b"]);
+    let message = refusal(&network(vec![call("Choice", &["x"], &["y"])], vec![choice]));
+    let expected = "Neg `n`: reads `a`, which both its body, further on, and the graph around it define";
+    assert!(message.ends_with(expected), "{message}");
 }
 
 #[test]

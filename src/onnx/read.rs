@@ -319,7 +319,10 @@ impl Reader {
             } else {
                 let bindings =
                     site.bindings.ok_or_else(|| malformed("refers to a function's, outside any function"))?;
-                attributes.extend(bindings.get(&proto.ref_attr_name).map(|bound| (name, bound.clone())));
+                if let Some(bound) = bindings.get(&proto.ref_attr_name) {
+                    self.functions.substitute(bound)?;
+                    attributes.push((name, bound.clone()));
+                }
             }
         }
         Ok(attributes)

@@ -384,6 +384,28 @@ fn functions_that_unfold_without_end_are_refused() {
 }
 
 #[test]
+fn attributes_of_calls_count_wherever_they_are_put() {
+    let unfolds = "its functions unfold to more than 262144 nodes or 268435456 bytes";
+    let check = |given: AttributeProto, n_uses: usize| {
+        let kind = given.r#type;
+        let refers = AttributeProto { r#type: kind, ..reference("value", "given") };
+        let mut nodes: Vec<_> = (0..n_uses)
+            .map(|idx| with(call("Custom", &["a"], &[&format!("c{idx}")]), std::slice::from_ref(&refers)))
+            .collect();
+        nodes.push(node("Neg", &["a"], &["b"]));
+        let calls = vec![with(call("F", &["x"], &["y"]), &[AttributeProto { name: "given".into(), ..given }])];
+        load(&network(calls, vec![function("F", &["a"], nodes, &["b"])])).map_err(|error| error.to_string())
+    };
+    let ints = AttributeProto { ints: vec![1; 1 << 16], r#type: attribute_type::INTS, i: None, ..int("", 0) };
+    assert!(check(ints.clone(), 10).is_ok());
+    assert!(check(ints, 600).is_err_and(|message| message.ends_with(unfolds)));
+    let nodes = (0..1000).map(|idx| node("Neg", &["x"], &[&format!("z{idx}")])).collect();
+    let inner = body("", graph(&[], nodes, &["z0"]));
+    assert!(check(inner.clone(), 10).is_ok());
+    assert!(check(inner, 300).is_err_and(|message| message.ends_with(unfolds)));
+}
+
+#[test]
 fn a_name_repeated_without_end_costs_no_search() {
     let nodes = vec![node("Neg", &["a"], &["t"]), node("Neg", &["t"], &["b"])];
     let calls = (0..50_000).map(|idx| {

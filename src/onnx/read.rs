@@ -257,14 +257,11 @@ impl Reader {
     fn node(&mut self, raw: RawNode, label: &str, site: &Site<'_>, parts: &mut GraphParts) -> Result<(), OnnxError> {
         let domain = raw.domain.clone();
         for node in upgrade(raw, site.opset, &mut self.context)? {
-            match &node.op {
-                Op::Opaque(_) => self.check_version(&domain, label, site)?,
-                Op::Constant(constant) => {
-                    if let Some(output) = node.output(0) {
-                        self.context.declare_constant(output, &constant.value);
-                    }
-                }
-                _ => {}
+            if let Op::Opaque(_) = &node.op {
+                self.check_version(&domain, label, site)?;
+            }
+            if let (Op::Constant(constant), Some(output)) = (&node.op, node.output(0)) {
+                self.context.declare_constant(output, &constant.value);
             }
             parts.nodes.push(node);
         }

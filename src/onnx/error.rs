@@ -157,7 +157,8 @@ impl OnnxError {
             OnnxError::Graph(_) => Some("onnx.checker says more of files that break the specification"),
             OnnxError::TooLarge { .. } => Some("write it to a file, with its weights as external data"),
             OnnxError::Store(_) | OnnxError::Model(_) | OnnxError::Value { .. } => None,
-            OnnxError::Upgrade(_) | OnnxError::Lower(_) => None,
+            OnnxError::Lower(error) => Some(error.hint()),
+            OnnxError::Upgrade(_) => None,
         }
     }
 

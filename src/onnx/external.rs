@@ -1,25 +1,27 @@
-//! Tensors' data in other files beside a model's: the room's only door to the file system but for `store`.
+//! Tensors' data in other files beside a model's: where they may lie; `store` reads them.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::collections::hash_map::Entry;
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::error::TensorProblem;
+use crate::store::{self, StoreError};
 
-/// The folder in which a model's external data lies, and the files in it that have been opened.
+/// The folder in which a model's external data lies, and the files in it that have been read. Tensors share a file's
+/// bytes, however many of them name the same range.
 #[derive(Debug)]
 pub(super) struct External {
     folder: Option<PathBuf>,
-    open: HashMap<String, (PathBuf, File, u64)>,
+    files: HashMap<PathBuf, Bytes>,
 }
 
 impl External {
     /// Data beside this folder's model; without a folder every external tensor is refused.
     pub(super) fn new(folder: Option<&Path>) -> External {
-        External { folder: folder.map(Path::to_path_buf), open: HashMap::new() }
+        External { folder: folder.map(Path::to_path_buf), files: HashMap::new() }
     }
 
     /// `length` bytes of the file at `location`, a path relative to the folder, from `offset` on.
@@ -27,25 +29,29 @@ impl External {
     /// # Errors
     /// When the location leaves the folder, by itself or by a symbolic link, or the range leaves the file.
     pub(super) fn load(&mut self, location: &str, offset: u64, length: u64) -> Result<Bytes, TensorProblem> {
-        if !self.open.contains_key(location) {
-            let opened = self.open_inside(location)?;
-            self.open.insert(location.to_string(), opened);
-        }
-        let (path, file, size) = self.open.get_mut(location).expect("opened above");
-        if offset.checked_add(length).is_none_or(|end| end > *size) {
-            return Err(TensorProblem::External(format!(
-                "{length} bytes from {offset} on leave `{location}`, which has {size}"
-            )));
-        }
-        let failed = |source| TensorProblem::Io { path: path.clone(), source };
-        let n_bytes = usize::try_from(length)
-            .map_err(|_| TensorProblem::External(format!("{length} bytes do not fit this machine's memory")))?;
-        let mut bytes = vec![0; n_bytes];
-        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(failed)?;
-        Ok(Bytes::from(bytes))
+        let path = self.inside(location)?;
+        let bytes = match self.files.entry(path) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => {
+                let failed = |error: StoreError| TensorProblem::Io { path: error.path, source: error.source };
+                let bytes = store::read(unread.key()).map_err(failed)?;
+                unread.insert(bytes)
+            }
+        };
+        let range = |offset, length| {
+            let start = usize::try_from(offset).ok()?;
+            let end = start.checked_add(usize::try_from(length).ok()?)?;
+            (end <= bytes.len()).then_some(start..end)
+        };
+        let range = range(offset, length).ok_or_else(|| {
+            let n_bytes = bytes.len();
+            TensorProblem::External(format!("{length} bytes from {offset} on leave `{location}`, which has {n_bytes}"))
+        })?;
+        Ok(bytes.slice(range))
     }
 
-    fn open_inside(&self, location: &str) -> Result<(PathBuf, File, u64), TensorProblem> {
+    /// The file itself, links resolved: one that has several names is read once.
+    fn inside(&self, location: &str) -> Result<PathBuf, TensorProblem> {
         let refused = |problem: &str| TensorProblem::External(format!("`{location}` {problem}"));
         let Some(folder) = &self.folder else {
             return Err(refused("cannot be read: the model did not come from a folder"));
@@ -68,9 +74,7 @@ impl External {
         if !fs::metadata(&path).map_err(failed(&path))?.is_file() {
             return Err(refused("is no file"));
         }
-        let file = File::open(&path).map_err(failed(&path))?;
-        let size = file.metadata().map_err(failed(&path))?.len();
-        Ok((path, file, size))
+        Ok(path)
     }
 }
 
@@ -92,6 +96,9 @@ mod tests {
         let mut external = External::new(Some(&folder));
         assert_eq!(external.load("inner/w.data", 1, 3).expect("inside"), Bytes::from_static(&[1, 2, 3]));
         assert_eq!(external.load("./inner/w.data", 5, 0).expect("at the end"), Bytes::new());
+        let [one, other] = ["inner/w.data", "./inner/w.data"].map(|name| external.load(name, 1, 3).expect("inside"));
+        assert_eq!(one.as_ptr(), other.as_ptr(), "tensors share the file's bytes");
+        assert_eq!(external.files.len(), 1);
 
         let outside = refusal(&mut external, "inner/w.data", 3, 3);
         assert_eq!(outside, "external data: 3 bytes from 3 on leave `inner/w.data`, which has 5");

@@ -11,8 +11,9 @@ use super::read::{Reader, Site, domain, opsets};
 use super::scope::Scope;
 use super::types;
 use super::wire::{FunctionProto, NodeProto};
-use crate::graph::attribute::Attribute;
-use crate::graph::{GraphParts, Name, Node, Op};
+use crate::graph::attribute::{Attribute, SparseTensor};
+use crate::graph::tensor::Tensor;
+use crate::graph::{Graph, GraphParts, Name, Node, Op};
 
 /// The attributes that a function is called with, defaults included.
 pub(super) type Bindings = HashMap<String, Attribute>;
@@ -22,6 +23,9 @@ const MOST_NODES: usize = 1 << 18;
 
 /// How many bytes these may take in the file.
 const MOST_BYTES: usize = 1 << 28;
+
+/// What a value, tensor or attribute takes beside its content.
+const PART_BYTES: usize = 64;
 
 /// The functions of a file, by domain, name and overload.
 #[derive(Debug, Default)]
@@ -64,6 +68,67 @@ impl Functions {
         }
         self.by_key.get(&(node.domain.clone(), node.op_type.clone(), overload.to_string())).cloned()
     }
+
+    /// Counts an attribute of a call that stands in for one of a function's.
+    ///
+    /// # Errors
+    /// When the file unfolds to more than one may.
+    pub(super) fn substitute(&mut self, bound: &Attribute) -> Result<(), OnnxError> {
+        self.unfold(attribute_nodes(bound), attribute_bytes(bound))
+    }
+
+    fn unfold(&mut self, n_nodes: usize, n_bytes: usize) -> Result<(), OnnxError> {
+        self.n_nodes = self.n_nodes.saturating_add(n_nodes);
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes);
+        if self.n_nodes > MOST_NODES || self.n_bytes > MOST_BYTES {
+            let problem = format!("its functions unfold to more than {MOST_NODES} nodes or {MOST_BYTES} bytes");
+            return Err(OnnxError::Model(problem));
+        }
+        Ok(())
+    }
+}
+
+fn attribute_nodes(attribute: &Attribute) -> usize {
+    attribute.graphs().into_iter().map(graph_nodes).fold(0, usize::saturating_add)
+}
+
+fn graph_nodes(graph: &Graph) -> usize {
+    let inner = graph.nodes.iter().flat_map(|node| node.op.bodies()).map(graph_nodes);
+    inner.fold(graph.nodes.len(), usize::saturating_add)
+}
+
+/// About the memory that a copy takes: its numbers, texts and tensors, and a little for every part.
+fn attribute_bytes(attribute: &Attribute) -> usize {
+    let sum = |parts: &mut dyn Iterator<Item = usize>| parts.fold(0, usize::saturating_add);
+    let tensor = |tensor: &Tensor| PART_BYTES.saturating_add(tensor.n_bytes());
+    let sparse = |sparse: &SparseTensor| tensor(&sparse.values).saturating_add(tensor(&sparse.indices));
+    let n_bytes = match attribute {
+        Attribute::Float(_) | Attribute::Int(_) | Attribute::Type(_) => 0,
+        Attribute::String(text) => text.len(),
+        Attribute::Tensor(value) => tensor(value),
+        Attribute::Graph(graph) => graph_bytes(graph),
+        Attribute::SparseTensor(value) => sparse(value),
+        Attribute::Floats(values) => values.len().saturating_mul(size_of::<f32>()),
+        Attribute::Ints(values) => values.len().saturating_mul(size_of::<i64>()),
+        Attribute::Strings(texts) => sum(&mut texts.iter().map(|text| PART_BYTES.saturating_add(text.len()))),
+        Attribute::Tensors(values) => sum(&mut values.iter().map(tensor)),
+        Attribute::Graphs(graphs) => sum(&mut graphs.iter().map(graph_bytes)),
+        Attribute::SparseTensors(values) => sum(&mut values.iter().map(sparse)),
+        Attribute::Types(types) => types.len().saturating_mul(PART_BYTES),
+    };
+    n_bytes.saturating_add(PART_BYTES)
+}
+
+fn graph_bytes(graph: &Graph) -> usize {
+    let n_parts = graph.inputs.len() + graph.outputs.len() + graph.value_info.len() + graph.sparse_initializers.len();
+    let weights = graph.initializers.values().map(|tensor| PART_BYTES.saturating_add(tensor.n_bytes()));
+    let nodes = graph.nodes.iter().map(|node| {
+        let n_values = node.inputs.len() + node.outputs.len() + node.notes.metadata.len();
+        let attributes = node.op.attributes();
+        let attributes = attributes.iter().map(|(_, attribute)| attribute_bytes(attribute));
+        attributes.fold(n_values.saturating_mul(PART_BYTES), usize::saturating_add)
+    });
+    weights.chain(nodes).fold(n_parts.saturating_mul(PART_BYTES), usize::saturating_add)
 }
 
 fn n_nodes(nodes: &[NodeProto]) -> usize {
@@ -94,12 +159,7 @@ impl Reader {
         if self.functions.open.iter().any(|open| Rc::ptr_eq(open, function)) {
             return Err(OnnxError::definition(label, format!("function {} calls itself", full_name(proto))));
         }
-        self.functions.n_nodes = self.functions.n_nodes.saturating_add(*n_nodes);
-        self.functions.n_bytes = self.functions.n_bytes.saturating_add(*n_bytes);
-        if self.functions.n_nodes > MOST_NODES || self.functions.n_bytes > MOST_BYTES {
-            let problem = format!("its functions unfold to more than {MOST_NODES} nodes or {MOST_BYTES} bytes");
-            return Err(OnnxError::Model(problem));
-        }
+        self.functions.unfold(*n_nodes, *n_bytes)?;
         self.functions.open.push(Rc::clone(function));
         let result = self.nested(|reader| reader.inline_here(call, proto, site, parts));
         self.functions.open.pop();

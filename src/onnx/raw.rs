@@ -104,7 +104,12 @@ pub(super) struct Context {
     /// that repeats one a hundred thousand times would make slow.
     numbers: HashMap<Name, u64>,
     scopes: Vec<Scope>,
+    /// What sparse constants have been made whole in, in bytes.
+    n_filled: usize,
 }
+
+/// The most bytes that the sparse constants of a model, which take few in its file, are made whole in.
+const MOST_FILLED: usize = 1 << 28;
 
 #[derive(Debug, Default)]
 struct Scope {
@@ -217,6 +222,13 @@ impl Context {
         }
     }
 
+    /// Whether another sparse constant may be made whole in this many bytes; if so, they are counted.
+    pub(super) fn may_fill(&mut self, n_bytes: usize) -> bool {
+        let total = self.n_filled.checked_add(n_bytes).filter(|&total| total <= MOST_FILLED);
+        self.n_filled = total.unwrap_or(self.n_filled);
+        total.is_some()
+    }
+
     /// How many constants have been added to the graph that the context is in.
     pub(super) fn n_added(&self) -> usize {
         self.scopes.last().map_or(0, |scope| scope.added.len())
@@ -288,4 +300,19 @@ pub(super) fn position(axis: i64, rank: usize) -> Option<usize> {
     let rank = i64::try_from(rank).ok()?;
     let axis = if axis < 0 { axis.checked_add(rank)? } else { axis };
     usize::try_from(axis).ok().filter(|_| axis < rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sparse_constants_are_bounded_together() {
+        let mut context = Context::default();
+        assert!(!context.may_fill(MOST_FILLED + 1));
+        assert!(context.may_fill(MOST_FILLED - 8));
+        assert!(!context.may_fill(9) && !context.may_fill(usize::MAX));
+        assert!(context.may_fill(8));
+        assert!(!context.may_fill(1));
+    }
 }

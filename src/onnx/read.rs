@@ -257,14 +257,11 @@ impl Reader {
     fn node(&mut self, raw: RawNode, label: &str, site: &Site<'_>, parts: &mut GraphParts) -> Result<(), OnnxError> {
         let domain = raw.domain.clone();
         for node in upgrade(raw, site.opset, &mut self.context)? {
-            match &node.op {
-                Op::Opaque(_) => self.check_version(&domain, label, site)?,
-                Op::Constant(constant) => {
-                    if let Some(output) = node.output(0) {
-                        self.context.declare_constant(output, &constant.value);
-                    }
-                }
-                _ => {}
+            if let Op::Opaque(_) = &node.op {
+                self.check_version(&domain, label, site)?;
+            }
+            if let (Op::Constant(constant), Some(output)) = (&node.op, node.output(0)) {
+                self.context.declare_constant(output, &constant.value);
             }
             parts.nodes.push(node);
         }
@@ -319,7 +316,10 @@ impl Reader {
             } else {
                 let bindings =
                     site.bindings.ok_or_else(|| malformed("refers to a function's, outside any function"))?;
-                attributes.extend(bindings.get(&proto.ref_attr_name).map(|bound| (name, bound.clone())));
+                if let Some(bound) = bindings.get(&proto.ref_attr_name) {
+                    self.functions.substitute(bound)?;
+                    attributes.push((name, bound.clone()));
+                }
             }
         }
         Ok(attributes)

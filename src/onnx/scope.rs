@@ -42,14 +42,15 @@ impl<'a> Scope<'a> {
         let mut renamed = HashMap::new();
         let mut shadowing = HashSet::new();
         for name in self::defined(graph).filter(|name| !name.is_empty()) {
-            let shadows = self.in_function || self.defines(name);
-            if shadows && shadowing.insert(name) {
+            let shadows = self.defines(name);
+            if (shadows || self.in_function) && !renamed.contains_key(name) {
                 renamed.insert(name.to_string(), Some(context.fresh(name)));
             }
+            if shadows {
+                shadowing.insert(name);
+            }
         }
-        if !self.in_function {
-            refuse_ambiguous(graph, shadowing)?;
-        }
+        refuse_ambiguous(graph, shadowing)?;
         Ok(Scope { around: Some(self), defined, renamed, in_function: self.in_function, closed: false })
     }
 
@@ -77,7 +78,8 @@ impl<'a> Scope<'a> {
     }
 
     fn defines(&self, name: &str) -> bool {
-        self.defined.contains(name) || self.around.is_some_and(|around| around.defines(name))
+        let own = self.defined.contains(name) || (self.closed && self.renamed.contains_key(name));
+        own || self.around.is_some_and(|around| around.defines(name))
     }
 }
 

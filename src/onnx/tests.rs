@@ -326,6 +326,13 @@ fn bodies_in_functions_get_names_of_their_own() {
         &network(vec![call("Choice", &["x"], &["y"])], vec![choice]),
         "y/c = Constant(); y = If(y/c) {x_2 = Neg(x)} {x_3 = Neg(x)}",
     );
+    let ambiguous = || graph(&[], vec![node("Neg", &["a"], &["n"]), node("Exp", &["n"], &["a"])], &["a"]);
+    let choose =
+        with(node("If", &["c"], &["b"]), &[body("then_branch", ambiguous()), body("else_branch", ambiguous())]);
+    let choice = function("Choice", &["a"], vec![condition(), choose], &["b"]);
+    let message = refusal(&network(vec![call("Choice", &["x"], &["y"])], vec![choice]));
+    let expected = "Neg `n`: reads `a`, which both its body, further on, and the graph around it define";
+    assert!(message.ends_with(expected), "{message}");
 }
 
 #[test]
@@ -374,6 +381,28 @@ fn functions_that_unfold_without_end_are_refused() {
     let nodes = vec![with(node("Constant", &[], &["c"]), &[large]), node("Add", &["a", "c"], &["b"])];
     let calls = (0..100).map(|idx| call("F", &["x"], &[&format!("y{idx}")])).collect();
     assert_eq!(refusal(&network(calls, vec![function("F", &["a"], nodes, &["b"])])), unfolds);
+}
+
+#[test]
+fn attributes_of_calls_count_wherever_they_are_put() {
+    let unfolds = "its functions unfold to more than 262144 nodes or 268435456 bytes";
+    let check = |given: AttributeProto, n_uses: usize| {
+        let kind = given.r#type;
+        let refers = AttributeProto { r#type: kind, ..reference("value", "given") };
+        let mut nodes: Vec<_> = (0..n_uses)
+            .map(|idx| with(call("Custom", &["a"], &[&format!("c{idx}")]), std::slice::from_ref(&refers)))
+            .collect();
+        nodes.push(node("Neg", &["a"], &["b"]));
+        let calls = vec![with(call("F", &["x"], &["y"]), &[AttributeProto { name: "given".into(), ..given }])];
+        load(&network(calls, vec![function("F", &["a"], nodes, &["b"])])).map_err(|error| error.to_string())
+    };
+    let ints = AttributeProto { ints: vec![1; 1 << 16], r#type: attribute_type::INTS, i: None, ..int("", 0) };
+    assert!(check(ints.clone(), 10).is_ok());
+    assert!(check(ints, 600).is_err_and(|message| message.ends_with(unfolds)));
+    let nodes = (0..1000).map(|idx| node("Neg", &["x"], &[&format!("z{idx}")])).collect();
+    let inner = body("", graph(&[], nodes, &["z0"]));
+    assert!(check(inner.clone(), 10).is_ok());
+    assert!(check(inner, 300).is_err_and(|message| message.ends_with(unfolds)));
 }
 
 #[test]

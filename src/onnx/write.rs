@@ -100,11 +100,15 @@ pub fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<Writt
 fn write_message(model: &Model, path: &Path, options: &WriteOptions) -> Result<Written, OnnxError> {
     let (mut proto, mut written) = message(model, options.opset)?;
     let needed = proto.encoded_len() > MOST_BYTES;
-    if needed || options.external == ExternalData::Always {
-        written.data = move_out(&mut proto, path)?;
-    }
+    let outside = needed || options.external == ExternalData::Always;
+    let moved = if outside { move_out(&mut proto, path)? } else { None };
+    // Files are touched only once nothing but the file system can refuse: an older model keeps its data.
     let bytes = encode_whole(&proto)?;
     written.n_bytes = u64::try_from(bytes.len()).expect("fewer than 2 GiB, as just checked");
+    if let Some((data, chunks)) = moved {
+        store::write_atomic_with(&data, |file| chunks.iter().try_for_each(|chunk| file.write_all(chunk)))?;
+        written.data = Some(data);
+    }
     store::write_atomic(path, &bytes)?;
     Ok(written)
 }
@@ -360,8 +364,9 @@ fn encode_attribute(name: String, attribute: RawAttribute, list_initializers: bo
     }
 }
 
-/// Moves the weights out of the message into a file beside the model; none where none is large enough.
-fn move_out(proto: &mut ModelProto, path: &Path) -> Result<Option<PathBuf>, OnnxError> {
+/// Takes the weights out of the message: the file beside the model where they belong, and what it is to hold. None where
+/// none is large enough.
+fn move_out(proto: &mut ModelProto, path: &Path) -> Result<Option<(PathBuf, Vec<Bytes>)>, OnnxError> {
     let mut name = path.file_name().unwrap_or(OsStr::new("model.onnx")).to_os_string();
     name.push(".data");
     let data = path.with_file_name(&name);
@@ -373,11 +378,7 @@ fn move_out(proto: &mut ModelProto, path: &Path) -> Result<Option<PathBuf>, Onnx
     if let Some(graph) = &mut proto.graph {
         move_out_of(graph, location, &mut end, &mut chunks);
     }
-    if chunks.is_empty() {
-        return Ok(None);
-    }
-    store::write_atomic_with(&data, |file| chunks.iter().try_for_each(|chunk| file.write_all(chunk)))?;
-    Ok(Some(data))
+    Ok((!chunks.is_empty()).then_some((data, chunks)))
 }
 
 fn move_out_of(graph: &mut GraphProto, location: &str, end: &mut u64, chunks: &mut Vec<Bytes>) {

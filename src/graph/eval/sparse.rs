@@ -12,6 +12,7 @@ use crate::graph::tensor::{DType, Tensor};
 /// # Errors
 /// When its parts do not fit together, or the whole is too large.
 pub fn densify(sparse: &SparseTensor) -> Result<Tensor, EvalError> {
+    let n_elements = allocation(&sparse.shape)?;
     let positions = positions(sparse)?;
     if positions.len() != sparse.values.len() {
         return Err(invalid(format!(
@@ -20,7 +21,6 @@ pub fn densify(sparse: &SparseTensor) -> Result<Tensor, EvalError> {
             positions.len()
         )));
     }
-    let n_elements = allocation(&sparse.shape)?;
     let mut kept = vec![None; n_elements];
     for (idx, position) in positions.into_iter().enumerate() {
         *kept
@@ -74,6 +74,15 @@ mod tests {
     fn kept_elements_go_to_their_places() {
         assert_eq!(check(&tensor(&[2], [3i64, 1])), Ok(vec![0.0, 7.0, 0.0, 5.0]));
         assert_eq!(check(&tensor(&[2, 2], [0i64, 0, 1, 0])), Ok(vec![5.0, 0.0, 7.0, 0.0]));
+    }
+
+    #[test]
+    fn a_shape_that_is_too_large_is_refused_before_its_places_are_counted() {
+        let shape = vec![usize::MAX, usize::MAX];
+        let last = i64::MAX;
+        let sparse =
+            SparseTensor { values: tensor(&[1], [5f32]), indices: tensor(&[1, 2], [last, last]), shape: shape.clone() };
+        assert_eq!(densify(&sparse), Err(EvalError::TooLarge(shape)));
     }
 
     #[test]

@@ -256,16 +256,17 @@ fn last_axis(node: &Node, parts: &mut Parts<'_>) -> Option<()> {
     if axis == last {
         return None;
     }
-    let mut perm: Vec<i64> = (0..rank).map(i64::try_from).collect::<Result<_, _>>().ok()?;
-    perm.swap(axis, last);
-    let swap = Op::Transpose(Transpose { perm });
-    let swapped = parts.inner(swap.clone(), &[x], "swapped");
     let at_the_end = crate::graph::op::Softmax { axis: -1 };
     let op = match node.op.name() {
         "Softmax" => Op::Softmax(at_the_end),
         "LogSoftmax" => Op::LogSoftmax(at_the_end),
-        _ => Op::Hardmax(at_the_end),
+        "Hardmax" => Op::Hardmax(at_the_end),
+        _ => return None,
     };
+    let mut perm: Vec<i64> = (0..rank).map(i64::try_from).collect::<Result<_, _>>().ok()?;
+    perm.swap(axis, last);
+    let swap = Op::Transpose(Transpose { perm });
+    let swapped = parts.inner(swap.clone(), &[x], "swapped");
     let result = parts.inner(op, &[&swapped], "result");
     parts.last(swap, &[&result], 0)
 }

@@ -38,7 +38,7 @@ pub(super) struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
     /// The operator, or the way in which it is used, is newer.
-    #[error("{node} needs opset {least}, not {opset}: {reason}; hint: ask for opset {least} or later")]
+    #[error("{node} needs opset {least}, not {opset}: {reason}")]
     Needs {
         /// operator, and name or first output
         node: String,
@@ -50,9 +50,7 @@ pub enum LowerError {
         reason: String,
     },
     /// The way in which the operator is used is older.
-    #[error(
-        "{node} cannot be written after opset {newest}, at {opset}: {reason}; hint: ask for opset {newest} or earlier"
-    )]
+    #[error("{node} cannot be written after opset {newest}, at {opset}: {reason}")]
     Gone {
         /// operator, and name or first output
         node: String,
@@ -64,9 +62,7 @@ pub enum LowerError {
         reason: String,
     },
     /// The operator is not known, so it is not known what it means at another opset.
-    #[error(
-        "{node} is not known to aludel and cannot be taken from opset {own_opset} to {opset}; hint: keep opset {own_opset}"
-    )]
+    #[error("{node} is not known to aludel and cannot be taken from opset {own_opset} to {opset}")]
     Opaque {
         /// operator, and name or first output
         node: String,
@@ -76,11 +72,23 @@ pub enum LowerError {
         opset: u32,
     },
     /// Older than anything that is written.
-    #[error("opset {opset} cannot be written; hint: ask for opset {OLDEST} or later")]
+    #[error("opset {opset} cannot be written, {OLDEST} is the oldest")]
     TooOld {
         /// the opset asked for
         opset: u32,
     },
+}
+
+impl LowerError {
+    /// What the user can do about it.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            LowerError::Needs { .. } => "ask for the opset that it needs, or a later one",
+            LowerError::Gone { .. } => "ask for the last opset that has it, or an earlier one",
+            LowerError::Opaque { .. } => "keep the opset of the file",
+            LowerError::TooOld { .. } => "ask for a later opset",
+        }
+    }
 }
 
 /// What keeps one node from being written.

@@ -22,11 +22,12 @@ pub(super) fn broadcast(node: &mut RawNode, _opset: u32, context: &mut Context) 
     let (Some(rank_a), Some(rank_b)) = (rank(0), rank(1)) else {
         return Ok(Form::Opaque);
     };
-    let axis = if axis < 0 { axis + rank_a } else { axis };
-    match rank_a - axis - rank_b {
-        0 => Ok(Form::Raw),
-        n_after if n_after > 0 && axis >= 0 => unsqueezed(node, context, (rank_b..rank_b + n_after).collect()),
-        _ => Ok(Form::Opaque),
+    let axis = if axis < 0 { axis.checked_add(rank_a) } else { Some(axis) };
+    let n_after = axis.and_then(|axis| rank_a.checked_sub(axis)?.checked_sub(rank_b));
+    match (axis, n_after) {
+        (_, Some(0)) => Ok(Form::Raw),
+        (Some(0..), Some(n_after @ 1..)) => unsqueezed(node, context, (rank_b..rank_b + n_after).collect()),
+        (_, _) => Ok(Form::Opaque),
     }
 }
 

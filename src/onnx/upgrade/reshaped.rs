@@ -24,7 +24,8 @@ pub(super) fn flattened_axis(node: &mut RawNode, _opset: u32, context: &mut Cont
     let op = match node.op_type.as_str() {
         "LogSoftmax" => Op::LogSoftmax(Softmax { axis: -1 }),
         "Hardmax" => Op::Hardmax(Softmax { axis: -1 }),
-        _ => Op::Softmax(Softmax { axis: -1 }),
+        "Softmax" => Op::Softmax(Softmax { axis: -1 }),
+        _ => return Ok(Form::Opaque),
     };
     let mut fresh = |suffix| Some(context.fresh(&format!("{output}_{suffix}")));
     let (flat, result, shape) = (fresh("flat"), fresh("rows"), fresh("shape"));
@@ -166,7 +167,7 @@ pub(super) fn undefined_types(node: &mut RawNode, _opset: u32, _context: &mut Co
 }
 
 /// The six further ways of stating a constant.
-pub(super) fn constant(node: &mut RawNode, _opset: u32, _context: &mut Context) -> Outcome {
+pub(super) fn constant(node: &mut RawNode, _opset: u32, context: &mut Context) -> Outcome {
     let tensor = if let Some(value) = take::<f32>(node, "value_float")? {
         Tensor::scalar(value)
     } else if let Some(values) = take::<Vec<f32>>(node, "value_floats")? {
@@ -183,7 +184,7 @@ pub(super) fn constant(node: &mut RawNode, _opset: u32, _context: &mut Context) 
     } else if let Some((_, Attribute::SparseTensor(sparse))) =
         node.attributes.iter().find(|(name, _)| name == "sparse_value")
     {
-        match dense(&sparse.clone())? {
+        match dense(sparse, context)? {
             Some(tensor) => tensor,
             None => return Ok(Form::Opaque),
         }
@@ -202,13 +203,13 @@ fn strings(node: &RawNode) -> Option<(&'static str, Vec<Bytes>)> {
     })
 }
 
-/// The elements of a sparse tensor among zeros; none where it is of a packed type or larger than this says.
-fn dense(sparse: &SparseTensor) -> Result<Option<Tensor>, AttributeError> {
-    const MOST_BYTES: usize = 1 << 28;
+/// The elements of a sparse tensor among zeros; none where it is of a packed type, or where it and those of the model
+/// before it are too large.
+fn dense(sparse: &SparseTensor, context: &mut Context) -> Result<Option<Tensor>, AttributeError> {
     let dtype = sparse.values.dtype();
     let width = dtype.n_bits() / 8;
     let n_bytes = n_elements(&sparse.shape).and_then(|n| n.checked_mul(width));
-    let (Some(n_bytes), Some(values)) = (n_bytes.filter(|&n| n <= MOST_BYTES), sparse.values.bytes()) else {
+    let (Some(n_bytes), Some(values)) = (n_bytes, sparse.values.bytes()) else {
         return Ok(None);
     };
     if dtype == DType::String || !dtype.n_bits().is_multiple_of(8) {
@@ -219,6 +220,9 @@ fn dense(sparse: &SparseTensor) -> Result<Option<Tensor>, AttributeError> {
     let indices = sparse.indices.as_slice::<i64>().map_err(|_| outside())?;
     if Some(indices.len()) != sparse.values.len().checked_mul(rank) {
         return Err(outside());
+    }
+    if !context.may_fill(n_bytes) {
+        return Ok(None);
     }
     let mut bytes = vec![0u8; n_bytes];
     for (index, value) in indices.chunks(rank.max(1)).zip(values.chunks(width.max(1))) {

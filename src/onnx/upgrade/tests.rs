@@ -227,6 +227,9 @@ fn forms_before_opset_7() {
     );
     check(6, "a: f32[2, 3]; b: f32[3]; Mul(axis=1, broadcast=1) a, b -> y", &["Mul a, b -> y"]);
     is_opaque(6, "Add(axis=1, broadcast=1) a, b -> y");
+    for axis in [i64::MIN, i64::MIN + 3, i64::MAX - 1, i64::MAX] {
+        is_opaque(6, &format!("a: f32[2, 3, 4]; b: f32[3]; Add(axis={axis}, broadcast=1) a, b -> y"));
+    }
     check(6, "Gemm(broadcast=1) a, b, c -> y", &["Gemm a, b, c -> y"]);
     check(
         6,

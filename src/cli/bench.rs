@@ -13,7 +13,7 @@ use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::measure::child::{self, Request, RuntimeName};
 use crate::measure::inputs::{self, Bindings};
-use crate::measure::latency::{self, Contender, Latency};
+use crate::measure::latency::{self, Contender, Latency, WarmUp};
 use crate::measure::machine::Machine;
 use crate::measure::runtime::{ModelBytes, Options, RuntimeError, Session};
 use crate::store;
@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// Stop when every interval is this narrow, relative to its median
     #[arg(long, default_value_t = 0.02)]
     precision: f64,
+    /// Runs before the timed ones; without it, until they no longer become quicker
+    #[arg(long, value_name = "RUNS")]
+    warm_up: Option<usize>,
     /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -100,6 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         seed: arguments.seed,
         timing: latency::Options {
             relative_width: arguments.precision,
+            warm_up: arguments.warm_up.map_or(WarmUp::Detect, WarmUp::Runs),
             budget: Duration::try_from_secs_f64(arguments.seconds).context("--seconds is no time")?,
             ..latency::Options::default()
         },

@@ -147,18 +147,42 @@ fn errors_name_the_file_and_the_remedy() {
 fn bench_measures_time_and_memory() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = small(folder.path());
-    let report = json(&["bench", text(&path), "--runtime", "tract", "--threads", "1,2", "--seconds", "0.5", "--json"]);
+    let report = json(&[
+        "bench",
+        text(&path),
+        "--runtime",
+        "tract",
+        "--threads",
+        "1,2",
+        "--seconds",
+        "0.5",
+        "--warm-up",
+        "30",
+        "--json",
+    ]);
     let rows = report["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 2);
     for row in rows {
         let latency = &row["latency"];
         let [min, median, p90, p99] = ["min_us", "median_us", "p90_us", "p99_us"].map(|key| latency[key].as_f64());
         assert!(min.is_some() && min <= median && median <= p90 && p90 <= p99, "{latency}");
+        assert_eq!(latency["n_warm_up"], 30);
         if cfg!(target_os = "linux") {
             assert!(row["memory"]["rss_peak_bytes"].as_u64() > Some(1 << 20), "{row}");
         }
     }
     assert!(rows[1]["latency"]["ratio_to_first"]["estimate"].is_number());
+}
+
+#[test]
+fn what_a_runtime_makes_of_a_model_can_be_seen() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = small(folder.path());
+    let dumps = folder.path().join("dumps");
+    let quick = ["--seconds", "0.2", "--no-memory"];
+    stdout(&[&["bench", text(&path), "--runtime", "tract", "--dump-optimized", text(&dumps)], &quick[..]].concat());
+    let listing = fs::read_to_string(dumps.join("00-small-tract-1.txt")).expect("tract's listing");
+    assert!(listing.contains("softmax"), "{listing}");
 }
 
 #[test]

@@ -84,8 +84,9 @@ fn unnamed_key(input: &str, axis: usize) -> String {
 
 /// Every value's type with the open dimensions bound.
 pub(super) fn infer(path: &Path, model: &Model, bound: &[(String, usize)]) -> anyhow::Result<Types> {
-    let mut bindings = Bindings::of(bound.iter().map(|(symbol, size)| (symbol.as_str(), *size)));
     let size = |key: &str| bound.iter().find(|(symbol, _)| symbol == key).map(|(_, size)| *size);
+    let symbols = shape::symbols(&model.graph);
+    let mut bindings = Bindings::of(symbols.iter().filter_map(|symbol| Some((symbol.as_str(), size(symbol)?))));
     for input in &model.graph.inputs {
         let Some(dims) = input.tensor_type().and_then(|tensor_type| tensor_type.shape.as_ref()) else { continue };
         let sizes = dims.iter().enumerate().map(|(axis, dim)| match dim {

@@ -4,7 +4,6 @@
 //! taps. Nothing here reads files, runs fast or prints.
 
 pub mod attribute;
-pub(crate) mod bits;
 pub mod build;
 pub mod check;
 pub mod cost;

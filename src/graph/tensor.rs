@@ -3,6 +3,8 @@
 //! Every ONNX element type is kept as it is stored in the file; those that we compute with have typed views. A clone
 //! shares the bytes. Nothing here knows about graphs or files.
 
+pub(crate) mod bits;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};

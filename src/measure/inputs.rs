@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use half::{bf16, f16};
 
 use super::runtime::{Dim, ValueInfo};
-use crate::graph::bits::pack;
+use crate::graph::tensor::bits::pack;
 use crate::graph::tensor::{DType, Tensor, TensorError};
 
 /// Numbers for dimensions that the model leaves open: by the dimension's name, or, for one without a name, by input and

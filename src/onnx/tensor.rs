@@ -8,7 +8,7 @@ use super::error::{OnnxError, TensorProblem};
 use super::external::External;
 use super::wire::{EXTERNAL, SparseTensorProto, TensorProto};
 use crate::graph::attribute::SparseTensor;
-use crate::graph::bits;
+use crate::graph::tensor::bits;
 use crate::graph::tensor::{DType, Element, Tensor, TensorError, n_elements};
 
 /// The tensor that a message holds; raw bytes are shared with it.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::args::allocation;
 use super::{EvalError, invalid};
-use crate::graph::bits;
+use crate::graph::tensor::bits;
 use crate::graph::tensor::{DType, Tensor};
 
 /// The bits of each element of a type of at most eight, in a byte of its own.

@@ -140,9 +140,10 @@ impl Plan {
         let mut contenders = Vec::new();
         let mut symbols = BTreeSet::new();
         for model in models {
+            let sha256 = store::sha256(model.bytes());
             for open in &self.runtimes {
                 for &n_threads in &self.threads {
-                    let mut row = self.row(model, open, n_threads);
+                    let mut row = row(model, &sha256, open, n_threads);
                     match self.load(model, open, n_threads, rows.len()) {
                         Ok(session) => {
                             let open_dimensions = inputs::open_dimensions(session.inputs());
@@ -194,21 +195,6 @@ impl Plan {
         })
     }
 
-    fn row(&self, model: &ModelBytes, open: &OpenRuntime, n_threads: usize) -> Row {
-        Row {
-            model: model.name(),
-            model_sha256: store::sha256(model.bytes()),
-            file_bytes: model.bytes().len(),
-            runtime: open.runtime.name(),
-            runtime_version: open.runtime.version(),
-            n_threads,
-            bindings: Bindings::new(),
-            latency: None,
-            memory: None,
-            refused: None,
-        }
-    }
-
     /// Where what the runtime made of the model goes: named after the row, so that no two models meet.
     fn dump_path(&self, model: &ModelBytes, open: &OpenRuntime, n_threads: usize, row_idx: usize) -> Option<PathBuf> {
         let name = model.name();
@@ -248,6 +234,21 @@ impl Plan {
             ..Request::new(&row.model, name)
         };
         Ok(child::measure(&request, TIMEOUT)?)
+    }
+}
+
+fn row(model: &ModelBytes, sha256: &str, open: &OpenRuntime, n_threads: usize) -> Row {
+    Row {
+        model: model.name(),
+        model_sha256: sha256.to_string(),
+        file_bytes: model.bytes().len(),
+        runtime: open.runtime.name(),
+        runtime_version: open.runtime.version(),
+        n_threads,
+        bindings: Bindings::new(),
+        latency: None,
+        memory: None,
+        refused: None,
     }
 }
 

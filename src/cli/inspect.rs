@@ -163,16 +163,7 @@ fn by_operator(cost: &Cost) -> String {
     sums.sort_by(|_, a, _, b| {
         (b.1.macs, b.1.parameters, b.1.elementwise).cmp(&(a.1.macs, a.1.parameters, a.1.elementwise))
     });
-    let columns = [
-        ("operator", Side::Left),
-        ("nodes", Side::Right),
-        ("parameters", Side::Right),
-        ("stored", Side::Right),
-        ("MACs", Side::Right),
-        ("share", Side::Right),
-        ("other", Side::Right),
-        ("activations", Side::Right),
-    ];
+    let columns = [&[("operator", Side::Left), ("nodes", Side::Right)], &COUNT_COLUMNS[..]].concat();
     let rows = sums.iter().map(|(operator, (n, counts))| {
         let mut cells = vec![operator.to_string(), n.to_string()];
         cells.extend(count_cells(counts, cost.total.macs));
@@ -182,17 +173,8 @@ fn by_operator(cost: &Cost) -> String {
 }
 
 fn by_layer(report: &Report) -> String {
-    let columns = [
-        ("layer", Side::Left),
-        ("operator", Side::Left),
-        ("output", Side::Left),
-        ("parameters", Side::Right),
-        ("stored", Side::Right),
-        ("MACs", Side::Right),
-        ("share", Side::Right),
-        ("other", Side::Right),
-        ("activations", Side::Right),
-    ];
+    let columns = ["layer", "operator", "output"].map(|column| (column, Side::Left));
+    let columns = [&columns[..], &COUNT_COLUMNS[..]].concat();
     let counted = |node: &&NodeCost| node.counts.macs > 0 || node.counts.parameters > 0;
     let rows = report.cost.nodes.iter().filter(counted).map(|node| {
         let name = if node.name.is_empty() { &node.output } else { &node.name };
@@ -203,6 +185,16 @@ fn by_layer(report: &Report) -> String {
     });
     table(&columns, rows)
 }
+
+/// What [`count_cells`] fills.
+const COUNT_COLUMNS: [(&str, Side); 6] = [
+    ("parameters", Side::Right),
+    ("stored", Side::Right),
+    ("MACs", Side::Right),
+    ("share", Side::Right),
+    ("other", Side::Right),
+    ("activations", Side::Right),
+];
 
 fn count_cells(counts: &Counts, total_macs: u64) -> [String; 6] {
     let none = || "–".to_string();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::{Dim, Model};
 use crate::measure::child::RuntimeName;
+use crate::measure::inputs::unnamed_key;
 use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
 use crate::onnx;
 use crate::store;
@@ -75,11 +76,6 @@ pub(super) fn bound(model: &Model, given: &[Binding]) -> anyhow::Result<Vec<(Str
     }
     let size = |symbol: &str| given.iter().find(|binding| binding.symbol == symbol).map_or(1, |binding| binding.size);
     Ok(open.into_iter().map(|symbol| (symbol.clone(), size(&symbol))).collect())
-}
-
-/// What a dimension without a name is bound by, as in `measure::inputs`.
-fn unnamed_key(input: &str, axis: usize) -> String {
-    format!("{input}#{axis}")
 }
 
 /// Every value's type with the open dimensions bound.

@@ -301,15 +301,7 @@ impl Tensor {
     pub fn new<T: Element>(shape: &[usize], elements: Vec<T>) -> Result<Tensor, TensorError> {
         let dtype = T::DTYPE;
         let expected = n_elements(shape).ok_or_else(|| too_large(dtype, shape))?;
-        if expected != elements.len() {
-            return Err(TensorError::Length {
-                dtype,
-                shape: shape.to_vec(),
-                expected,
-                got: elements.len(),
-                unit: "elements",
-            });
-        }
+        expect_length(dtype, shape, expected, elements.len(), "elements")?;
         Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Bytes(Buffer::owning(elements)) })
     }
 
@@ -334,15 +326,7 @@ impl Tensor {
             return Err(TensorError::Undefined { what: "a tensor over raw bytes", dtype });
         }
         let expected = n_bytes(dtype, shape)?;
-        if expected != bytes.len() {
-            return Err(TensorError::Length {
-                dtype,
-                shape: shape.to_vec(),
-                expected,
-                got: bytes.len(),
-                unit: "bytes",
-            });
-        }
+        expect_length(dtype, shape, expected, bytes.len(), "bytes")?;
         if dtype == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
             return Err(TensorError::NotBool);
         }
@@ -356,15 +340,7 @@ impl Tensor {
     pub fn from_strings(shape: &[usize], strings: Vec<Bytes>) -> Result<Tensor, TensorError> {
         let dtype = DType::String;
         let expected = n_elements(shape).ok_or_else(|| too_large(dtype, shape))?;
-        if expected != strings.len() {
-            return Err(TensorError::Length {
-                dtype,
-                shape: shape.to_vec(),
-                expected,
-                got: strings.len(),
-                unit: "elements",
-            });
-        }
+        expect_length(dtype, shape, expected, strings.len(), "elements")?;
         Ok(Tensor { dtype, shape: shape.to_vec(), data: Data::Strings(strings.into()) })
     }
 
@@ -476,15 +452,7 @@ impl Tensor {
     /// When the shape has another number of elements.
     pub fn reshaped(&self, shape: &[usize]) -> Result<Tensor, TensorError> {
         let expected = n_elements(shape).ok_or_else(|| too_large(self.dtype, shape))?;
-        if expected != self.len() {
-            return Err(TensorError::Length {
-                dtype: self.dtype,
-                shape: shape.to_vec(),
-                expected,
-                got: self.len(),
-                unit: "elements",
-            });
-        }
+        expect_length(self.dtype, shape, expected, self.len(), "elements")?;
         Ok(Tensor { dtype: self.dtype, shape: shape.to_vec(), data: self.data.clone() })
     }
 }
@@ -532,6 +500,19 @@ impl fmt::Debug for Tensor {
 
 fn n_bytes(dtype: DType, shape: &[usize]) -> Result<usize, TensorError> {
     n_elements(shape).and_then(|n| dtype.n_bytes(n)).ok_or_else(|| too_large(dtype, shape))
+}
+
+fn expect_length(
+    dtype: DType,
+    shape: &[usize],
+    expected: usize,
+    got: usize,
+    unit: &'static str,
+) -> Result<(), TensorError> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(TensorError::Length { dtype, shape: shape.to_vec(), expected, got, unit })
 }
 
 fn too_large(dtype: DType, shape: &[usize]) -> TensorError {

@@ -53,8 +53,13 @@ pub fn shape(info: &ValueInfo, bindings: &Bindings) -> Result<Vec<usize>, InputE
 fn key(info: &ValueInfo, axis: usize, dim: &Dim) -> String {
     match dim {
         Dim::Symbol(name) => name.clone(),
-        Dim::Known(_) | Dim::Unknown => format!("{}#{axis}", info.name),
+        Dim::Known(_) | Dim::Unknown => unnamed_key(&info.name, axis),
     }
+}
+
+/// The key in [`Bindings`] of a dimension without a name.
+pub fn unnamed_key(input: &str, axis: usize) -> String {
+    format!("{input}#{axis}")
 }
 
 /// A tensor for every input, in order. Floats are uniform in [−1, 1); bytes are any byte, signed ones not negative;

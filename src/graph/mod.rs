@@ -12,8 +12,11 @@ pub mod op;
 pub mod patch;
 pub mod shape;
 pub mod show;
+pub mod simplify;
+pub mod structure;
 pub mod tensor;
 mod types;
+pub mod uses;
 pub(crate) mod window;
 
 use std::collections::BTreeSet;

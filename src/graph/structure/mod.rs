@@ -1,0 +1,2 @@
+//! What a network is made of, found by shape and not by name: channels that hang together, residual blocks, attention,
+//! encoder layers, recurrent hidden units.

@@ -4,6 +4,7 @@
 //! taps. Nothing here reads files, runs fast or prints.
 
 pub mod attribute;
+pub mod axes;
 pub mod build;
 pub mod check;
 pub mod cost;

@@ -1,0 +1,221 @@
+//! Taking units out of a network: every weight, bias and norm loses its slices, and whatever spells a size, a position or a
+//! number of groups is written anew, all in one patch.
+
+mod edit;
+mod gone;
+mod operand;
+mod slices;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use super::groups::Group;
+use crate::graph::patch::{Patch, PatchError};
+use crate::graph::shape::{self, ShapeError, Types};
+use crate::graph::{Dim, Graph, Name, Node, Op};
+use gone::Gone;
+
+/// Units of one group to take out.
+#[derive(Clone, Copy, Debug)]
+pub struct Removal<'a> {
+    /// The group, of the same graph.
+    pub group: &'a Group,
+    /// Which of its units, in any order.
+    pub units: &'a [usize],
+}
+
+/// Why units cannot be taken out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemovalError {
+    /// The group has fewer units.
+    #[error("the group of `{group}` has {n_units} units, there is no unit {unit}")]
+    NoSuchUnit {
+        /// the group's name
+        group: Name,
+        /// the unit asked for
+        unit: usize,
+        /// how many there are
+        n_units: usize,
+    },
+    /// Nothing would be left of an axis.
+    #[error("nothing would be left of axis {axis} of `{value}`: keep at least one unit")]
+    Empties {
+        /// the value
+        value: Name,
+        /// its axis
+        axis: usize,
+    },
+    /// A group is of another graph.
+    #[error("`{value}` has no axis {axis} of {size} slices: the group is of another graph")]
+    Foreign {
+        /// the value
+        value: Name,
+        /// its axis
+        axis: usize,
+        /// the size of the axis as the group has it
+        size: usize,
+    },
+    /// An operand that spells sizes cannot be written anew.
+    #[error("{node}: its {operand} cannot be written for the smaller network")]
+    Operand {
+        /// the node
+        node: String,
+        /// which operand
+        operand: &'static str,
+    },
+    /// A node does not take what is left: a fault of aludel's, found before anything is written.
+    #[error("{node}: its output should be {expected} now, it is {got}")]
+    Misfit {
+        /// the node
+        node: String,
+        /// the shape that is left
+        expected: String,
+        /// the shape that the node makes
+        got: String,
+    },
+    /// The types of what is left do not fit together.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The result is no graph.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+}
+
+/// The graph without these units. What made them, summed over them or carried them is smaller; the rest computes what it
+/// did with the summing weights' slices at zero. A layer that normalises over the units does so over those that are left,
+/// and attention keeps its scale. `types` are those that the groups were found with.
+///
+/// # Errors
+/// When an axis would lose its last slice, and when a size cannot be written anew; the graph is then as it was.
+pub fn remove(graph: &Graph, types: &Types, removals: &[Removal<'_>]) -> Result<Graph, RemovalError> {
+    let gone = Gone::of(types, removals)?;
+    let mut work = Work { patch: Patch::new(graph), types: types.clone(), changed: HashSet::new(), gone: &gone };
+    for (name, tensor) in &graph.initializers {
+        if let Some(masks) = gone.of_value(name) {
+            let smaller = slices::without(tensor, masks);
+            work.state(name, shape::of_tensor(&smaller));
+            work.patch.replace_initializer(name, smaller);
+            work.patch.retype(name);
+        }
+    }
+    for (node_idx, node) in graph.nodes.iter().enumerate() {
+        if node.reads().any(|name| work.changed.contains(name)) || makes_less(node, &gone) {
+            rewrite(&mut work, node_idx, node)?;
+        }
+    }
+    work.patch.remove_unused_initializers();
+    Ok(work.patch.apply(None)?)
+}
+
+/// The patch as it grows, and the types of the smaller network as far as it has come.
+struct Work<'a> {
+    patch: Patch,
+    types: Types,
+    changed: HashSet<Name>,
+    gone: &'a Gone,
+}
+
+impl Work<'_> {
+    fn state(&mut self, name: &Name, typed: shape::Typed) {
+        self.types.insert(name, typed);
+        self.changed.insert(name.clone());
+    }
+}
+
+fn makes_less(node: &Node, gone: &Gone) -> bool {
+    node.outputs.iter().flatten().any(|name| gone.of_value(name).is_some())
+}
+
+fn rewrite(work: &mut Work<'_>, node_idx: usize, node: &Node) -> Result<(), RemovalError> {
+    let edited = edit::edit(work, node)?;
+    let mut nodes = edited.before;
+    let mut last = edited.node;
+    for helper in &nodes {
+        infer(work, helper)?;
+    }
+    let mut outputs = shape::infer_node(&last, &work.types);
+    if !fits(work, node, outputs.as_ref().ok()) {
+        let operand = operand::respelled(work, &last, node)?;
+        nodes.extend(operand.before);
+        last = operand.node;
+        outputs = shape::infer_node(&last, &work.types);
+    }
+    let outputs = outputs?;
+    check(work, node, &outputs)?;
+    for (name, typed) in node.outputs.iter().zip(outputs) {
+        if let (Some(name), Some(typed)) = (name, typed) {
+            if work.gone.of_value(name).is_some() {
+                work.patch.retype(name);
+            }
+            work.state(name, typed);
+        }
+    }
+    if last != *node || !nodes.is_empty() {
+        nodes.push(last);
+        work.patch.replace(node_idx, nodes);
+    }
+    Ok(())
+}
+
+fn infer(work: &mut Work<'_>, node: &Node) -> Result<(), RemovalError> {
+    let outputs = shape::infer_node(node, &work.types)?;
+    for (name, typed) in node.outputs.iter().zip(outputs) {
+        if let (Some(name), Some(typed)) = (name, typed) {
+            work.state(name, typed);
+        }
+    }
+    Ok(())
+}
+
+fn fits(work: &Work<'_>, node: &Node, outputs: Option<&Vec<Option<shape::Typed>>>) -> bool {
+    outputs.is_some_and(|outputs| misfit(work, node, outputs).is_none())
+}
+
+fn check(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Result<(), RemovalError> {
+    match misfit(work, node, outputs) {
+        None => Ok(()),
+        Some((expected, got)) => Err(RemovalError::Misfit { node: node.label(), expected, got }),
+    }
+}
+
+/// The first output whose known sizes are not those that are left.
+fn misfit(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Option<(String, String)> {
+    for (name, typed) in node.outputs.iter().zip(outputs) {
+        let (Some(expected), Some(typed)) = (name.as_ref().and_then(|name| work.gone.left(name)), typed) else {
+            continue;
+        };
+        let got = typed.value_type.tensor().and_then(|tensor| tensor.shape.clone())?;
+        let differs = |(expected, got): (&Dim, &Dim)| expected.known().is_some() && expected != got;
+        if expected.len() != got.len() || expected.iter().zip(&got).any(differs) {
+            return Some((text(&expected), text(&got)));
+        }
+    }
+    None
+}
+
+fn text(dims: &[Dim]) -> String {
+    format!("[{}]", dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
+/// A node in the place of another, with what must come before it.
+struct Edited {
+    node: Node,
+    before: Vec<Node>,
+}
+
+impl Edited {
+    fn of(node: Node) -> Edited {
+        Edited { node, before: Vec::new() }
+    }
+}
+
+/// Whether an operator counts channels in groups of which whole ones go.
+fn counts_groups(op: &Op) -> bool {
+    match op {
+        Op::Conv(attributes) | Op::ConvInteger(attributes) | Op::QLinearConv(attributes) => attributes.group != 1,
+        Op::ConvTranspose(attributes) => attributes.group != 1,
+        Op::GroupNormalization(attributes) => attributes.num_groups != 1,
+        _ => false,
+    }
+}

@@ -42,6 +42,10 @@
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`cli`] | the program; the only room that prints | all |
 
+// The random networks of the tests are built by one file, here and in tests/.
+#[cfg(test)]
+extern crate self as aludel;
+
 #[cfg(feature = "full")]
 pub mod cli;
 #[cfg(feature = "full")]

@@ -6,6 +6,8 @@ mod conformance;
 mod graph;
 mod measure;
 mod models;
+mod random_graphs;
 mod real;
 mod round_trip;
+mod structure;
 mod support;

@@ -3,3 +3,7 @@
 
 pub mod groups;
 pub mod removal;
+
+#[cfg(test)]
+#[path = "../../../tests/integration/random_graphs.rs"]
+mod random_graphs;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::space::{AxisId, Space};
-use super::{Role, is_same};
+use super::{Kind, Role, is_same};
 use crate::graph::Graph;
 use crate::graph::axes::{Axes, Fold, Map};
 
@@ -53,20 +53,13 @@ pub(super) struct Classes {
 
 impl Classes {
     pub(super) fn new(space: &Space) -> Classes {
-        let mut classes = Classes {
+        Classes {
             atoms: Sets::new(space.n_atoms()),
             axes: Sets::new(space.n_axes()),
             pinned_atoms: vec![None; space.n_atoms()],
-            pinned_axes: vec![false; space.n_axes()],
+            pinned_axes: (0..space.n_axes()).map(|id| space.axis(id).size == 1).collect(),
             reasons: Vec::new(),
-        };
-        for id in 0..space.n_axes() {
-            if space.axis(id).size == 1 {
-                let value = space.axis(id).value.as_deref().unwrap_or("a group").to_string();
-                classes.pin_axis(space, id, || format!("`{value}` has no other slice"));
-            }
         }
-        classes
     }
 
     pub(super) fn tie(&mut self, space: &Space, a: AxisId, b: AxisId, map: &Map) {
@@ -87,40 +80,46 @@ impl Classes {
         }
     }
 
-    /// Ties each axis that consists of several to one of them: to one that is made by a weight, else to the first that
-    /// nothing pins. The others cannot lose slices then.
+    /// Ties each axis that consists of several to one of them, and pins the others, which cannot lose slices then. What is
+    /// forced comes first; where there is a choice, an axis that a weight makes is taken, else heads, else the one of most
+    /// slices.
     pub(super) fn fold(&mut self, facts: &[Axes], space: &Space, graph: &Graph) {
-        let (pinned, made) = self.axis_marks(space);
+        let mut open: Vec<Open<'_>> = Vec::new();
         for (node_idx, fold) in
             facts.iter().enumerate().flat_map(|(idx, axes)| axes.folds.iter().map(move |f| (idx, f)))
         {
-            let ids: Option<Vec<AxisId>> =
-                fold.factors.iter().map(|(slot, _)| space.id(graph, node_idx, *slot)).collect();
-            let (Some(ids), Some(whole)) = (ids, space.id(graph, node_idx, fold.whole)) else { continue };
-            let mut mark = |marks: &[bool], id: AxisId| marks[self.axes.find(id)];
-            let free: Vec<usize> = (0..ids.len()).filter(|&position| !mark(&pinned, ids[position])).collect();
-            let chosen = free.iter().find(|&&position| mark(&made, ids[position])).or(free.first()).copied();
-            let node = &graph.nodes[node_idx];
-            for (position, &id) in ids.iter().enumerate().filter(|&(position, _)| chosen != Some(position)) {
-                let size = fold.factors[position].1;
-                self.pin_axis(space, id, || format!("{}: an axis of {size} becomes part of another", node.label()));
+            let id = |slot| space.id(graph, node_idx, slot);
+            let factors: Option<Vec<AxisId>> = fold.factors.iter().map(|(slot, _)| id(*slot)).collect();
+            if let (Some(factors), Some(whole)) = (factors, id(fold.whole)) {
+                open.push(Open { label: graph.nodes[node_idx].label(), fold, factors, whole });
             }
-            match chosen {
-                Some(position) => self.tie(space, ids[position], whole, &part(fold, position)),
-                None => self.pin_axis(space, whole, || format!("{}: none of its parts can lose slices", node.label())),
-            }
+        }
+        let mut marks = Marks::of(self, space);
+        while !open.is_empty() {
+            let free = |classes: &mut Classes, marks: &Marks, fold: &Open<'_>| -> Vec<usize> {
+                let sets: Vec<usize> = fold.factors.iter().map(|&id| classes.axes.find(id)).collect();
+                (0..sets.len()).filter(|&position| !marks.pinned[sets[position]]).collect()
+            };
+            let forced = (0..open.len()).find(|&idx| free(self, &marks, &open[idx]).len() < 2);
+            let fold = open.remove(forced.unwrap_or(0));
+            let choice = free(self, &marks, &fold).into_iter().max_by_key(|&position| {
+                let set = self.axes.find(fold.factors[position]);
+                (marks.made[set], marks.heads[set], fold.fold.factors[position].1, std::cmp::Reverse(position))
+            });
+            self.resolve(space, &fold, choice, &mut marks);
         }
     }
 
-    /// By the axes' sets: whether one of them is pinned, and whether one is made by a weight.
-    fn axis_marks(&mut self, space: &Space) -> (Vec<bool>, Vec<bool>) {
-        let (mut pinned, mut made) = (vec![false; space.n_axes()], vec![false; space.n_axes()]);
-        for id in 0..space.n_axes() {
-            let set = self.axes.find(id);
-            pinned[set] |= self.pinned_axes[id];
-            made[set] |= space.axis(id).role == Some(Role::Made);
+    fn resolve(&mut self, space: &Space, fold: &Open<'_>, choice: Option<usize>, marks: &mut Marks) {
+        for (position, &id) in fold.factors.iter().enumerate().filter(|&(position, _)| choice != Some(position)) {
+            let size = fold.fold.factors[position].1;
+            self.pin_axis(space, id, || format!("{}: an axis of {size} becomes part of another", fold.label));
+            marks.pinned[self.axes.find(id)] = true;
         }
-        (pinned, made)
+        match choice {
+            Some(position) => self.tie(space, fold.factors[position], fold.whole, &part(fold.fold, position)),
+            None => self.pin_axis(space, fold.whole, || format!("{}: none of its parts can lose slices", fold.label)),
+        }
     }
 
     /// The classes that reach into a weight, in the order of their first atoms.
@@ -144,6 +143,38 @@ impl Classes {
             }
         }
         by_root.into_values().collect()
+    }
+}
+
+/// An axis that consists of others, before it is decided along which of them it can lose slices.
+struct Open<'a> {
+    label: String,
+    fold: &'a Fold,
+    factors: Vec<AxisId>,
+    whole: AxisId,
+}
+
+/// What is known of each set of axes that have the same slices.
+struct Marks {
+    /// Something holds one of them.
+    pinned: Vec<bool>,
+    /// A weight makes one of them.
+    made: Vec<bool>,
+    /// Heads lie along one of them.
+    heads: Vec<bool>,
+}
+
+impl Marks {
+    fn of(classes: &mut Classes, space: &Space) -> Marks {
+        let none = || vec![false; space.n_axes()];
+        let mut marks = Marks { pinned: none(), made: none(), heads: none() };
+        for id in 0..space.n_axes() {
+            let set = classes.axes.find(id);
+            marks.pinned[set] |= classes.pinned_axes[id];
+            marks.made[set] |= space.axis(id).role == Some(Role::Made);
+            marks.heads[set] |= space.axis(id).kind == Some(Kind::Heads);
+        }
+        marks
     }
 }
 

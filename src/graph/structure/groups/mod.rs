@@ -152,7 +152,6 @@ fn pin_ports(graph: &Graph, classes: &mut Classes, space: &Space) {
     };
     graph.inputs.iter().for_each(|input| pin(&input.name, "an input of the network"));
     graph.outputs.iter().for_each(|output| pin(&output.name, "an output of the network"));
-    graph.overridable.iter().for_each(|name| pin(name, "a constant that the caller may override"));
     for body in graph.nodes.iter().flat_map(|node| node.op.bodies()) {
         body.captures().iter().for_each(|name| pin(name, "read by a body, which is not taken apart"));
     }
@@ -232,10 +231,6 @@ fn collect(graph: &Graph, classes: &mut Classes, space: &Space) -> Groups {
         let Some(&(made, _)) = class.atoms.iter().find(|(id, _)| space.axis(*id).role == Some(Role::Made)) else {
             continue;
         };
-        if let Some(reason) = class.reason {
-            *refused.entry((made, reason)).or_default() += 1;
-            continue;
-        }
         let mut signature: Vec<(AxisId, usize)> = Vec::new();
         for &(id, _) in &class.atoms {
             match signature.last_mut() {
@@ -243,7 +238,11 @@ fn collect(graph: &Graph, classes: &mut Classes, space: &Space) -> Groups {
                 Some(_) | None => signature.push((id, 1)),
             }
         }
-        by_signature.entry((made, signature)).or_default().push(class.atoms);
+        let whole = signature.iter().find(|&&(id, n)| n == space.axis(id).size).map(|&(id, _)| only_slice(space, id));
+        match class.reason.or(whole) {
+            Some(reason) => *refused.entry((made, reason)).or_default() += 1,
+            None => by_signature.entry((made, signature)).or_default().push(class.atoms),
+        }
     }
     for ((_, signature), units) in by_signature {
         found.groups.push(group(graph, space, &signature, &units));
@@ -256,6 +255,13 @@ fn collect(graph: &Graph, classes: &mut Classes, space: &Space) -> Groups {
         })
         .collect();
     found
+}
+
+fn only_slice(space: &Space, id: AxisId) -> String {
+    match &space.axis(id).value {
+        Some(value) => format!("nothing would be left of `{value}`"),
+        None => "nothing would be left of a group".to_string(),
+    }
 }
 
 fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[Vec<(AxisId, usize)>]) -> Group {
@@ -271,7 +277,7 @@ fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[V
         start = range.end;
         let Some(value) = axis.value.clone() else { continue };
         let indices = units.iter().flat_map(|unit| unit[range.clone()].iter().map(|&(_, index)| index)).collect();
-        let otherwise = if axis.is_constant { Role::Constant } else { Role::Inner };
+        let otherwise = if axis.is_initializer { Role::Constant } else { Role::Inner };
         let role = axis.role.filter(|_| axis.is_initializer).unwrap_or(otherwise);
         members.push(Member { value, axis: axis.axis, size: axis.size, role, n_per_unit, indices });
     }

@@ -31,7 +31,7 @@ impl fmt::Display for Group {
             write!(f, " -> {}", list(self.with_role(Role::Summed)))?;
         }
         let count = |role| self.with_role(role).count();
-        write!(f, "; {} other constants, {} inner values", count(Role::Constant), count(Role::Inner))?;
+        write!(f, "; in {} other constants, {} inner values", count(Role::Constant), count(Role::Inner))?;
         if !self.crosses.is_empty() {
             write!(f, "; crosses {}", self.crosses.join(", "))?;
         }

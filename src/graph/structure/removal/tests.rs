@@ -1,1 +1,164 @@
-//! Removal on small graphs.
+//! Removal against the whole network in which what sums over the removed units is zero.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use proptest::prelude::*;
+
+use super::gone::Mask;
+use super::*;
+use crate::graph::axes::{self, Port};
+use crate::graph::eval;
+use crate::graph::shape::Bindings;
+use crate::graph::structure::groups::{Groups, groups};
+use crate::graph::structure::random_graphs;
+use crate::graph::tensor::Tensor;
+
+/// Evaluates the whole graph as if the slices were not there: whatever is made of them is zero, and what normalises or
+/// reduces over them sees only the others.
+fn without_slices(graph: &Graph, gone: &Gone, types: &Types, inputs: &IndexMap<Name, Tensor>) -> Vec<Tensor> {
+    let mut values: BTreeMap<Name, Tensor> =
+        inputs.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    values.extend(graph.initializers.iter().map(|(name, tensor)| {
+        let masks = gone.of_value(name).into_iter().flatten();
+        let tensor = masks.fold(tensor.clone(), |tensor, (&axis, mask)| zeroed(&tensor, axis, mask));
+        (name.clone(), tensor)
+    }));
+    for node in &graph.nodes {
+        let facts = axes::axes(node, types);
+        let crosses = facts.crossed.iter().any(|slot| match slot.port {
+            Port::Input(position) => gone.mask(node.input(position), slot.axis).is_some(),
+            Port::Output(_) | Port::Bundle(_) => false,
+        });
+        let given = |name: &Option<Name>| {
+            let name = name.as_ref()?;
+            let tensor = values[name].clone();
+            Some(match gone.of_value(name).filter(|_| crosses) {
+                Some(masks) => slices::without(&tensor, masks),
+                None => tensor,
+            })
+        };
+        let given: Vec<Option<Tensor>> = node.inputs.iter().map(given).collect();
+        let outputs = eval::operator(&node.op, &given, node.outputs.len()).expect("the node can be computed");
+        for (name, tensor) in node.outputs.iter().zip(outputs) {
+            let (Some(name), Some(tensor)) = (name, tensor) else { continue };
+            let tensor = match gone.of_value(name) {
+                Some(masks) if crosses => {
+                    masks.iter().fold(tensor, |tensor, (&axis, mask)| spread(&tensor, axis, mask))
+                }
+                Some(masks) => masks.iter().fold(tensor, |tensor, (&axis, mask)| zeroed(&tensor, axis, mask)),
+                None => tensor,
+            };
+            values.insert(name.clone(), tensor);
+        }
+    }
+    graph.outputs.iter().map(|output| values[&output.name].clone()).collect()
+}
+
+/// The tensor with zeros where the mask says so.
+fn zeroed(tensor: &Tensor, axis: usize, mask: &Mask) -> Tensor {
+    let shape = tensor.shape();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let Ok(mut numbers) = tensor.to_vec::<f32>() else { return tensor.clone() };
+    for (idx, number) in numbers.iter_mut().enumerate() {
+        if mask[idx / inner % shape[axis]] {
+            *number = 0.0;
+        }
+    }
+    Tensor::new(shape, numbers).expect("as many as before")
+}
+
+/// The tensor with slices of zeros put in where the mask says so.
+fn spread(tensor: &Tensor, axis: usize, mask: &Mask) -> Tensor {
+    let mut shape = tensor.shape().to_vec();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let n_slices = shape[axis];
+    let numbers = tensor.to_vec::<f32>().expect("normalisations are of floats");
+    let mut whole = Vec::new();
+    for row in numbers.chunks_exact(n_slices * inner) {
+        let mut kept = row.chunks_exact(inner);
+        for &gone in mask {
+            match gone {
+                true => whole.extend(std::iter::repeat_n(0.0, inner)),
+                false => whole.extend_from_slice(kept.next().expect("a slice for each that stays")),
+            }
+        }
+    }
+    shape[axis] = mask.len();
+    Tensor::new(&shape, whole).expect("as many as the shape has")
+}
+
+/// By index, 30 % of a group's units, at least one, spread over all of them.
+fn third(group: &Group) -> Vec<usize> {
+    let n_gone = (group.n_units * 3 / 10).max(1);
+    (0..n_gone).map(|k| k * group.n_units / n_gone).collect()
+}
+
+fn input(graph: &Graph, seed: f32) -> IndexMap<Name, Tensor> {
+    let tensor_type = graph.inputs[0].tensor_type().expect("a tensor");
+    let shape: Vec<usize> =
+        tensor_type.shape.as_ref().expect("a shape").iter().map(|dim| dim.known().unwrap_or(2)).collect();
+    let n: usize = shape.iter().product();
+    let numbers: Vec<f32> = (0..n).map(|k| (k as f32 * 0.7 + seed).sin()).collect();
+    [(graph.inputs[0].name.clone(), Tensor::new(&shape, numbers).expect("a tensor"))].into_iter().collect()
+}
+
+fn assert_close(expected: &Tensor, got: &Tensor) {
+    assert_eq!(expected.shape(), got.shape());
+    let [expected, got] = [expected, got].map(|tensor| tensor.to_vec::<f32>().expect("floats"));
+    let largest = expected.iter().fold(1e-3f32, |largest, x| largest.max(x.abs()));
+    for (a, b) in expected.iter().zip(&got) {
+        assert!((a - b).abs() <= 1e-4 * largest, "expected {a}, got {b}; the largest is {largest}");
+    }
+}
+
+/// Takes these units out and compares with the whole network without their slices.
+fn check(graph: &Graph, types: &Types, removals: &[Removal<'_>]) {
+    let smaller = remove(graph, types, removals).expect("the units can go");
+    smaller.check().expect("a graph");
+    let gone = Gone::of(types, removals).expect("units of the graph");
+    let inputs = input(graph, 0.3);
+    let expected = without_slices(graph, &gone, types, &inputs);
+    let got = eval::run(&smaller, &inputs).expect("the smaller network runs");
+    expected.iter().zip(got.values()).for_each(|(expected, got)| assert_close(expected, got));
+}
+
+/// Every group alone, then all of them together.
+fn check_all(graph: &Graph) -> Groups {
+    let types = crate::graph::shape::infer(graph, &Bindings::default()).expect("types fit");
+    let found = groups(graph, &types);
+    let units: Vec<Vec<usize>> = found.groups.iter().map(third).collect();
+    let removals: Vec<Removal<'_>> = found
+        .groups
+        .iter()
+        .zip(&units)
+        .filter(|(group, _)| group.n_units > 1)
+        .map(|(group, units)| Removal { group, units })
+        .collect();
+    removals.iter().for_each(|removal| check(graph, &types, &[*removal]));
+    if without_emptying(&types, &removals) {
+        check(graph, &types, &removals);
+    }
+    found
+}
+
+/// Groups that share an axis may each leave something and all together nothing.
+fn without_emptying(types: &Types, removals: &[Removal<'_>]) -> bool {
+    !matches!(Gone::of(types, removals), Err(RemovalError::Empties { .. }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_group_of_a_convolutional_network_can_go(
+        layers in random_graphs::layers(), flat in any::<bool>(), seed in any::<u64>(),
+    ) {
+        check_all(&random_graphs::convolutional(&layers, flat, seed));
+    }
+
+    #[test]
+    fn any_group_of_a_sequential_network_can_go(blocks in random_graphs::blocks(), seed in any::<u64>()) {
+        check_all(&random_graphs::sequential(&blocks, seed));
+    }
+}

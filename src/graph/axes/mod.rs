@@ -10,6 +10,8 @@ mod norm;
 mod product;
 mod recurrent;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub(super) use layout::from_start;
 

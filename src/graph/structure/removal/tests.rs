@@ -12,7 +12,8 @@ use crate::graph::eval;
 use crate::graph::shape::Bindings;
 use crate::graph::structure::groups::{Groups, groups};
 use crate::graph::structure::random_graphs;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{GraphBuilder, TensorType};
 
 /// Evaluates the whole graph as if the slices were not there: whatever is made of them is zero, and what normalises or
 /// reduces over them sees only the others.
@@ -161,4 +162,75 @@ proptest! {
     fn any_group_of_a_sequential_network_can_go(blocks in random_graphs::blocks(), seed in any::<u64>()) {
         check_all(&random_graphs::sequential(&blocks, seed));
     }
+}
+
+/// A dense layer of four units, an operator on them, and a layer of two that sums over them.
+fn between(op: Op, more: &[Tensor]) -> Graph {
+    let mut builder = GraphBuilder::new("between");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 3.into()]));
+    let number = |k: usize| (k as f32 * 1.3).cos();
+    let weight = |n: usize| (0..n).map(number).collect::<Vec<f32>>();
+    let first = builder.initializer("first", Tensor::new(&[3, 4], weight(12)).expect("a tensor"));
+    let second = builder.initializer("second", Tensor::new(&[4, 2], weight(8)).expect("a tensor"));
+    let more: Vec<Name> = more.iter().map(|tensor| builder.initializer("more", tensor.clone())).collect();
+    let units = builder.node(Op::MatMul, &[&x, &first]);
+    let inputs: Vec<&Name> = [&units].into_iter().chain(&more).collect();
+    let units = builder.node(op, &inputs);
+    let y = builder.node(Op::MatMul, &[&units, &second]);
+    builder.output(&y);
+    builder.finish().expect("a graph")
+}
+
+fn infer(graph: &Graph) -> Types {
+    shape::infer(graph, &Bindings::default()).expect("types fit")
+}
+
+#[test]
+fn what_is_written_anew_is_seen_in_the_graph() {
+    let graph = between(Op::Mul, &[Tensor::vector(vec![1f32, 2.0, 3.0, 4.0])]);
+    let types = infer(&graph);
+    let found = groups(&graph, &types);
+    let removal = Removal { group: &found.groups[0], units: &[3, 1] };
+    let smaller = remove(&graph, &types, &[removal]).expect("the units can go");
+    insta::assert_snapshot!(crate::graph::show::show(&smaller), @"");
+}
+
+#[test]
+fn impossible_removals_are_refused() {
+    let graph = between(Op::Relu, &[]);
+    let types = infer(&graph);
+    let found = groups(&graph, &types);
+    let group = &found.groups[0];
+    let refusal =
+        |units: &[usize]| remove(&graph, &types, &[Removal { group, units }]).expect_err("refused").to_string();
+    assert_eq!(refusal(&[4]), "the group of `first` has 4 units, there is no unit 4");
+    assert_eq!(refusal(&[0, 1, 2, 3]), "nothing would be left of axis 1 of `first`: keep at least one unit");
+    let other = between(Op::Relu, &[]);
+    let other_types =
+        shape::infer(&random_graphs::convolutional(&[], true, 1), &Bindings::default()).expect("types fit");
+    let foreign = remove(&other, &other_types, &[Removal { group, units: &[0] }]).expect_err("refused").to_string();
+    assert_eq!(foreign, "`first` has no axis 1 of 4 slices: the group is of another graph");
+    let none = remove(&graph, &types, &[Removal { group, units: &[] }]).expect("nothing to do");
+    assert_eq!(none, graph);
+}
+
+/// A shape that is computed at run time: the batch's size, then the units, in two halves.
+#[test]
+fn computed_shapes_are_corrected() {
+    let mut builder = GraphBuilder::new("computed");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), "length".into(), 3.into()]));
+    let weights = [[3usize, 4], [4, 2]].map(|shape| {
+        let numbers = (0..shape[0] * shape[1]).map(|k| (k as f32 * 1.3).cos()).collect();
+        builder.initializer("weight", Tensor::new(&shape, numbers).expect("a tensor"))
+    });
+    let units = builder.node(Op::MatMul, &[&x, &weights[0]]);
+    let shape = builder.node(Op::Shape(crate::graph::op::Shape { start: 0, end: Some(2) }), &[&x]);
+    let last = builder.initializer("last", Tensor::vector(vec![4i64]));
+    let shape = builder.node(Op::Concat(crate::graph::op::Concat { axis: 0 }), &[&shape, &last]);
+    let zeros = builder.node(Op::ConstantOfShape(crate::graph::op::ConstantOfShape { value: None }), &[&shape]);
+    let units = builder.node(Op::Max, &[&units, &zeros]);
+    let y = builder.node(Op::MatMul, &[&units, &weights[1]]);
+    builder.output(&y);
+    let found = check_all(&builder.finish().expect("a graph"));
+    assert_eq!(found.groups.len(), 1);
 }

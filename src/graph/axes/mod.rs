@@ -180,6 +180,10 @@ impl<'a> Facts<'a> {
         ports.any(|port| self.name(port).is_some() && self.dims(port).is_none())
     }
 
+    fn is_left_out(&self, port: Port) -> bool {
+        !matches!(port, Port::Bundle(_)) && self.name(port).is_none()
+    }
+
     fn rank(&self, port: Port) -> usize {
         self.dims(port).map_or(0, <[Dim]>::len)
     }
@@ -217,6 +221,9 @@ impl<'a> Facts<'a> {
     /// Ties two axes index by index, where both have the same size; where one has size one it is broadcast, and where
     /// they cannot be compared, neither may lose a slice.
     fn same(&mut self, a: Slot, b: Slot) {
+        if self.is_left_out(a.port) || self.is_left_out(b.port) {
+            return;
+        }
         match (self.size(a), self.size(b)) {
             (Some(a_size), Some(b_size)) if a_size == b_size => {
                 if a_size > 1 {

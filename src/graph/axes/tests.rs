@@ -74,7 +74,7 @@ fn check(op: Op, given: &[Given<'_>], expected: &str) {
 #[test]
 fn broadcasting_ties_what_has_the_same_size() {
     check(Op::Add, &[Shape(&[2, 3, 1]), Shape(&[3, 4])], "A0~Y0 A1~Y1 B0~Y1 B1~Y2");
-    check(Op::Where, &[Shape(&[2, 3]), Shape(&[3]), Shape(&[1])], "A0~Y0 A1~Y1 B0~Y1");
+    check(Op::Sum, &[Shape(&[2, 3]), Shape(&[3]), Shape(&[1])], "A0~Y0 A1~Y1 B0~Y1");
     check(Op::Expand, &[Shape(&[3, 1]), Integers(&[2, 3, 4])], "A0~Y1");
     check(Op::Tile, &[Shape(&[3, 2]), Integers(&[2, 1])], "A0~Y0*2.1 A1~Y1");
 }

@@ -192,7 +192,17 @@ fn what_is_written_anew_is_seen_in_the_graph() {
     let found = groups(&graph, &types);
     let removal = Removal { group: &found.groups[0], units: &[3, 1] };
     let smaller = remove(&graph, &types, &[removal]).expect("the units can go");
-    insta::assert_snapshot!(crate::graph::show::show(&smaller), @"");
+    insta::assert_snapshot!(crate::graph::show::show(&smaller), @r#"
+    graph "between"
+      in   %x: f32[batch, 3]
+      out  %matmul_2
+      init %first: f32[3, 2] [1.0, -0.8568887, 0.4685165, 0.053955708, -0.56098455, 0.9074468]
+      init %second: f32[2, 2] [1.0, 0.26749888, 0.4685165, 0.97658765]
+      init %more: f32[2] [1.0, 3.0]
+      %matmul = MatMul(%x, %first)
+      %mul = Mul(%matmul, %more)
+      %matmul_2 = MatMul(%mul, %second)
+    "#);
 }
 
 #[test]

@@ -91,28 +91,31 @@ fn count(mask: &[bool]) -> i64 {
 
 fn slice(work: &mut Work<'_>, node: &Node, edited: &mut Node) -> Result<(), RemovalError> {
     let Some(masks) = node.input(0).and_then(|name| work.gone.of_value(name)) else { return Ok(()) };
-    let mut starts = integers(work, node, 1, "starts")?;
-    let mut ends = integers(work, node, 2, "ends")?;
     let axes = match node.input(3) {
         Some(_) => integers(work, node, 3, "axes")?,
-        None => (0..).take(starts.len()).collect(),
+        None => {
+            let starts = node.input(1).and_then(|name| work.types.known_shape(name));
+            (0..).take(starts.and_then(|shape| shape.first().copied()).unwrap_or(0)).collect()
+        }
     };
-    let mut changed = false;
-    for (position, &axis) in axes.iter().enumerate() {
-        let Some(mask) = axis_of(work, node, axis).and_then(|axis| masks.get(&axis)) else { continue };
+    let sliced: Vec<(usize, &Mask)> = (0..axes.len())
+        .filter_map(|position| Some((position, masks.get(&axis_of(work, node, axes[position])?)?)))
+        .collect();
+    if sliced.is_empty() {
+        return Ok(());
+    }
+    let mut starts = integers(work, node, 1, "starts")?;
+    let mut ends = integers(work, node, 2, "ends")?;
+    for (position, mask) in sliced {
         let bounds = starts.get_mut(position).zip(ends.get_mut(position));
         let Some((start, end)) = bounds else { continue };
         for bound in [start, end] {
             let place = from_start(*bound, mask.len()).unwrap_or(mask.len());
             *bound = count(&mask[..place]);
         }
-        changed = true;
     }
-    if changed {
-        set_operand(work, edited, 1, "starts", &starts)?;
-        set_operand(work, edited, 2, "ends", &ends)?;
-    }
-    Ok(())
+    set_operand(work, edited, 1, "starts", &starts)?;
+    set_operand(work, edited, 2, "ends", &ends)
 }
 
 /// What is added before and after an axis may lose slices, too.

@@ -1,0 +1,55 @@
+//! Recurrent layers and their sizes.
+
+use serde::Serialize;
+
+use super::flow::Flow;
+use crate::graph::Op;
+use crate::graph::op::Direction;
+
+/// One recurrent operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecurrentLayer {
+    /// The node's position.
+    pub node: usize,
+    /// `LSTM`, `GRU`, `RNN` or `DynamicQuantizeLSTM`.
+    pub operator: &'static str,
+    /// The size of the hidden state in one direction.
+    pub hidden_size: Option<usize>,
+    /// The number of features that it reads at each step.
+    pub input_size: Option<usize>,
+    /// 2 where it walks the sequence both ways, else 1.
+    pub n_directions: usize,
+    /// Whether it walks the sequence from its end, where there is one direction.
+    pub reverse: bool,
+}
+
+/// The recurrent layers of a graph, in order.
+pub(super) fn recurrent_layers(flow: &Flow<'_>) -> Vec<RecurrentLayer> {
+    (0..flow.graph.nodes.len()).filter_map(|node_idx| layer(flow, node_idx)).collect()
+}
+
+fn layer(flow: &Flow<'_>, node_idx: usize) -> Option<RecurrentLayer> {
+    let node = flow.node(node_idx).filter(|_| flow.is_live(node_idx))?;
+    let (operator, direction, stated) = match &node.op {
+        Op::LSTM(lstm) => ("LSTM", lstm.direction, lstm.hidden_size),
+        Op::GRU(gru) => ("GRU", gru.direction, gru.hidden_size),
+        Op::RNN(rnn) => ("RNN", rnn.direction, rnn.hidden_size),
+        Op::DynamicQuantizeLSTM(lstm) => ("DynamicQuantizeLSTM", lstm.direction, lstm.hidden_size),
+        _ => return None,
+    };
+    // the weights of DynamicQuantizeLSTM stand with their rows last: only those of the others are [D, n·H, I] and [D, n·H, H]
+    let transposed = matches!(node.op, Op::DynamicQuantizeLSTM(_));
+    let size = |position: usize| {
+        let dims = &flow.types.tensor(node.input(position)?)?.shape;
+        dims.as_ref()?.get(if transposed { 1 } else { 2 })?.known()
+    };
+    let features = || flow.types.tensor(node.input(0)?)?.shape.as_ref()?.last()?.known();
+    Some(RecurrentLayer {
+        node: node_idx,
+        operator,
+        hidden_size: stated.and_then(|size| usize::try_from(size).ok()).or_else(|| size(2)),
+        input_size: size(1).or_else(features),
+        n_directions: if direction == Direction::Bidirectional { 2 } else { 1 },
+        reverse: direction == Direction::Reverse,
+    })
+}

@@ -1,5 +1,8 @@
 //! Attention: a softmax over products of queries and keys that weighs values, however its parts are spelt.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;

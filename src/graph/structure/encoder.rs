@@ -102,15 +102,10 @@ fn layer(flow: &Flow<'_>, parts: &Parts<'_>, first: &ResidualBlock) -> Option<En
     for _ in 0..MOST_BLOCKS {
         attentions.extend(parts.attentions_in(last));
         if let Some(feed_forward) = parts.feed_forward_in(last) {
-            let normalised = normalised(flow, &last.span.exit);
-            let exit = if is_post { normalised.unwrap_or(&last.span.exit) } else { &last.span.exit };
-            return whole(
-                flow,
-                Span { entry: first.span.entry.clone(), exit: exit.clone() },
-                attentions,
-                feed_forward,
-                is_post,
-            );
+            let exit = &last.span.exit;
+            let behind = if is_post && !is_normalised(flow, exit) { normalised(flow, exit) } else { None };
+            let span = Span { entry: first.span.entry.clone(), exit: behind.unwrap_or(exit).clone() };
+            return whole(flow, span, attentions, feed_forward, is_post);
         }
         let next = parts.from(&last.span.exit);
         let next_after_norm = || parts.from(normalised(flow, &last.span.exit)?);
@@ -153,7 +148,7 @@ fn normalised<'a>(flow: &Flow<'a>, name: &'a Name) -> Option<&'a Name> {
     let mut found = None;
     while let Some(node_idx) = readers.pop_first() {
         let node = flow.node(node_idx)?;
-        let output = node.output(0).filter(|_| belongs_to_norm(&node.op))?;
+        let Some(output) = node.output(0).filter(|_| belongs_to_norm(&node.op)) else { break };
         if matches!(node.op, Op::LayerNormalization(_) | Op::RMSNormalization(_)) {
             return (open.len() == 1 && readers.is_empty() && open.contains(name)).then_some(output);
         }
@@ -209,4 +204,108 @@ fn belongs_to_norm(op: &Op) -> bool {
             | Op::Reciprocal
             | Op::Cast(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::op::SkipLayerNormalization;
+    use crate::graph::structure::networks::{Net, Style, WIDTH, encoder, lines};
+    use crate::graph::tensor::DType;
+    use crate::graph::{Graph, Name, Node, Op, TensorType};
+
+    fn check(graph: &Graph, expected: &str) {
+        assert_eq!(lines(graph, "encoder layer"), expected);
+    }
+
+    #[test]
+    fn norms_before_and_behind() {
+        let parts = "attention 2 heads x 4, scale 0.5000, mask mul; feed-forward 12 (Relu)";
+        check(&encoder(Style::PreNorm, &[0]), &format!("pre-norm  add -> add_10  {parts}  32 nodes  removable"));
+        let post = encoder(Style::PostNorm, &[0, 1]);
+        check(
+            &post,
+            &format!(
+                "post-norm  layernormalization -> layernormalization_3  {parts}  31 nodes  removable\n\
+                 post-norm  layernormalization_3 -> layernormalization_5  {parts}  31 nodes  removable"
+            ),
+        );
+        let decomposed = encoder(Style::Decomposed, &[0]);
+        check(&decomposed, &format!("post-norm  add_2 -> add_15  {parts}  48 nodes  removable"));
+    }
+
+    fn skip_norm(net: &mut Net, branch: &Name, skip: &Name, outputs: [Option<&str>; 4]) {
+        let (scale, bias) = (net.weights(&[WIDTH]), net.weights(&[WIDTH]));
+        let op = Op::SkipLayerNormalization(SkipLayerNormalization::default());
+        let inputs = [branch, skip, &scale, &bias].map(|name| Some(name.clone())).to_vec();
+        net.builder.push(Node::new(op, inputs, outputs.map(|name| name.map(Name::from)).to_vec()));
+    }
+
+    #[test]
+    fn sums_and_norms_in_one_operator() {
+        let mut net = Net::new();
+        let x = net.steps();
+        let x = net.norm(&x);
+        let branch = net.attention(&x, None);
+        skip_norm(&mut net, &branch, &x, [Some("first"), None, None, None]);
+        let branch = net.feed_forward(&"first".into());
+        skip_norm(&mut net, &branch, &"first".into(), [Some("second"), None, None, None]);
+        let output = net.linear(&"second".into(), WIDTH, 2);
+        check(
+            &net.finish(&output),
+            "post-norm  layernormalization -> second  attention 2 heads x 4, scale 0.5000; feed-forward 12 (Relu)  \
+             28 nodes  removable",
+        );
+    }
+
+    #[test]
+    fn a_decoder_looks_at_itself_and_at_the_encoder() {
+        let mut net = Net::new();
+        let x = net.steps();
+        let memory = net.builder.input("memory", TensorType::new(DType::F32, [1usize, 3, WIDTH]));
+        let norm = net.norm(&x);
+        let branch = net.attention(&norm, None);
+        let stream = net.op(Op::Add, &[&x, &branch]);
+        let norm = net.norm(&stream);
+        let queries = net.linear(&norm, WIDTH, WIDTH);
+        let [keys, values] = [(); 2].map(|()| net.linear(&memory, WIDTH, WIDTH));
+        let [queries, keys, values] = [queries, keys, values].map(|part| net.heads(&part));
+        let keys = net.transpose(&keys, &[0, 1, 3, 2]);
+        let scores = net.op(Op::MatMul, &[&queries, &keys]);
+        let weights = net.softmax(&scores);
+        let context = net.op(Op::MatMul, &[&weights, &values]);
+        let merged = net.merge(&context);
+        let branch = net.linear(&merged, WIDTH, WIDTH);
+        let stream = net.op(Op::Add, &[&stream, &branch]);
+        let norm = net.norm(&stream);
+        let branch = net.feed_forward(&norm);
+        let stream = net.op(Op::Add, &[&stream, &branch]);
+        check(
+            &net.finish(&stream),
+            "pre-norm  x -> add_13  attention 2 heads x 4, scale 0.5000; attention 2 heads x 4, scale 1.0000; \
+             feed-forward 12 (Relu)  52 nodes  removable",
+        );
+    }
+
+    #[test]
+    fn attention_beside_the_feed_forward_part() {
+        let mut net = Net::new();
+        let x = net.steps();
+        let norm = net.norm(&x);
+        let (one, other) = (net.attention(&norm, None), net.feed_forward(&norm));
+        let sum = net.op(Op::Add, &[&one, &other]);
+        let sum = net.op(Op::Add, &[&sum, &x]);
+        check(
+            &net.finish(&sum),
+            "pre-norm  x -> add_8  attention 2 heads x 4, scale 0.5000; feed-forward 12 (Relu)  29 nodes  removable",
+        );
+    }
+
+    #[test]
+    fn attention_alone_is_no_layer() {
+        let mut net = Net::new();
+        let x = net.steps();
+        let branch = net.attention(&x, None);
+        let sum = net.op(Op::Add, &[&x, &branch]);
+        check(&net.finish(&sum), "");
+    }
 }

@@ -215,3 +215,121 @@ pub(super) fn activation_name(nodes: &[&Node]) -> String {
         names => names.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::op::{Gemm, Split};
+    use crate::graph::structure::networks::{HIDDEN, Net, WIDTH, lines};
+    use crate::graph::{Name, Op};
+
+    /// A feed-forward part of the branch in a residual sum.
+    fn check(build: impl FnOnce(&mut Net, &Name) -> Name, expected: &str) {
+        let mut net = Net::new();
+        let x = net.steps();
+        let norm = net.norm(&x);
+        let branch = build(&mut net, &norm);
+        let sum = net.op(Op::Add, &[&branch, &x]);
+        assert_eq!(lines(&net.finish(&sum), "feed-forward"), expected);
+    }
+
+    #[test]
+    fn one_activation_function() {
+        check(|net, x| net.feed_forward(x), "layernormalization -> add_2  12 (Relu)  5 nodes");
+    }
+
+    #[test]
+    fn the_arithmetic_of_gelu() {
+        check(
+            |net, x| {
+                let hidden = net.linear(x, WIDTH, HIDDEN);
+                let (root, one, half) = (net.scalar(2f32.sqrt()), net.scalar(1.0), net.scalar(0.5));
+                let inner = net.op(Op::Div, &[&hidden, &root]);
+                let inner = net.op(Op::Erf, &[&inner]);
+                let inner = net.op(Op::Add, &[&inner, &one]);
+                let inner = net.op(Op::Mul, &[&hidden, &inner]);
+                let inner = net.op(Op::Mul, &[&inner, &half]);
+                net.linear(&inner, HIDDEN, WIDTH)
+            },
+            "layernormalization -> add_3  12 (Gelu)  9 nodes",
+        );
+    }
+
+    #[test]
+    fn gates_of_two_maps_and_of_one_split() {
+        check(
+            |net, x| {
+                let [gate, hidden] = [(); 2].map(|()| net.linear(x, WIDTH, HIDDEN));
+                let open = net.op(Op::Sigmoid, &[&gate]);
+                let gate = net.op(Op::Mul, &[&gate, &open]);
+                let hidden = net.op(Op::Mul, &[&gate, &hidden]);
+                net.linear(&hidden, HIDDEN, WIDTH)
+            },
+            "layernormalization -> add_3  12 (Swish, gated)  9 nodes",
+        );
+        check(
+            |net, x| {
+                let both = net.linear(x, WIDTH, 2 * HIDDEN);
+                let split = Op::Split(Split { axis: -1, num_outputs: Some(2) });
+                let halves = net.builder.node_with_outputs(split, &[&both], 2);
+                let gate = net.op(Op::HardSwish, &[&halves[0]]);
+                let hidden = net.op(Op::Mul, &[&gate, &halves[1]]);
+                net.linear(&hidden, HIDDEN, WIDTH)
+            },
+            "layernormalization -> add_2  12 (HardSwish, gated)  7 nodes",
+        );
+    }
+
+    #[test]
+    fn gemm_on_rows_and_convolutions_of_one_element() {
+        check(
+            |net, x| {
+                let rows = net.reshape(x, &[3, 8]);
+                let (first, second) = (net.weights(&[HIDDEN, WIDTH]), net.weights(&[HIDDEN, WIDTH]));
+                let hidden = net.op(Op::Gemm(Gemm { trans_b: true, ..Gemm::default() }), &[&rows, &first]);
+                let hidden = net.op(Op::Relu, &[&hidden]);
+                let rows = net.op(Op::Gemm(Gemm::default()), &[&hidden, &second]);
+                net.reshape(&rows, &[1, 3, 8])
+            },
+            "reshape -> gemm_2  12 (Relu)  3 nodes",
+        );
+        check(
+            |net, x| {
+                let image = net.reshape(x, &[1, 8, 3, 1]);
+                let hidden = net.conv(&image, [WIDTH, HIDDEN], 1, 1, 1);
+                let hidden = net.op(Op::Relu, &[&hidden]);
+                let image = net.conv(&hidden, [HIDDEN, WIDTH], 1, 1, 1);
+                net.reshape(&image, &[1, 3, 8])
+            },
+            "reshape -> conv_2  12 (Relu)  3 nodes",
+        );
+    }
+
+    #[test]
+    fn what_is_none() {
+        // no activation function, another width, and a squeeze-and-excitation that ends in a product
+        check(
+            |net, x| {
+                let hidden = net.linear(x, WIDTH, HIDDEN);
+                net.linear(&hidden, HIDDEN, WIDTH)
+            },
+            "",
+        );
+        check(
+            |net, x| {
+                let hidden = net.linear(x, WIDTH, HIDDEN);
+                let active = net.op(Op::Relu, &[&hidden]);
+                let one = net.linear(&active, HIDDEN, 1);
+                net.op(Op::Mul, &[&one, x])
+            },
+            "",
+        );
+        check(
+            |net, x| {
+                let branch = net.feed_forward(x);
+                let gate = net.op(Op::Sigmoid, &[&branch]);
+                net.op(Op::Mul, &[&gate, x])
+            },
+            "",
+        );
+    }
+}

@@ -53,3 +53,35 @@ fn layer(flow: &Flow<'_>, node_idx: usize) -> Option<RecurrentLayer> {
         reverse: direction == Direction::Reverse,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::op::{Direction, GRU, LSTM, RNN};
+    use crate::graph::structure::networks::{Net, lines};
+    use crate::graph::{Name, Node, Op};
+
+    #[test]
+    fn sizes_come_from_attributes_and_weights() {
+        let mut net = Net::new();
+        let x = net.steps();
+        let layer = |net: &mut Net, op: Op, n_directions: usize, rows: usize, x: &Name, output: &str| {
+            let (w, r) = (net.weights(&[n_directions, rows, 8]), net.weights(&[n_directions, rows, 5]));
+            let inputs = [x, &w, &r].map(|name| Some(name.clone())).to_vec();
+            net.builder.push(Node::new(op, inputs, vec![Some(output.into())]));
+        };
+        let lstm = LSTM { direction: Direction::Bidirectional, hidden_size: Some(5), ..LSTM::default() };
+        layer(&mut net, Op::LSTM(lstm), 2, 20, &x, "a");
+        layer(&mut net, Op::GRU(GRU { direction: Direction::Reverse, ..GRU::default() }), 1, 15, &x, "b");
+        layer(&mut net, Op::RNN(RNN::default()), 1, 5, &x, "c");
+        for name in ["a", "b"] {
+            net.builder.output(&name.into());
+        }
+        let graph = net.finish(&"c".into());
+        assert_eq!(
+            lines(&graph, "recurrent layer"),
+            "LSTM 8 -> 5  both directions  at LSTM `a`\n\
+             GRU 8 -> 5  reverse  at GRU `b`\n\
+             RNN 8 -> 5  forward  at RNN `c`"
+        );
+    }
+}

@@ -327,7 +327,7 @@ mod tests {
                 let out = net.linear(&conditioned, WIDTH, WIDTH);
                 net.op(Op::Add, &[&x, &out])
             },
-            "x -> add_3  identity  7 nodes  removable",
+            "x -> add_3  identity  8 nodes  removable",
         );
     }
 

@@ -210,7 +210,7 @@ fn projects(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::graph::op::{BatchNormalization, Concat, MaxPool, Resize, SkipLayerNormalization};
-    use crate::graph::structure::networks::{HIDDEN, Net, WIDTH, lines};
+    use crate::graph::structure::blocks::networks::{HIDDEN, Net, WIDTH, lines};
     use crate::graph::tensor::{DType, Tensor};
     use crate::graph::{Name, Node, Op, TensorType};
 

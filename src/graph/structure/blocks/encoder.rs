@@ -209,7 +209,7 @@ fn belongs_to_norm(op: &Op) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::graph::op::SkipLayerNormalization;
-    use crate::graph::structure::networks::{Net, Style, WIDTH, encoder, lines};
+    use crate::graph::structure::blocks::networks::{Net, Style, WIDTH, encoder, lines};
     use crate::graph::tensor::DType;
     use crate::graph::{Graph, Name, Node, Op, TensorType};
 

@@ -124,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::graph::structure::networks::{HIDDEN, Net, Style, WIDTH, encoder, found, output, types};
+    use crate::graph::structure::blocks::networks::{HIDDEN, Net, Style, WIDTH, encoder, found, output, types};
     use crate::graph::{Name, Op};
 
     fn span(entry: &str, exit: &str) -> Span {

@@ -1,7 +1,7 @@
 //! Attentions in the spellings of different exporters, all of two heads of four features unless the test says so.
 
 use crate::graph::op::{Attention, Cast, Concat, Einsum, Gemm, RoundMode, Shape, Softmax};
-use crate::graph::structure::networks::{HEAD_SIZE, N_HEADS, Net, WIDTH, found, lines};
+use crate::graph::structure::blocks::networks::{HEAD_SIZE, N_HEADS, Net, WIDTH, found, lines};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, Name, Op, TensorType};
 

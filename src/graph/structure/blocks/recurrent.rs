@@ -57,7 +57,7 @@ fn layer(flow: &Flow<'_>, node_idx: usize) -> Option<RecurrentLayer> {
 #[cfg(test)]
 mod tests {
     use crate::graph::op::{Direction, GRU, LSTM, RNN};
-    use crate::graph::structure::networks::{Net, lines};
+    use crate::graph::structure::blocks::networks::{Net, lines};
     use crate::graph::{Name, Node, Op};
 
     #[test]

@@ -219,7 +219,7 @@ pub(super) fn activation_name(nodes: &[&Node]) -> String {
 #[cfg(test)]
 mod tests {
     use crate::graph::op::{Gemm, Split};
-    use crate::graph::structure::networks::{HIDDEN, Net, WIDTH, lines};
+    use crate::graph::structure::blocks::networks::{HIDDEN, Net, WIDTH, lines};
     use crate::graph::{Name, Op};
 
     /// A feed-forward part of the branch in a residual sum.

@@ -1,17 +1,40 @@
-//! Everything that is found in one graph, and its text.
+//! Residual blocks, attention, feed-forward parts, the layers made of them, and recurrent layers; and taking blocks and
+//! layers out.
+//!
+//! Everything is found along activations: what a network computes from its inputs, not its weights, its constants or the
+//! arithmetic of its shapes. A block or layer is a [`Span`] of values: side inputs from outside, such as a mask, may enter
+//! it, and what leaves it by another way than its exit stands against taking it out.
+
+mod attention;
+mod encoder;
+mod feed_forward;
+mod flow;
+mod linear;
+#[cfg(test)]
+mod networks;
+mod recurrent;
+mod residual;
+mod sizes;
+mod span;
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::attention::{Attention, attentions};
-use super::encoder::{EncoderLayer, Norm, encoder_layers};
-use super::feed_forward::{FeedForward, activation_name, feed_forwards};
-use super::flow::Flow;
-use super::recurrent::{RecurrentLayer, recurrent_layers};
-use super::residual::{ResidualBlock, Skip, residual_blocks};
 use crate::graph::shape::Types;
 use crate::graph::{Graph, Name, Node};
+use encoder::encoder_layers;
+use feed_forward::{activation_name, feed_forwards};
+use flow::Flow;
+use recurrent::recurrent_layers;
+use residual::residual_blocks;
+
+pub use attention::Attention;
+pub use encoder::{EncoderLayer, Norm};
+pub use feed_forward::FeedForward;
+pub use recurrent::RecurrentLayer;
+pub use residual::{ResidualBlock, Skip};
+pub use span::{Span, StructureError, bypass};
 
 /// The parts of a network that are more than single operators, and its recurrent operators. The bodies of its nodes are
 /// not looked into. Nodes stand as their positions in the graph.
@@ -33,7 +56,7 @@ pub struct Structure {
 pub fn structure(graph: &Graph, types: &Types) -> Structure {
     let flow = Flow::of(graph, types);
     let residual_blocks = residual_blocks(&flow);
-    let attentions = attentions(&flow);
+    let attentions = attention::attentions(&flow);
     let feed_forwards = feed_forwards(&flow, &residual_blocks);
     let encoder_layers = encoder_layers(&flow, &residual_blocks, &attentions, &feed_forwards);
     let recurrent = recurrent_layers(&flow);

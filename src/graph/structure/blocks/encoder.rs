@@ -208,10 +208,10 @@ fn belongs_to_norm(op: &Op) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::graph::op::SkipLayerNormalization;
+    use crate::graph::op::{Concat, Reshape, Shape, SkipLayerNormalization};
     use crate::graph::structure::blocks::networks::{Net, Style, WIDTH, encoder, lines};
     use crate::graph::tensor::DType;
-    use crate::graph::{Graph, Name, Node, Op, TensorType};
+    use crate::graph::{Dim, Graph, Name, Node, Op, TensorType};
 
     fn check(graph: &Graph, expected: &str) {
         assert_eq!(lines(graph, "encoder layer"), expected);
@@ -297,6 +297,63 @@ mod tests {
         check(
             &net.finish(&sum),
             "pre-norm  x -> add_8  attention 2 heads x 4, scale 0.5000; feed-forward 12 (Relu)  29 nodes  removable",
+        );
+    }
+
+    /// Two layers whose shapes are computed while the network runs, as dynamic exports have them; where they are shared,
+    /// the second layer asks the first one's queries.
+    fn dynamic(shared: bool) -> Graph {
+        let mut net = Net::new();
+        let shape = [Dim::from("batch"), Dim::from("steps"), Dim::from(WIDTH)];
+        let x = net.builder.input("x", TensorType::new(DType::F32, shape));
+        let mut stream = net.norm(&x);
+        let mut sizes = None;
+        for _ in 0..2 {
+            let [queries, keys, values] = [(); 3].map(|()| net.linear(&stream, WIDTH, WIDTH));
+            let asked = sizes
+                .clone()
+                .filter(|_| shared)
+                .unwrap_or_else(|| net.op(Op::Shape(Shape { start: 0, end: Some(2) }), &[&queries]));
+            sizes = Some(asked.clone());
+            let (heads, merged) = (net.ints(&[2, 4]), net.ints(&[8]));
+            let [split, whole] = [heads, merged].map(|rest| net.op(Op::Concat(Concat { axis: 0 }), &[&asked, &rest]));
+            let [queries, keys, values] = [queries, keys, values].map(|part| {
+                let part = net.op(Op::Reshape(Reshape::default()), &[&part, &split]);
+                net.transpose(&part, &[0, 2, 1, 3])
+            });
+            let keys = net.transpose(&keys, &[0, 1, 3, 2]);
+            let scores = net.op(Op::MatMul, &[&queries, &keys]);
+            let weights = net.softmax(&scores);
+            let context = net.op(Op::MatMul, &[&weights, &values]);
+            let context = net.transpose(&context, &[0, 2, 1, 3]);
+            let merged = net.op(Op::Reshape(Reshape::default()), &[&context, &whole]);
+            let branch = net.linear(&merged, WIDTH, WIDTH);
+            let sum = net.op(Op::Add, &[&branch, &stream]);
+            let middle = net.norm(&sum);
+            let branch = net.feed_forward(&middle);
+            let sum = net.op(Op::Add, &[&branch, &middle]);
+            stream = net.norm(&sum);
+        }
+        net.finish(&stream)
+    }
+
+    #[test]
+    fn shape_arithmetic_belongs_to_a_layer_unless_another_asks_it() {
+        let parts = "attention 2 heads x 4, scale 1.0000; feed-forward 12 (Relu)";
+        let [first, second] =
+            ["layernormalization -> layernormalization_3", "layernormalization_3 -> layernormalization_5"];
+        check(
+            &dynamic(false),
+            &format!(
+                "post-norm  {first}  {parts}  32 nodes  removable\npost-norm  {second}  {parts}  32 nodes  removable"
+            ),
+        );
+        check(
+            &dynamic(true),
+            &format!(
+                "post-norm  {first}  {parts}  29 nodes  stays: `add` inside it is asked for its shape by Shape `shape`\n\
+                 post-norm  {second}  {parts}  31 nodes  removable"
+            ),
         );
     }
 

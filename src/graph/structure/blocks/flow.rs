@@ -13,6 +13,8 @@ pub(super) struct Flow<'a> {
     pub(super) types: &'a Types,
     pub(super) uses: Uses<'a>,
     activations: HashSet<&'a str>,
+    /// By node: the nodes that produce the activations that it computes on.
+    sources: Vec<Vec<usize>>,
     /// By node: whether an output of the graph depends on it.
     live: Vec<bool>,
 }
@@ -24,15 +26,15 @@ pub(super) struct Region {
     /// The nodes that nothing would need any more if the last value's readers read the first, in order: those between, and
     /// what only they read.
     pub(super) private: Vec<usize>,
-    /// A value of the part, not its last, that is handed out or read from outside, and who does so.
+    /// A value of the part, not its last, that something outside needs.
     pub(super) escape: Option<Escape>,
 }
 
 /// A value of a region that something outside needs.
 pub(super) struct Escape {
-    pub(super) value: Name,
-    pub(super) reader: String,
-    /// Whether it is read as an activation, not only for its shape or as an output of the graph.
+    /// Which value, and who needs it how.
+    pub(super) reason: String,
+    /// Whether it is computed on, and not only asked for its shape or handed out.
     pub(super) as_data: bool,
 }
 
@@ -41,7 +43,7 @@ impl<'a> Flow<'a> {
         let given = graph.inputs.iter().map(|input| &input.name).chain(graph.captures());
         let mut activations: HashSet<&'a str> = given.map(Name::as_str).collect();
         for node in &graph.nodes {
-            if matches!(node.op, Op::Shape(_) | Op::Size) {
+            if asks_shape(&node.op) {
                 continue;
             }
             let reads = |name: &&Name| activations.contains(name.as_str());
@@ -50,8 +52,11 @@ impl<'a> Flow<'a> {
                 activations.extend(node.outputs.iter().flatten().filter(unknown).map(Name::as_str));
             }
         }
+        let uses = Uses::of(graph);
+        let source = |name: &Name| uses.producer_idx(name).filter(|_| activations.contains(name.as_str()));
+        let sources = graph.nodes.iter().map(|node| data_reads(node).filter_map(source).collect()).collect();
         let live = live(graph, &HashMap::new());
-        Flow { graph, types, uses: Uses::of(graph), activations, live }
+        Flow { graph, types, uses, activations, sources, live }
     }
 
     pub(super) fn node(&self, node_idx: usize) -> Option<&'a Node> {
@@ -84,8 +89,8 @@ impl<'a> Flow<'a> {
     /// The nodes that compute on a value, in order, each once.
     pub(super) fn data_readers(&self, name: &str) -> Vec<usize> {
         let readers = self.uses.readers(name).iter().filter(|reader| {
-            let data = |node: &Node| reader.position.is_none_or(|position| is_data(&node.op, position));
-            self.is_live(reader.node_idx) && self.node(reader.node_idx).is_some_and(data)
+            let reads = |node: &Node| is_data_of(node, reader.position);
+            self.is_live(reader.node_idx) && self.node(reader.node_idx).is_some_and(reads)
         });
         readers.map(|reader| reader.node_idx).collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -113,21 +118,30 @@ impl<'a> Flow<'a> {
     /// The nodes on the ways from one value to another along activations, in order; none of them where there is no way.
     pub(super) fn between(&self, entry: &str, exit: &str) -> Vec<usize> {
         let after = self.uses.producer_idx(entry).map_or(0, |node_idx| node_idx + 1);
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<usize> =
-            self.uses.producer_idx(exit).filter(|&node_idx| node_idx >= after).into_iter().collect();
-        while let Some(node_idx) = open.pop() {
-            let Some(node) = self.node(node_idx).filter(|_| seen.insert(node_idx)) else { continue };
-            let inputs = self.data_inputs(node).into_iter().filter(|name| name.as_str() != entry);
-            open.extend(inputs.filter_map(|name| self.uses.producer_idx(name)).filter(|&node_idx| node_idx >= after));
+        let Some(last) = self.uses.producer_idx(exit).filter(|&last| last >= after) else { return Vec::new() };
+        let sources = |node_idx: usize| {
+            let producers = self.sources.get(node_idx).into_iter().flatten();
+            producers.filter(|&&producer| producer >= after).map(|producer| producer - after)
+        };
+        let mut leads_to_exit = vec![false; last - after + 1];
+        let mut open = vec![last - after];
+        while let Some(idx) = open.pop() {
+            if !std::mem::replace(&mut leads_to_exit[idx], true) {
+                open.extend(sources(idx + after));
+            }
         }
-        let mut reached: HashSet<&str> = HashSet::from([entry]);
+        let mut reached = vec![false; leads_to_exit.len()];
+        for reader in self.uses.readers(entry) {
+            let reads = self.node(reader.node_idx).is_some_and(|node| is_data_of(node, reader.position));
+            if let Some(reached) = reader.node_idx.checked_sub(after).and_then(|idx| reached.get_mut(idx)) {
+                *reached |= reads && self.is_activation(entry);
+            }
+        }
         let mut between = Vec::new();
-        for node_idx in seen {
-            let Some(node) = self.node(node_idx) else { continue };
-            if self.data_inputs(node).iter().any(|name| reached.contains(name.as_str())) {
-                reached.extend(node.outputs.iter().flatten().map(Name::as_str));
-                between.push(node_idx);
+        for idx in (0..reached.len()).filter(|&idx| leads_to_exit[idx]) {
+            if reached[idx] || sources(idx + after).any(|source| reached[source]) {
+                reached[idx] = true;
+                between.push(idx + after);
             }
         }
         between
@@ -179,26 +193,36 @@ impl<'a> Flow<'a> {
         outputs.map(needed).sum()
     }
 
+    /// Why something outside needs an output of the node other than the exit; that it computes on one comes first.
     fn escape(&self, node_idx: usize, exit: &Name, private: &BTreeSet<usize>) -> Option<Escape> {
         let outputs = self.node(node_idx)?.outputs.iter().flatten().filter(|name| *name != exit);
         let mut found: Option<Escape> = None;
         for name in outputs {
             if self.uses.is_output(name) {
-                let reader = "an output of the graph".to_string();
-                found.get_or_insert(Escape { value: name.clone(), reader, as_data: false });
+                let reason = format!("`{name}` inside it is an output of the graph");
+                found.get_or_insert(Escape { reason, as_data: false });
             }
             for reader in self.uses.readers(name) {
                 let outside = self.is_live(reader.node_idx) && !private.contains(&reader.node_idx);
                 let Some(node) = self.node(reader.node_idx).filter(|_| outside) else { continue };
-                let sizes = matches!(node.op, Op::Shape(_) | Op::Size);
-                let as_data = !sizes && reader.position.is_none_or(|position| is_data(&node.op, position));
+                let as_data = !asks_shape(&node.op) && is_data_of(node, reader.position);
                 if found.as_ref().is_none_or(|found| as_data && !found.as_data) {
-                    found = Some(Escape { value: name.clone(), reader: node.label(), as_data });
+                    let how = if as_data { "is read" } else { "is asked for its shape" };
+                    let reason = format!("`{name}` inside it {how} by {}", node.label());
+                    found = Some(Escape { reason, as_data });
                 }
             }
         }
         found
     }
+}
+
+fn asks_shape(op: &Op) -> bool {
+    matches!(op, Op::Shape(_) | Op::Size)
+}
+
+fn is_data_of(node: &Node, position: Option<usize>) -> bool {
+    position.is_none_or(|position| is_data(&node.op, position))
 }
 
 /// Whether this input of the operator is something to compute on, and not a shape, axes, sizes or positions.

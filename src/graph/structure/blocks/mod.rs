@@ -123,7 +123,8 @@ fn removable(blocked: Option<&str>) -> String {
 }
 
 fn attention(part: &Attention) -> String {
-    let mut text = format!("{} heads x {}", size(part.n_heads), size(part.head_size));
+    let heads = if part.n_heads == Some(1) { "head" } else { "heads" };
+    let mut text = format!("{} {heads} x {}", size(part.n_heads), size(part.head_size));
     if part.n_kv_heads != part.n_heads {
         let _ = write!(text, ", {} of keys and values", size(part.n_kv_heads));
     }

@@ -37,7 +37,7 @@ fn layer(flow: &Flow<'_>, node_idx: usize) -> Option<RecurrentLayer> {
         Op::DynamicQuantizeLSTM(lstm) => ("DynamicQuantizeLSTM", lstm.direction, lstm.hidden_size),
         _ => return None,
     };
-    // the weights of DynamicQuantizeLSTM stand with their rows last: only those of the others are [D, n·H, I] and [D, n·H, H]
+    // W is [directions, gates · hidden, features] and R [directions, gates · hidden, hidden], here with the last two swapped
     let transposed = matches!(node.op, Op::DynamicQuantizeLSTM(_));
     let size = |position: usize| {
         let dims = &flow.types.tensor(node.input(position)?)?.shape;

@@ -84,11 +84,7 @@ pub fn bypass(graph: &Graph, types: &Types, spans: &[Span]) -> Result<Graph, Str
 
 /// Why a span cannot be taken out; none where it can.
 pub(super) fn blocked(flow: &Flow<'_>, span: &Span, region: &Region) -> Option<String> {
-    let escape = region.escape.as_ref().map(|escape| {
-        let how = if escape.as_data { "is read by" } else { "is handed out or asked for its shape by" };
-        format!("`{}` inside it {how} {}", escape.value, escape.reader)
-    });
-    unlike(flow, span).or(escape)
+    unlike(flow, span).or_else(|| region.escape.as_ref().map(|escape| escape.reason.clone()))
 }
 
 /// How the exit differs from the entry; none where, as far as is known, it does not.

@@ -218,7 +218,7 @@ fn one_head_without_a_dimension_of_its_own() {
             let context = net.op(Op::MatMul, &[&weights, &values]);
             net.linear(&context, WIDTH, WIDTH)
         },
-        "1 heads x 8, scale 1.0000; matmul matmul_2 matmul_3 matmul_6",
+        "1 head x 8, scale 1.0000; matmul matmul_2 matmul_3 matmul_6",
     );
 }
 
@@ -236,7 +236,7 @@ fn gemm_on_a_single_sequence() {
             let weights = net.softmax(&scores);
             net.op(Op::MatMul, &[&weights, &parts[2]])
         },
-        "1 heads x 8, scale 0.2500; gemm gemm_2 gemm_3 none",
+        "1 head x 8, scale 0.2500; gemm gemm_2 gemm_3 none",
     );
 }
 
@@ -254,7 +254,7 @@ fn values_before_weights_as_in_image_decoders() {
             let context = net.transpose(&context, &[0, 2, 1]);
             net.linear(&context, WIDTH, WIDTH)
         },
-        "1 heads x 8, scale 1.0000; matmul matmul_2 matmul_3 matmul_6",
+        "1 head x 8, scale 1.0000; matmul matmul_2 matmul_3 matmul_6",
     );
 }
 

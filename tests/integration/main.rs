@@ -1,13 +1,14 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod blocks;
 mod cli;
 mod conformance;
 mod graph;
+mod groups;
 mod measure;
 mod models;
 mod random_graphs;
 mod real;
 mod round_trip;
-mod structure;
 mod support;

@@ -1,6 +1,7 @@
 //! What a network is made of, found by shape and not by name: channels that hang together, residual blocks, attention,
 //! encoder layers, recurrent hidden units.
 
+pub mod blocks;
 pub mod groups;
 pub mod removal;
 

@@ -1,0 +1,286 @@
+//! How activations flow through a graph: which inputs of which nodes carry what the network computes on, and not its
+//! weights, its constants or the arithmetic of its shapes.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::graph::shape::Types;
+use crate::graph::uses::Uses;
+use crate::graph::{Graph, Name, Node, Op};
+
+/// A graph seen along its activations.
+pub(super) struct Flow<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) types: &'a Types,
+    pub(super) uses: Uses<'a>,
+    activations: HashSet<&'a str>,
+    /// By node: the nodes that produce the activations that it computes on.
+    sources: Vec<Vec<usize>>,
+    /// By node: whether an output of the graph depends on it.
+    live: Vec<bool>,
+}
+
+/// A part of a graph that begins at one value and ends at another.
+pub(super) struct Region {
+    /// The nodes on the way from the first value to the last, in order; the last one produces the last value.
+    pub(super) between: Vec<usize>,
+    /// The nodes that nothing would need any more if the last value's readers read the first, in order: those between, and
+    /// what only they read.
+    pub(super) private: Vec<usize>,
+    /// A value of the part, not its last, that something outside needs.
+    pub(super) escape: Option<Escape>,
+}
+
+/// A value of a region that something outside needs.
+pub(super) struct Escape {
+    /// Which value, and who needs it how.
+    pub(super) reason: String,
+    /// Whether it is computed on, and not only asked for its shape or handed out.
+    pub(super) as_data: bool,
+}
+
+impl<'a> Flow<'a> {
+    pub(super) fn of(graph: &'a Graph, types: &'a Types) -> Flow<'a> {
+        let given = graph.inputs.iter().map(|input| &input.name).chain(graph.captures());
+        let mut activations: HashSet<&'a str> = given.map(Name::as_str).collect();
+        for node in &graph.nodes {
+            if asks_shape(&node.op) {
+                continue;
+            }
+            let reads = |name: &&Name| activations.contains(name.as_str());
+            if data_reads(node).any(|name| reads(&name)) {
+                let unknown = |name: &&Name| types.constant(name).is_none();
+                activations.extend(node.outputs.iter().flatten().filter(unknown).map(Name::as_str));
+            }
+        }
+        let uses = Uses::of(graph);
+        let source = |name: &Name| uses.producer_idx(name).filter(|_| activations.contains(name.as_str()));
+        let sources = graph.nodes.iter().map(|node| data_reads(node).filter_map(source).collect()).collect();
+        let live = live(graph, &HashMap::new());
+        Flow { graph, types, uses, activations, sources, live }
+    }
+
+    pub(super) fn node(&self, node_idx: usize) -> Option<&'a Node> {
+        self.graph.nodes.get(node_idx)
+    }
+
+    /// Whether an output of the graph depends on the node.
+    pub(super) fn is_live(&self, node_idx: usize) -> bool {
+        self.live.get(node_idx).is_some_and(|&live| live)
+    }
+
+    /// Whether the value is computed from the network's inputs, and not only from their shapes.
+    pub(super) fn is_activation(&self, name: &str) -> bool {
+        self.activations.contains(name)
+    }
+
+    /// The activations that a node computes on, in order.
+    pub(super) fn data_inputs(&self, node: &'a Node) -> Vec<&'a Name> {
+        data_reads(node).filter(|name| self.is_activation(name)).collect()
+    }
+
+    /// The only activation that a node computes on.
+    pub(super) fn sole_data_input(&self, node: &'a Node) -> Option<&'a Name> {
+        match self.data_inputs(node).as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// The nodes that compute on a value, in order, each once.
+    pub(super) fn data_readers(&self, name: &str) -> Vec<usize> {
+        let readers = self.uses.readers(name).iter().filter(|reader| {
+            let reads = |node: &Node| is_data_of(node, reader.position);
+            self.is_live(reader.node_idx) && self.node(reader.node_idx).is_some_and(reads)
+        });
+        readers.map(|reader| reader.node_idx).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The one node that computes on a value, where the graph does not hand the value out.
+    pub(super) fn sole_data_reader(&self, name: &str) -> Option<usize> {
+        match self.data_readers(name).as_slice() {
+            [only] if !self.uses.is_output(name) => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// The value behind copies of it.
+    pub(super) fn resolve(&self, name: &'a Name) -> &'a Name {
+        let mut name = name;
+        while let Some(Node { op: Op::Identity | Op::Dropout(_), inputs, .. }) = self.uses.producer(name) {
+            match inputs.first() {
+                Some(Some(input)) => name = input,
+                Some(None) | None => break,
+            }
+        }
+        name
+    }
+
+    /// The nodes on the ways from one value to another along activations, in order; none of them where there is no way.
+    pub(super) fn between(&self, entry: &str, exit: &str) -> Vec<usize> {
+        let after = self.uses.producer_idx(entry).map_or(0, |node_idx| node_idx + 1);
+        let Some(last) = self.uses.producer_idx(exit).filter(|&last| last >= after) else { return Vec::new() };
+        let sources = |node_idx: usize| {
+            let producers = self.sources.get(node_idx).into_iter().flatten();
+            producers.filter(|&&producer| producer >= after).map(|producer| producer - after)
+        };
+        let mut leads_to_exit = vec![false; last - after + 1];
+        let mut open = vec![last - after];
+        while let Some(idx) = open.pop() {
+            if !std::mem::replace(&mut leads_to_exit[idx], true) {
+                open.extend(sources(idx + after));
+            }
+        }
+        let mut reached = vec![false; leads_to_exit.len()];
+        for reader in self.uses.readers(entry) {
+            let reads = self.node(reader.node_idx).is_some_and(|node| is_data_of(node, reader.position));
+            if let Some(reached) = reader.node_idx.checked_sub(after).and_then(|idx| reached.get_mut(idx)) {
+                *reached |= reads && self.is_activation(entry);
+            }
+        }
+        let mut between = Vec::new();
+        for idx in (0..reached.len()).filter(|&idx| leads_to_exit[idx]) {
+            if reached[idx] || sources(idx + after).any(|source| reached[source]) {
+                reached[idx] = true;
+                between.push(idx + after);
+            }
+        }
+        between
+    }
+
+    /// The part of the graph from one value to another; none where the second does not depend on the first.
+    pub(super) fn region(&self, entry: &Name, exit: &Name) -> Option<Region> {
+        let between = self.between(entry, exit);
+        let last = *between.last()?;
+        let private = self.private(entry, exit, last);
+        // the last node first: where it is needed for another of its outputs, nothing is private
+        let escape = between.iter().rev().find_map(|node_idx| self.escape(*node_idx, exit, &private));
+        Some(Region { between, private: private.into_iter().collect(), escape })
+    }
+
+    /// The nodes that die with the exit's producer when the exit's readers read the entry.
+    fn private(&self, entry: &Name, exit: &Name, last: usize) -> BTreeSet<usize> {
+        let mut private = BTreeSet::new();
+        let mut n_needed: HashMap<usize, usize> = HashMap::new();
+        let kept = self.uses.producer_idx(entry);
+        let mut dying = vec![last];
+        if self.n_needed(last, Some(exit)) > 0 {
+            dying.clear();
+        }
+        while let Some(node_idx) = dying.pop() {
+            private.insert(node_idx);
+            for name in self.graph.nodes[node_idx].reads() {
+                let Some(producer) = self.uses.producer_idx(name).filter(|producer| Some(*producer) != kept) else {
+                    continue;
+                };
+                let needed = n_needed.entry(producer).or_insert_with(|| self.n_needed(producer, None));
+                *needed = needed.saturating_sub(1);
+                if *needed == 0 && !private.contains(&producer) {
+                    dying.push(producer);
+                }
+            }
+        }
+        private
+    }
+
+    /// How often live nodes read a node's outputs and the graph hands them out, `but` aside.
+    fn n_needed(&self, node_idx: usize, but: Option<&Name>) -> usize {
+        let Some(node) = self.node(node_idx) else { return 0 };
+        let outputs = node.outputs.iter().flatten().filter(|name| Some(*name) != but);
+        let needed = |name: &Name| {
+            let readers = self.uses.readers(name).iter().filter(|reader| self.is_live(reader.node_idx));
+            readers.count() + usize::from(self.uses.is_output(name))
+        };
+        outputs.map(needed).sum()
+    }
+
+    /// Why something outside needs an output of the node other than the exit; that it computes on one comes first.
+    fn escape(&self, node_idx: usize, exit: &Name, private: &BTreeSet<usize>) -> Option<Escape> {
+        let outputs = self.node(node_idx)?.outputs.iter().flatten().filter(|name| *name != exit);
+        let mut found: Option<Escape> = None;
+        for name in outputs {
+            if self.uses.is_output(name) {
+                let reason = format!("`{name}` inside it is an output of the graph");
+                found.get_or_insert(Escape { reason, as_data: false });
+            }
+            for reader in self.uses.readers(name) {
+                let outside = self.is_live(reader.node_idx) && !private.contains(&reader.node_idx);
+                let Some(node) = self.node(reader.node_idx).filter(|_| outside) else { continue };
+                let as_data = !asks_shape(&node.op) && is_data_of(node, reader.position);
+                if found.as_ref().is_none_or(|found| as_data && !found.as_data) {
+                    let how = if as_data { "is read" } else { "is asked for its shape" };
+                    let reason = format!("`{name}` inside it {how} by {}", node.label());
+                    found = Some(Escape { reason, as_data });
+                }
+            }
+        }
+        found
+    }
+}
+
+fn asks_shape(op: &Op) -> bool {
+    matches!(op, Op::Shape(_) | Op::Size)
+}
+
+fn is_data_of(node: &Node, position: Option<usize>) -> bool {
+    position.is_none_or(|position| is_data(&node.op, position))
+}
+
+/// Whether this input of the operator is something to compute on, and not a shape, axes, sizes or positions.
+fn is_data(op: &Op, position: usize) -> bool {
+    let only_first = matches!(
+        op,
+        Op::Reshape(_)
+            | Op::Expand
+            | Op::Slice
+            | Op::Pad(_)
+            | Op::Tile
+            | Op::Unsqueeze
+            | Op::Squeeze
+            | Op::Split(_)
+            | Op::Resize(_)
+            | Op::TopK(_)
+            | Op::OneHot(_)
+            | Op::Dropout(_)
+            | Op::CumSum(_)
+            | Op::Trilu(_)
+            | Op::Clip
+            | Op::ReduceL1(_)
+            | Op::ReduceL2(_)
+            | Op::ReduceLogSum(_)
+            | Op::ReduceLogSumExp(_)
+            | Op::ReduceMax(_)
+            | Op::ReduceMean(_)
+            | Op::ReduceMin(_)
+            | Op::ReduceProd(_)
+            | Op::ReduceSum(_)
+            | Op::ReduceSumSquare(_)
+    );
+    position == 0 || !only_first
+}
+
+fn data_reads(node: &Node) -> impl Iterator<Item = &Name> {
+    let inputs = node.inputs.iter().enumerate().filter(|(position, _)| is_data(&node.op, *position));
+    let captured = node.op.bodies().into_iter().flat_map(Graph::captures);
+    inputs.filter_map(|(_, name)| name.as_ref()).chain(captured)
+}
+
+/// By node: whether an output of the graph depends on it, once what reads a key of `redirected` reads its value.
+pub(super) fn live(graph: &Graph, redirected: &HashMap<&Name, &Name>) -> Vec<bool> {
+    let end = |name| {
+        let mut name: &Name = name;
+        // as many steps as there are redirections: a circle is the patch's to refuse
+        for _ in 0..redirected.len() {
+            name = redirected.get(name).copied().unwrap_or(name);
+        }
+        name
+    };
+    let mut needed: HashSet<&Name> = graph.outputs.iter().map(|output| end(&output.name)).collect();
+    let mut live = vec![false; graph.nodes.len()];
+    for (live, node) in live.iter_mut().zip(&graph.nodes).rev() {
+        *live = node.outputs.iter().flatten().any(|name| needed.contains(name));
+        if *live {
+            needed.extend(node.reads().map(end));
+        }
+    }
+    live
+}

@@ -9,20 +9,29 @@ use super::load::{self, ModelArguments};
 use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::graph::cost::{self, Cost, Counts, NodeCost};
-
+use crate::graph::structure::blocks::{self, Structure};
+use crate::graph::structure::groups::{self, Groups};
 use crate::graph::{Model, ValueInfo};
 
 /// Say what is in a file: parameters, multiply-accumulates, memory, operators
 ///
 /// Symbolic dimensions count as 1 unless they are bound, so give those that matter: `--bind batch=8`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  aludel inspect model.onnx --bind seq=128 --layers")]
+#[command(
+    after_help = "Example:\n  aludel inspect model.onnx --bind seq=128 --layers\n  aludel inspect model.onnx --groups --structure"
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Add a row for every node that has parameters or multiply-accumulates
     #[arg(long)]
     layers: bool,
+    /// Add the coupled groups: channels, heads and units that can be taken out, and those that cannot, with the reason
+    #[arg(long)]
+    groups: bool,
+    /// Add residual blocks, attention, encoder layers and recurrent layers
+    #[arg(long)]
+    structure: bool,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -44,6 +53,13 @@ pub(super) struct Report {
     notes: Vec<String>,
     cost: Cost,
     shapes: IndexMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Groups>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    structure: Option<Structure>,
+    /// The groups and the structure as text.
+    #[serde(skip)]
+    parts: String,
 }
 
 #[derive(Serialize)]
@@ -57,7 +73,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let path = &arguments.model.model;
     let loaded = load::load(path)?;
     let bound = load::bound(&loaded.model, &arguments.model.bind.bindings)?;
-    let report = inspect(&path.display().to_string(), &loaded.model, loaded.file_bytes, &bound)?;
+    let mut report = inspect(&path.display().to_string(), &loaded.model, loaded.file_bytes, &bound)?;
+    add_parts(&mut report, &loaded.model, arguments)?;
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report, arguments.layers))) }
 }
 
@@ -90,7 +107,29 @@ pub(super) fn inspect(file: &str, model: &Model, file_bytes: u64, bound: &[(Stri
         notes,
         shapes: shapes.collect(),
         cost,
+        groups: None,
+        structure: None,
+        parts: String::new(),
     })
+}
+
+/// What the network is made of. Its open dimensions stay open, so that none is taken for channels.
+fn add_parts(report: &mut Report, model: &Model, arguments: &Arguments) -> anyhow::Result<()> {
+    if !arguments.groups && !arguments.structure {
+        return Ok(());
+    }
+    let types = load::infer(&arguments.model.model, model, &[])?;
+    if arguments.groups {
+        let groups = groups::groups(&model.graph, &types);
+        report.parts.push_str(&format!("\n{groups}"));
+        report.groups = Some(groups);
+    }
+    if arguments.structure {
+        let structure = blocks::structure(&model.graph, &types);
+        report.parts.push_str(&format!("\n{}", blocks::show(&structure, &model.graph)));
+        report.structure = Some(structure);
+    }
+    Ok(())
 }
 
 /// The report as a person reads it.
@@ -104,6 +143,7 @@ pub(super) fn text(report: &Report, layers: bool) -> String {
         text.push('\n');
         text.push_str(&by_layer(report));
     }
+    text.push_str(&report.parts);
     for note in &report.notes {
         text.push_str(&format!("note: {note}\n"));
     }

@@ -70,13 +70,34 @@ pub(crate) fn layers() -> impl Strategy<Value = Vec<Layer>> {
 /// A layer of a sequential network.
 #[derive(Clone, Debug)]
 pub(crate) enum Block {
-    Attention { heads: usize, size: usize, fused: bool },
-    FeedForward { hidden: usize, gelu: bool },
+    Attention {
+        heads: usize,
+        size: usize,
+        fused: bool,
+    },
+    /// The operator Attention, `shared` heads of queries to one of keys and values.
+    AttentionOperator {
+        heads: usize,
+        size: usize,
+        shared: usize,
+    },
+    FeedForward {
+        hidden: usize,
+        gelu: bool,
+    },
     LayerNorm,
     RootMeanSquare,
-    Recurrent { which: usize, hidden: usize, both: bool },
-    Dense { features: usize },
-    Einsum { features: usize },
+    Recurrent {
+        which: usize,
+        hidden: usize,
+        both: bool,
+    },
+    Dense {
+        features: usize,
+    },
+    Einsum {
+        features: usize,
+    },
     SoftmaxFeatures,
     L2Normalize,
     ThereAndBack,
@@ -87,6 +108,8 @@ pub(crate) fn blocks() -> impl Strategy<Value = Vec<Block>> {
     let block = prop_oneof![
         2 => (1usize..4, 1usize..3, any::<bool>())
             .prop_map(|(heads, size, fused)| Block::Attention { heads, size, fused }),
+        1 => (1usize..4, 1usize..3, 1usize..3)
+            .prop_map(|(heads, size, shared)| Block::AttentionOperator { heads, size, shared }),
         2 => (2usize..6, any::<bool>()).prop_map(|(hidden, gelu)| Block::FeedForward { hidden, gelu }),
         1 => Just(Block::LayerNorm),
         1 => Just(Block::RootMeanSquare),
@@ -384,6 +407,18 @@ fn sequential_block(b: &mut Builder, block: &Block) {
         Block::Attention { heads, size, fused } => {
             let merged = attention(b, &x, heads, size, fused);
             let inner = b.dense(&merged, heads * size, d);
+            b.node(Op::Add, &[&x, &inner])
+        }
+        Block::AttentionOperator { heads, size, shared } => {
+            let queries = b.dense(&x, d, heads * shared * size);
+            let [keys, values] = [(); 2].map(|()| b.dense(&x, d, heads * size));
+            let attention = op::Attention {
+                q_num_heads: Some(i(heads * shared)),
+                kv_num_heads: Some(i(heads)),
+                ..op::Attention::default()
+            };
+            let merged = b.node(Op::Attention(attention), &[&queries, &keys, &values]);
+            let inner = b.dense(&merged, heads * shared * size, d);
             b.node(Op::Add, &[&x, &inner])
         }
         Block::FeedForward { hidden, gelu } => {

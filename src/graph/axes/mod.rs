@@ -3,6 +3,7 @@
 //! Two slices are tied where one cannot be taken out without the other. What an operator's definition does not allow to be
 //! taken out is pinned, with the reason. A dimension of size one is broadcast and says nothing of the others.
 
+mod attention;
 mod elementwise;
 mod index;
 mod layout;

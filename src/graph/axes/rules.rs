@@ -1,6 +1,6 @@
 //! Which rule each operator follows: one table.
 
-use super::{Facts, elementwise, index, layout, norm, product, recurrent};
+use super::{Facts, attention, elementwise, index, layout, norm, product, recurrent};
 use crate::graph::op::Op;
 
 pub(super) fn apply(facts: &mut Facts<'_>) {
@@ -87,7 +87,7 @@ pub(super) fn apply(facts: &mut Facts<'_>) {
         Op::RNN(attributes) => recurrent::layer(facts, 1, attributes.layout),
         Op::GRU(attributes) => recurrent::layer(facts, 3, attributes.layout),
         Op::LSTM(attributes) => recurrent::layer(facts, 4, attributes.layout),
-        Op::Attention(_) => facts.pin_all("the operator Attention is not taken apart"),
+        Op::Attention(attributes) => attention::heads(facts, attributes),
 
         // Their outputs are new; what they read of an input is its shape or a number.
         Op::Constant(_) | Op::ConstantOfShape(_) | Op::Shape(_) | Op::Size => {}

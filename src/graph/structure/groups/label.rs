@@ -10,6 +10,9 @@ use crate::graph::{Graph, Op};
 pub(super) fn label(graph: &Graph, facts: &[Axes], space: &mut Space) {
     for (node_idx, axes) in facts.iter().enumerate().rev() {
         label_weights(graph, node_idx, axes, space);
+        if matches!(graph.nodes[node_idx].op, Op::Attention(_)) {
+            label_bundle(graph, node_idx, space);
+        }
         for &slot in &axes.crossed {
             if let Some(id) = space.id(graph, node_idx, slot) {
                 space.axis_mut(id).crossed_by.push(node_idx);
@@ -41,6 +44,13 @@ fn label_weights(graph: &Graph, node_idx: usize, axes: &Axes, space: &mut Space)
         if output.is_some_and(|id| !space.axis(id).is_constant) && matches!(op, Op::MatMul) {
             label_heads(graph, node_idx, space);
         }
+    }
+}
+
+/// The operator Attention says itself what its heads are.
+fn label_bundle(graph: &Graph, node_idx: usize, space: &mut Space) {
+    if let Some(id) = space.id(graph, node_idx, Slot { port: Port::Bundle(0), axis: 0 }) {
+        space.axis_mut(id).kind = Some(Kind::Heads);
     }
 }
 

@@ -108,6 +108,12 @@ fn heads() {
     let stream = "6 features: weight[1] weight_5[1] -> weight_2[0] weight_3[0] weight_4[0] weight_6[0]";
     check_block(attention, &[stream, "3 heads: weight_2[1]x2 weight_3[1]x2 weight_4[1]x2 -> weight_5[0]x2"]);
     let stream = "6 features: weight[1] weight_3[1] -> weight_2[0] weight_4[0]";
+    let operator = Block::AttentionOperator { heads: 3, size: 2, shared: 2 };
+    let heads = "3 heads: weight_2[1]x4 weight_3[1]x2 weight_4[1]x2 -> weight_5[0]x4";
+    check_block(
+        operator,
+        &["6 features: weight[1] weight_5[1] -> weight_2[0] weight_3[0] weight_4[0] weight_6[0]", heads],
+    );
     let fused = Block::Attention { heads: 3, size: 2, fused: true };
     check_block(fused, &[stream, "3 heads: weight_2[1]x6 -> weight_3[0]x2"]);
 }

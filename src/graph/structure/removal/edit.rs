@@ -17,6 +17,13 @@ pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Edited, RemovalEr
                 attributes.value = slices::without(&attributes.value, masks);
             }
         }
+        Op::Attention(attributes) => {
+            let heads = [(0, &mut attributes.q_num_heads), (1, &mut attributes.kv_num_heads)];
+            for (position, n_heads) in heads {
+                let mask = work.gone.mask(node.input(position), 2);
+                *n_heads = n_heads.map(|n| mask.and_then(|mask| share(n, mask)).unwrap_or(n));
+            }
+        }
         Op::RNN(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
         Op::GRU(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
         Op::LSTM(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
@@ -49,8 +56,13 @@ fn regroup(work: &Work<'_>, node: &Node, op: &mut Op) {
         Op::GroupNormalization(attributes) => &mut attributes.num_groups,
         _ => return,
     };
-    let left = usize::try_from(*group).ok().and_then(|n_groups| (n_groups * n_left(mask)).checked_div(mask.len()));
-    *group = left.and_then(|left| i64::try_from(left).ok()).unwrap_or(*group);
+    *group = share(*group, mask).unwrap_or(*group);
+}
+
+/// How many of `n` equal parts of an axis are left.
+fn share(n: i64, mask: &Mask) -> Option<i64> {
+    let left = usize::try_from(n).ok()?.checked_mul(n_left(mask))?.checked_div(mask.len())?;
+    i64::try_from(left).ok()
 }
 
 fn hidden_size(work: &Work<'_>, node: &Node) -> Option<i64> {

@@ -27,6 +27,9 @@ pub(super) struct Arguments {
     /// Keep weights that are stored in half precision as they are: the file stays half the size
     #[arg(long)]
     keep_narrow_weights: bool,
+    /// Keep constants that the file also lists among its inputs open to the caller; they are then not folded or fused
+    #[arg(long)]
+    keep_overridable: bool,
     /// The opset to write, and to choose operators from; without it the file's own
     #[arg(long, value_name = "N")]
     opset: Option<u32>,
@@ -68,7 +71,11 @@ struct NotDone {
 pub(super) fn run(arguments: &Arguments, verbose: bool) -> anyhow::Result<Outcome> {
     let load::Loaded { model, file_bytes } = load::load(&arguments.model)?;
     let opset = arguments.opset.unwrap_or(model.opset);
-    let options = Options { keep_narrow_weights: arguments.keep_narrow_weights, opset: Some(opset) };
+    let options = Options {
+        keep_narrow_weights: arguments.keep_narrow_weights,
+        keep_overridable: arguments.keep_overridable,
+        opset: Some(opset),
+    };
     let simplified = simplify::simplify(&model.graph, &options);
     let simplified = simplified.with_context(|| format!("{} was not simplified", arguments.model.display()))?;
     let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
@@ -78,13 +85,7 @@ pub(super) fn run(arguments: &Arguments, verbose: bool) -> anyhow::Result<Outcom
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report, verbose))) }
 }
 
-fn report(
-    arguments: &Arguments,
-    before: &Graph,
-    file_bytes: u64,
-    simplified: &Simplified,
-    written: Written,
-) -> Report {
+fn report(arguments: &Arguments, before: &Graph, file_bytes: u64, simplified: &Simplified, written: Written) -> Report {
     let mut rewrites = IndexMap::new();
     for applied in &simplified.applied {
         *rewrites.entry(applied.rewrite).or_default() += 1;

@@ -96,8 +96,7 @@ fn edit_nodes(patch: &Patch, parts: &mut GraphParts, targets: &HashMap<Name, Nam
     parts.nodes = nodes;
     let kept = produced(parts);
     let gone = |(old, _): &(&Name, &Name)| !kept.contains(*old) && !patch.initializers.contains_key(*old);
-    let gone: HashMap<Name, Name> =
-        targets.iter().filter(gone).map(|(old, new)| (old.clone(), new.clone())).collect();
+    let gone: HashMap<Name, Name> = targets.iter().filter(gone).map(|(old, new)| (old.clone(), new.clone())).collect();
     if !gone.is_empty() {
         parts.nodes.iter_mut().try_for_each(|node| rename::reads(node, &gone))?;
     }

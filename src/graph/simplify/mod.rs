@@ -9,11 +9,14 @@ mod dead;
 mod duplicates;
 mod edits;
 mod fold;
+mod layout;
+mod narrow;
 mod no_op;
 mod recurrent;
 mod reshape;
 #[cfg(test)]
 mod tests;
+mod transpose;
 mod view;
 
 use std::borrow::Cow;
@@ -32,6 +35,10 @@ pub struct Options {
     /// Keeps weights that are stored narrow and widened by a `Cast` (f16) as they are: the file stays small, and runtimes
     /// widen them when they load it.
     pub keep_narrow_weights: bool,
+    /// Leaves constants that the file also lists among its inputs to the caller, who may give another value. Without it they
+    /// are constants like any other, and no longer inputs: old exporters list every weight, and runtimes optimise none of
+    /// those.
+    pub keep_overridable: bool,
     /// Introduces no operator that is newer than this version of ONNX's operator set; none: any.
     pub opset: Option<u32>,
 }
@@ -113,6 +120,13 @@ const REWRITES: &[Rewrite] = &[
     Rewrite { name: "make shape constant", at: reshape::computed },
     Rewrite { name: "merge reshapes", at: reshape::consecutive },
     Rewrite { name: "leave out zero state", at: recurrent::at },
+    Rewrite { name: "merge transposes", at: transpose::consecutive },
+    Rewrite { name: "work in the order from before a transpose", at: layout::at },
+    Rewrite { name: "reduce before a transpose", at: transpose::into_reduction },
+    Rewrite { name: "transpose in Gemm", at: transpose::into_gemm },
+    Rewrite { name: "transpose weights instead", at: transpose::into_weights },
+    Rewrite { name: "make transpose a reshape", at: transpose::as_reshape },
+    Rewrite { name: "take rows before widening", at: narrow::at },
 ];
 
 /// How often the lists are gone through at most; a network needs two or three.
@@ -123,7 +137,9 @@ const MOST_ROUNDS: usize = 64;
 /// # Errors
 /// When the graph's types do not fit together.
 pub fn simplify(graph: &Graph, options: &Options) -> Result<Simplified, SimplifyError> {
-    let mut state = State { options, types: infer(graph)?, graph: graph.clone(), applied: vec![], declined: vec![] };
+    let mut applied = Vec::new();
+    let graph = if options.keep_overridable { graph.clone() } else { frozen(graph, &mut applied)? };
+    let mut state = State { options, types: infer(&graph)?, graph, applied, declined: vec![] };
     for _ in 0..MOST_ROUNDS {
         let n_applied = state.applied.len();
         state.declined.clear();
@@ -140,6 +156,14 @@ pub fn simplify(graph: &Graph, options: &Options) -> Result<Simplified, Simplify
         }
     }
     Ok(Simplified { graph: state.graph, applied: state.applied, declined: state.declined })
+}
+
+/// The graph with every constant its own.
+fn frozen(graph: &Graph, applied: &mut Vec<Applied>) -> Result<Graph, CheckError> {
+    let mut parts = graph.to_parts();
+    let freeze = |name: Name| Applied { rewrite: "freeze constant", node: format!("constant `{name}`") };
+    applied.extend(std::mem::take(&mut parts.overridable).into_iter().map(freeze));
+    if applied.is_empty() { Ok(graph.clone()) } else { Graph::new(parts) }
 }
 
 /// The types of a graph whose constants may be given another value by the caller: of those only the type is known.

@@ -44,7 +44,7 @@ fn same_as<'a>(view: &View<'a>, node: &'a Node, output: &Name) -> Option<&'a Nam
         Op::Pad(_) => first_if(constant(1)?.iter().all(|&n| n == 0)),
         Op::Slice => {
             let forwards = node.input(4).is_none_or(|steps| view.is_all(steps, 1.0));
-            first_if(forwards && same_shape())
+            first_if(forwards && (same_shape() || takes_all(view, node)))
         }
         Op::Transpose(transpose) => {
             let mut axes = 0..;
@@ -59,6 +59,16 @@ fn same_as<'a>(view: &View<'a>, node: &'a Node, output: &Name) -> Option<&'a Nam
         Op::Div | Op::Pow => neutral(view, node, output, 1.0, false),
         _ => None,
     }
+}
+
+/// Whether a Slice goes from the first element to beyond the last along every axis, however many there are.
+fn takes_all(view: &View<'_>, node: &Node) -> bool {
+    // exporters write the greatest number of either width for "to the end"
+    let is_end = |&end: &i64| end >= i64::from(i32::MAX);
+    let all = |position: usize, holds: &dyn Fn(&i64) -> bool| {
+        node.input(position).and_then(|name| view.integers(name)).is_some_and(|numbers| numbers.iter().all(holds))
+    };
+    all(1, &|&start| start == 0) && all(2, &is_end)
 }
 
 /// The input of a binary operator whose other is all this number, which changes nothing: the second, or either.

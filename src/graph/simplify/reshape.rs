@@ -65,7 +65,7 @@ fn keeps_order(op: &Op) -> bool {
 }
 
 /// A Reshape in the place of this node.
-fn reshape(node: &Node, data: &Name, shape: &Name) -> Node {
+pub(super) fn reshape(node: &Node, data: &Name, shape: &Name) -> Node {
     let op = Op::Reshape(op::Reshape::default());
     Node { op, inputs: vec![Some(data.clone()), Some(shape.clone())], ..node.clone() }
 }

@@ -1,10 +1,10 @@
 //! What a rewrite sees: a graph, what is known of its values, and of the graphs around it.
 
 use super::Options;
-use crate::graph::shape::{Element, Types};
+use crate::graph::shape::Types;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
-use crate::graph::{Dim, Graph, Name, Node};
+use crate::graph::{Dim, Graph, Node};
 
 /// A graph as a rewrite sees it.
 pub(super) struct View<'a> {
@@ -53,11 +53,6 @@ impl<'a> View<'a> {
         self.dims(name).map(<[Dim]>::len)
     }
 
-    /// What is known of the elements of a small integer value.
-    pub(super) fn elements(&self, name: &str) -> Option<Vec<Element>> {
-        self.types.value(name)?.elements()
-    }
-
     /// Whether everything that reads `old` can read `new` without another node: an output of the graph keeps its name, and
     /// only a value that a node produces, and that is no output itself, can take it.
     pub(super) fn can_become(&self, old: &str, new: &str) -> bool {
@@ -96,9 +91,4 @@ pub(super) fn is_all(tensor: &Tensor, number: f64) -> bool {
         bool => |x: bool| f64::from(u8::from(x))
     );
     false
-}
-
-/// A value that no other of this node is to be confused with: inputs that are given, in order.
-pub(super) fn given(node: &Node) -> impl Iterator<Item = &Name> {
-    node.inputs.iter().flatten()
 }

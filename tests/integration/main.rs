@@ -8,4 +8,5 @@ mod measure;
 mod models;
 mod real;
 mod round_trip;
+mod simplify;
 mod support;

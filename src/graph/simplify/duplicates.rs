@@ -9,11 +9,12 @@ use crate::graph::op::Op;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Node};
 
-/// Lets everything read the first of several equal constants.
+/// Lets everything read the first of several equal constants. Vectors of one and the same float, biases of zeros and gains
+/// of ones, are equal by accident and would be tied by it when the network is trained on: they stay apart.
 pub(super) fn constants(view: &View<'_>, edits: &mut Edits) {
     let mut first: HashMap<(DType, &[usize], u64), Vec<(&Name, &Tensor)>> = HashMap::new();
     for (name, tensor) in &view.graph.initializers {
-        if view.graph.overridable.contains(name) {
+        if view.graph.overridable.contains(name) || is_uniform(tensor) {
             continue;
         }
         let alike = first.entry((tensor.dtype(), tensor.shape(), sampled(tensor))).or_default();
@@ -25,6 +26,13 @@ pub(super) fn constants(view: &View<'_>, edits: &mut Edits) {
             None => alike.push((name, tensor)),
         }
     }
+}
+
+fn is_uniform(tensor: &Tensor) -> bool {
+    let all_same = |bytes: &[u8], size: usize| bytes.chunks(size).all(|chunk| bytes.starts_with(chunk));
+    let size = tensor.dtype().n_bits() / 8;
+    let bytes = tensor.bytes().filter(|_| tensor.dtype().is_float() && size > 0 && tensor.len() > 1);
+    bytes.is_some_and(|bytes| all_same(bytes, size))
 }
 
 /// A hash of some of the bytes, spread over the tensor: equal tensors have the same, and weights of a gigabyte need not be

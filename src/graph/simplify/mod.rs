@@ -3,7 +3,17 @@
 //! One ordered list, repeated until nothing changes. A rewrite looks at one node at a time and either edits, or says
 //! nothing because it does not match, or says why it does not do what it matched.
 
+mod activations;
+mod batch_norm;
+mod channels;
+mod constants;
 mod edits;
+mod layer_norm;
+mod linear;
+mod pad;
+mod pattern;
+#[cfg(test)]
+mod testing;
 
 use super::patch::PatchError;
 use super::shape::{self, Bindings, ShapeError, Types};
@@ -17,6 +27,8 @@ pub struct Options {
     /// Keeps weights that are stored narrow and widened by a `Cast` (f16) as they are: the file stays small, and runtimes
     /// widen them when they load it.
     pub keep_narrow_weights: bool,
+    /// Introduces no operator that is newer than this version of ONNX's operator set; none: any.
+    pub opset: Option<u32>,
 }
 
 /// One thing that was done.
@@ -84,7 +96,23 @@ struct Rewrite {
 }
 
 /// The rewrites in the order of a round.
-const REWRITES: &[Rewrite] = &[];
+const REWRITES: &[Rewrite] = &[
+    Rewrite { name: "recognise LayerNormalization", at: layer_norm::layer_norm },
+    Rewrite { name: "recognise RMSNormalization", at: layer_norm::rms_norm },
+    Rewrite { name: "recognise Clip", at: activations::clip },
+    Rewrite { name: "recognise Relu", at: activations::relu },
+    Rewrite { name: "recognise LeakyRelu", at: activations::leaky_relu },
+    Rewrite { name: "recognise Gelu", at: activations::gelu },
+    Rewrite { name: "recognise HardSwish", at: activations::hard_swish },
+    Rewrite { name: "recognise HardSigmoid", at: activations::hard_sigmoid },
+    Rewrite { name: "recognise Mish", at: activations::mish },
+    Rewrite { name: "recognise Softplus", at: activations::softplus },
+    Rewrite { name: "recognise Swish", at: activations::swish },
+    Rewrite { name: "fold pad", at: pad::fold },
+    Rewrite { name: "fold batch norm", at: batch_norm::fold },
+    Rewrite { name: "fold scale", at: channels::fold_scale },
+    Rewrite { name: "fold bias", at: channels::fold_bias },
+];
 
 /// How often the list is gone through at most; a network needs two or three.
 const MOST_ROUNDS: usize = 32;

@@ -1,6 +1,6 @@
 //! `BatchNormalization` with fixed statistics becomes part of the operator before it, or of the one after it.
 
-use super::constants::{constant, floats};
+use super::constants::floats;
 use super::linear::{Affine, Linear, fold_into_producer};
 use super::{Edits, View};
 use crate::graph::op::{BatchNormalization, Op};
@@ -63,7 +63,7 @@ fn affine(view: &View<'_>, node: &Node, attributes: &BatchNormalization) -> Resu
     }
     let parameter = |position: usize| {
         let name = node.input(position).ok_or("a parameter is left out")?;
-        constant(view, name).and_then(floats).ok_or_else(|| format!("`{name}` is not constant"))
+        view.constant(name).and_then(floats).ok_or_else(|| format!("`{name}` is not constant"))
     };
     let [scale, bias, mean, variance] = [parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?];
     let epsilon = f64::from(attributes.epsilon);

@@ -1,6 +1,5 @@
 //! A constant for each channel that multiplies or is added after a linear operator becomes part of its weight or bias.
 
-use super::constants::constant;
 use super::linear::{Affine, Linear, fold_into_producer, per_channel};
 use super::{Edits, View};
 use crate::graph::op::Op;
@@ -43,8 +42,8 @@ pub(super) fn fold_bias(view: &View<'_>, node_idx: usize, edits: &mut Edits) {
 fn with_constant<'a>(view: &View<'a>, node_idx: usize, commutes: bool) -> Option<(Linear<'a>, Vec<f64>)> {
     let node = &view.graph.nodes[node_idx];
     let (a, b) = (node.input(0)?, node.input(1)?);
-    let (x, other) = if commutes && constant(view, a).is_some() { (b, a) } else { (a, b) };
-    let tensor = constant(view, other)?;
+    let (x, other) = if commutes && view.constant(a).is_some() { (b, a) } else { (a, b) };
+    let tensor = view.constant(other)?;
     let linear = Linear::at(view, view.uses.producer_idx(x)?)?;
     let rank = linear.rank(view)?;
     let numbers = per_channel(tensor, rank, linear.channel_axis(rank)?, linear.n_out())?;

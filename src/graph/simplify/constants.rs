@@ -5,32 +5,10 @@ use crate::graph::eval;
 use crate::graph::op::{Cast, Op, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 
-/// A value that is the same in every run: an initializer that no caller may override, or what follows from constants.
-pub(super) fn constant<'a>(view: &'a View<'_>, name: &str) -> Option<&'a Tensor> {
-    if view.graph.overridable.contains(name) {
-        return None;
-    }
-    let derived = || {
-        // what another graph hands in, or what follows from an initializer that may be overridden, may change
-        let fixed = view.graph.overridable.is_empty() && !view.graph.captures().contains(name);
-        fixed.then(|| view.types.constant(name)).flatten()
-    };
-    view.graph.initializers.get(name).or_else(derived)
-}
-
 /// The one number that a constant of a float type holds, and its number of dimensions.
 pub(super) fn scalar(view: &View<'_>, name: &str) -> Option<(f64, usize)> {
-    let tensor = constant(view, name).filter(|tensor| tensor.len() == 1)?;
+    let tensor = view.constant(name).filter(|tensor| tensor.len() == 1)?;
     Some((*floats(tensor)?.first()?, tensor.rank()))
-}
-
-/// The elements of a constant list of integers.
-pub(super) fn integers(view: &View<'_>, name: &str) -> Option<Vec<i64>> {
-    let tensor = constant(view, name)?;
-    match tensor.dtype() {
-        DType::I32 => Some(tensor.as_slice::<i32>().ok()?.iter().map(|&x| x.into()).collect()),
-        _ => tensor.to_vec().ok(),
-    }
 }
 
 /// Whether weights of this type can be computed with.

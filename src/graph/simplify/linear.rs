@@ -1,6 +1,6 @@
 //! Operators that are linear in their first input, and what is done to each of their channels folded into their weights.
 
-use super::constants::{constant, floats, is_computable, rounded};
+use super::constants::{floats, is_computable, rounded};
 use super::{Edits, View};
 use crate::graph::op::{AutoPad, Gemm, Op};
 use crate::graph::patch::Patch;
@@ -176,7 +176,7 @@ impl<'a> Linear<'a> {
 
     fn write_bias(&self, view: &View<'_>, bias: Tensor, patch: &mut Patch) -> Name {
         match self.node.input(2) {
-            Some(name) if is_own(view, name) && constant(view, name).map(Tensor::shape) == Some(bias.shape()) => {
+            Some(name) if is_own(view, name) && view.constant(name).map(Tensor::shape) == Some(bias.shape()) => {
                 patch.replace_initializer(name, bias);
                 name.clone()
             }
@@ -211,7 +211,7 @@ impl<'a> Linear<'a> {
     /// The elements of a weight that this node alone reads.
     fn own_weight(&self, view: &View<'_>) -> Result<Vec<f64>, String> {
         let weight = self.weight;
-        let tensor = view.graph.initializers.get(weight).and_then(|_| constant(view, weight));
+        let tensor = view.graph.initializers.get(weight).and_then(|_| view.constant(weight));
         let numbers = tensor.and_then(floats).ok_or_else(|| format!("the weight `{weight}` is not constant"))?;
         if !is_own(view, weight) {
             return Err(format!("the weight `{weight}` is read elsewhere, too"));
@@ -232,7 +232,7 @@ impl<'a> Linear<'a> {
     /// What it adds to each output channel; none where it adds nothing.
     fn bias(&self, view: &View<'_>) -> Result<Option<Vec<f64>>, String> {
         let Some(name) = self.node.input(2) else { return Ok(None) };
-        let tensor = constant(view, name).ok_or_else(|| format!("the bias `{name}` is not constant"))?;
+        let tensor = view.constant(name).ok_or_else(|| format!("the bias `{name}` is not constant"))?;
         let beta = if let Op::Gemm(gemm) = &self.node.op { f64::from(gemm.beta) } else { 1.0 };
         let bias = per_channel(tensor, 2, 1, self.n_out())
             .ok_or_else(|| format!("the bias `{name}` is not one number a channel"))?;

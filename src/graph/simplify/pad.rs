@@ -1,6 +1,6 @@
 //! `Pad` becomes padding of the convolution or pooling that reads it.
 
-use super::constants::{constant, integers, scalar};
+use super::constants::scalar;
 use super::{Edits, View};
 use crate::graph::op::{AutoPad, Op, PadMode};
 use crate::graph::tensor::DType;
@@ -84,7 +84,7 @@ fn spatial_pads(view: &View<'_>, pad: &Node, x: &Name) -> Result<Vec<i64>, Strin
     let rank = view.types.tensor(x).and_then(|tensor| tensor.rank());
     let rank = rank.filter(|&rank| rank > 2).ok_or("the number of dimensions of its input is not known")?;
     let given =
-        |position: usize| pad.input(position).map(|name| integers(view, name).ok_or("its pads are not constant"));
+        |position: usize| pad.input(position).map(|name| view.integers(name).ok_or("its pads are not constant"));
     let pads = given(1).ok_or("its pads are left out")??;
     let axes = given(3).transpose()?.unwrap_or((0i64..).take(rank).collect());
     if pads.len() != 2 * axes.len() {
@@ -156,9 +156,7 @@ fn least(view: &View<'_>, name: &Name) -> Option<f64> {
         Op::Relu | Op::Abs | Op::Sigmoid | Op::HardSigmoid(_) | Op::Softplus | Op::Softmax(_) | Op::Exp | Op::Sqrt => {
             Some(0.0)
         }
-        Op::Clip => {
-            node.input(1).filter(|min| constant(view, min).is_some()).and_then(|min| Some(scalar(view, min)?.0))
-        }
+        Op::Clip => node.input(1).filter(|min| view.constant(min).is_some()).and_then(|min| Some(scalar(view, min)?.0)),
         _ => None,
     }
 }

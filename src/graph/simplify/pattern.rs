@@ -10,7 +10,7 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 use super::View;
-use super::constants::{constant, scalar};
+use super::constants::scalar;
 use crate::graph::tensor::DType;
 use crate::graph::{Name, Node};
 
@@ -170,7 +170,7 @@ fn solve_with<'p, 'n>(
 
 /// Exporters write such constants with six digits or more; narrow types hold fewer.
 fn is_near(view: &View<'_>, name: &str, number: f64) -> bool {
-    let tolerance = match constant(view, name).map(crate::graph::tensor::Tensor::dtype) {
+    let tolerance = match view.constant(name).map(crate::graph::tensor::Tensor::dtype) {
         Some(DType::F16) => 1e-3,
         Some(DType::BF16) => 8e-3,
         _ => 3e-6,
@@ -218,7 +218,8 @@ mod tests {
         let y = net.node(Op::Div, &[&y, &b]);
         let graph = net.finish(&y);
         let types = infer(&graph, &Bindings::default()).expect("shapes fit");
-        let view = View { graph: &graph, types: &types, uses: Uses::of(&graph), options: &Options::default() };
+        let view =
+            View { graph: &graph, types: &types, uses: Uses::of(&graph), options: &Options::default(), around: None };
         assert_eq!(pattern.find(&view, graph.nodes.len() - 1).is_some(), expected, "{pattern:?}");
     }
 

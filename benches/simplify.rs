@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout)] // figures are what a bench is for
 
+#[allow(dead_code)] // whole processes are timed here, not functions
 mod support;
 
 use std::fs;

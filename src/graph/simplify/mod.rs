@@ -4,16 +4,26 @@
 //! one node at a time. Either edits, or says nothing because it does not match, or says why it does not do what it matched.
 //! Branches and bodies are simplified like the graph around them.
 
+mod activations;
+mod batch_norm;
 mod branch;
+mod channels;
+mod constants;
 mod dead;
 mod duplicates;
 mod edits;
 mod fold;
+mod layer_norm;
 mod layout;
+mod linear;
 mod narrow;
 mod no_op;
+mod pad;
+mod pattern;
 mod recurrent;
 mod reshape;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod transpose;
@@ -127,6 +137,21 @@ const REWRITES: &[Rewrite] = &[
     Rewrite { name: "transpose weights instead", at: transpose::into_weights },
     Rewrite { name: "make transpose a reshape", at: transpose::as_reshape },
     Rewrite { name: "take rows before widening", at: narrow::at },
+    Rewrite { name: "recognise LayerNormalization", at: layer_norm::layer_norm },
+    Rewrite { name: "recognise RMSNormalization", at: layer_norm::rms_norm },
+    Rewrite { name: "recognise Clip", at: activations::clip },
+    Rewrite { name: "recognise Relu", at: activations::relu },
+    Rewrite { name: "recognise LeakyRelu", at: activations::leaky_relu },
+    Rewrite { name: "recognise Gelu", at: activations::gelu },
+    Rewrite { name: "recognise HardSwish", at: activations::hard_swish },
+    Rewrite { name: "recognise HardSigmoid", at: activations::hard_sigmoid },
+    Rewrite { name: "recognise Mish", at: activations::mish },
+    Rewrite { name: "recognise Softplus", at: activations::softplus },
+    Rewrite { name: "recognise Swish", at: activations::swish },
+    Rewrite { name: "fold pad", at: pad::fold },
+    Rewrite { name: "fold batch norm", at: batch_norm::fold },
+    Rewrite { name: "fold scale", at: channels::fold_scale },
+    Rewrite { name: "fold bias", at: channels::fold_bias },
 ];
 
 /// How often the lists are gone through at most; a network needs two or three.

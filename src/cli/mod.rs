@@ -12,6 +12,7 @@ mod load;
 mod progress;
 mod runtime;
 mod show;
+mod simplify;
 mod table;
 
 use std::io::{self, Write};
@@ -56,6 +57,7 @@ enum Command {
     Demo(demo::Arguments),
     Inspect(inspect::Arguments),
     Show(show::Arguments),
+    Simplify(simplify::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
@@ -77,7 +79,7 @@ enum Command {
 pub fn main() -> u8 {
     let arguments = Arguments::parse();
     log_to_stderr(arguments.verbose);
-    match run(arguments.command) {
+    match run(arguments.command, arguments.verbose > 0) {
         Ok(outcome) => match print(&outcome.text) {
             Ok(()) => outcome.code,
             Err(error) => report(&anyhow::Error::new(error).context("cannot write to standard output")),
@@ -86,11 +88,12 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<Outcome> {
+fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
+        Command::Simplify(arguments) => simplify::run(&arguments, verbose),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -106,6 +106,14 @@ pub fn cost(graph: &Graph, types: &Types) -> Cost {
     Cost { total, peak_activation_bytes: peak::peak(graph, types, &fixed), nodes }
 }
 
+/// How often a node multiplies and adds; none where shapes are missing, or it does something else.
+pub(super) fn macs(node: &Node, types: &Types) -> Option<u64> {
+    match work::work(node, types)? {
+        work::Work::Macs(macs) => Some(macs),
+        work::Work::Elementwise(_) | work::Work::Moves | work::Work::Bodies => None,
+    }
+}
+
 impl Counts {
     fn add(&mut self, other: &Counts, n_times: u64) {
         let add = |sum: &mut u64, part: u64| *sum = sum.saturating_add(part.saturating_mul(n_times));

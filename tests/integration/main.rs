@@ -11,4 +11,5 @@ mod models;
 mod random_graphs;
 mod real;
 mod round_trip;
+mod simplify;
 mod support;

@@ -94,6 +94,12 @@ fn edit_nodes(patch: &Patch, parts: &mut GraphParts, targets: &HashMap<Name, Nam
     }
     nodes.extend(take(Place::End));
     parts.nodes = nodes;
+    let kept = produced(parts);
+    let gone = |(old, _): &(&Name, &Name)| !kept.contains(*old) && !patch.initializers.contains_key(*old);
+    let gone: HashMap<Name, Name> = targets.iter().filter(gone).map(|(old, new)| (old.clone(), new.clone())).collect();
+    if !gone.is_empty() {
+        parts.nodes.iter_mut().try_for_each(|node| rename::reads(node, &gone))?;
+    }
     Ok(())
 }
 
@@ -106,13 +112,13 @@ fn edit_initializers(patch: &Patch, parts: &mut GraphParts) -> Result<(), PatchE
         }
         parts.overridable.shift_remove(name);
     }
-    let others: HashSet<&Name> = patch.graph.value_names().collect();
-    for (name, tensor) in &patch.initializers {
-        if others.contains(name) && !patch.graph.initializers.contains_key(name) {
-            return Err(PatchError::NoSuch { kind: "initializer", name: name.clone() });
-        }
-        parts.initializers.insert(name.clone(), tensor.clone());
+    let mut others: HashSet<&Name> = parts.nodes.iter().flat_map(|node| node.outputs.iter().flatten()).collect();
+    others.extend(parts.inputs.iter().map(|input| &input.name));
+    others.extend(parts.sparse_initializers.keys());
+    if let Some(&name) = others.iter().find(|name| patch.initializers.contains_key(**name)) {
+        return Err(PatchError::NoSuch { kind: "initializer", name: name.clone() });
     }
+    parts.initializers.extend(patch.initializers.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
     Ok(())
 }
 
@@ -234,7 +240,7 @@ fn give_name(parts: &mut GraphParts, value: &Name, name: &Name) -> Result<bool, 
 fn remove_unused_initializers(parts: &mut GraphParts) {
     let read: HashSet<Name> = parts.nodes.iter().flat_map(Node::reads).cloned().collect();
     let is_output = |name: &Name| parts.outputs.iter().any(|output| output.name == *name);
-    let unused = |name: &Name| !read.contains(name) && !is_output(name);
+    let unused = |name: &Name| !read.contains(name) && !is_output(name) && !parts.overridable.contains(name);
     let initializers: Vec<Name> = parts
         .initializers
         .keys()
@@ -245,7 +251,6 @@ fn remove_unused_initializers(parts: &mut GraphParts) {
     let unused: HashSet<Name> = initializers.into_iter().collect();
     parts.initializers.retain(|name, _| !unused.contains(name));
     parts.sparse_initializers.retain(|name, _| !unused.contains(name));
-    parts.overridable.retain(|name| !unused.contains(name));
 }
 
 /// Nothing may read what the graph had and no longer has.
@@ -271,6 +276,7 @@ fn forget_stale_types(patch: &Patch, parts: &mut GraphParts) {
     let renewed: HashSet<&Name> = new_nodes
         .flat_map(|node| node.outputs.iter().flatten())
         .chain(&patch.retyped)
+        .chain(patch.initializers.keys())
         .chain(patch.redirected.keys())
         .collect();
     let mut value_info = std::mem::take(&mut parts.value_info);

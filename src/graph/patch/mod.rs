@@ -220,7 +220,8 @@ impl Patch {
         name
     }
 
-    /// Gives a constant another value, of the same type unless it is retyped.
+    /// Gives a constant another value, of the same type unless it is retyped. What a removed node produced can become a
+    /// constant in this way, too.
     pub fn replace_initializer(&mut self, name: &Name, tensor: Tensor) {
         self.initializers.insert(name.clone(), tensor);
     }
@@ -230,12 +231,13 @@ impl Patch {
         self.removed_initializers.insert(name.clone());
     }
 
-    /// Removes every constant that nothing reads once the rest is done.
+    /// Removes every constant that nothing reads once the rest is done, but for those that a caller may override.
     pub fn remove_unused_initializers(&mut self) {
         self.removes_unused_initializers = true;
     }
 
-    /// Lets everything that reads `old` read `new`, bodies included, except for the nodes that this patch brings.
+    /// Lets everything that reads `old` read `new`, bodies included, except for the nodes that this patch brings: those do
+    /// only where `old` is gone afterwards.
     ///
     /// An output of the graph keeps its name: where `old` is one, `new` is renamed to it, and `old`, if it is still
     /// there, gets another name. Where `new` is itself redirected, it is followed to the end.

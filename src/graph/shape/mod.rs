@@ -161,6 +161,11 @@ impl Types {
         self.values.get(name).map(|typed| &typed.value_type)
     }
 
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// The type of a dense tensor.
     pub fn tensor(&self, name: &str) -> Option<&TensorType> {
         self.get(name).and_then(ValueType::tensor)

@@ -1,15 +1,43 @@
 //! Rewrites that leave a network smaller or quicker and every value as it was, up to rounding.
 //!
-//! One ordered list, repeated until nothing changes. A rewrite looks at one node at a time and either edits, or says
-//! nothing because it does not match, or says why it does not do what it matched.
+//! Two ordered lists, repeated until nothing changes: sweeps, which look at a graph as a whole, and rewrites, which look at
+//! one node at a time. Either edits, or says nothing because it does not match, or says why it does not do what it matched.
+//! Branches and bodies are simplified like the graph around them.
 
+mod activations;
+mod batch_norm;
+mod branch;
+mod channels;
+mod constants;
+mod dead;
+mod duplicates;
 mod edits;
+mod fold;
+mod layer_norm;
+mod layout;
+mod linear;
+mod narrow;
+mod no_op;
+mod pad;
+mod pattern;
+mod recurrent;
+mod reshape;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod transpose;
+mod view;
 
-use super::patch::PatchError;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::patch::{PatchError, map_bodies};
 use super::shape::{self, Bindings, ShapeError, Types};
 use super::uses::Uses;
-use super::{CheckError, Graph};
+use super::{CheckError, Graph, Name, TensorType, ValueInfo};
 use edits::Edits;
+use view::View;
 
 /// How to simplify.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +45,12 @@ pub struct Options {
     /// Keeps weights that are stored narrow and widened by a `Cast` (f16) as they are: the file stays small, and runtimes
     /// widen them when they load it.
     pub keep_narrow_weights: bool,
+    /// Leaves constants that the file also lists among its inputs to the caller, who may give another value. Without it they
+    /// are constants like any other, and no longer inputs: old exporters list every weight, and runtimes optimise none of
+    /// those.
+    pub keep_overridable: bool,
+    /// Introduces no operator that is newer than this version of ONNX's operator set; none: any.
+    pub opset: Option<u32>,
 }
 
 /// One thing that was done.
@@ -24,7 +58,7 @@ pub struct Options {
 pub struct Applied {
     /// The rewrite's name.
     pub rewrite: &'static str,
-    /// The node that it began at.
+    /// The node that it began at, or the constant that it concerns.
     pub node: String,
 }
 
@@ -69,59 +103,162 @@ pub enum SimplifyError {
     },
 }
 
-/// What a rewrite sees.
-struct View<'a> {
-    graph: &'a Graph,
-    types: &'a Types,
-    uses: Uses<'a>,
-    options: &'a Options,
-}
-
-/// A rewrite: `at` is called for every node in order and edits, declines or does nothing.
+/// A rewrite of single nodes: `at` is called for every node in order and edits, declines or does nothing.
 struct Rewrite {
     name: &'static str,
     at: fn(&View<'_>, usize, &mut Edits),
 }
 
-/// The rewrites in the order of a round.
-const REWRITES: &[Rewrite] = &[];
+/// A rewrite that looks at the graph as a whole.
+struct Sweep {
+    name: &'static str,
+    over: fn(&View<'_>, &mut Edits),
+}
 
-/// How often the list is gone through at most; a network needs two or three.
-const MOST_ROUNDS: usize = 32;
+/// The sweeps in the order of a round; the rewrites come after them.
+const SWEEPS: &[Sweep] = &[
+    Sweep { name: "fold constant", over: fold::over },
+    Sweep { name: "remove dead code", over: dead::over },
+    Sweep { name: "merge equal constants", over: duplicates::constants },
+    Sweep { name: "merge equal nodes", over: duplicates::nodes },
+];
+
+/// The rewrites in the order of a round.
+const REWRITES: &[Rewrite] = &[
+    Rewrite { name: "inline branch", at: branch::at },
+    Rewrite { name: "remove no-op", at: no_op::at },
+    Rewrite { name: "make shape constant", at: reshape::computed },
+    Rewrite { name: "merge reshapes", at: reshape::consecutive },
+    Rewrite { name: "leave out zero state", at: recurrent::at },
+    Rewrite { name: "merge transposes", at: transpose::consecutive },
+    Rewrite { name: "work in the order from before a transpose", at: layout::at },
+    Rewrite { name: "reduce before a transpose", at: transpose::into_reduction },
+    Rewrite { name: "transpose in Gemm", at: transpose::into_gemm },
+    Rewrite { name: "transpose weights instead", at: transpose::into_weights },
+    Rewrite { name: "make transpose a reshape", at: transpose::as_reshape },
+    Rewrite { name: "take rows before widening", at: narrow::at },
+    Rewrite { name: "recognise LayerNormalization", at: layer_norm::layer_norm },
+    Rewrite { name: "recognise RMSNormalization", at: layer_norm::rms_norm },
+    Rewrite { name: "recognise Clip", at: activations::clip },
+    Rewrite { name: "recognise Relu", at: activations::relu },
+    Rewrite { name: "recognise LeakyRelu", at: activations::leaky_relu },
+    Rewrite { name: "recognise Gelu", at: activations::gelu },
+    Rewrite { name: "recognise HardSwish", at: activations::hard_swish },
+    Rewrite { name: "recognise HardSigmoid", at: activations::hard_sigmoid },
+    Rewrite { name: "recognise Mish", at: activations::mish },
+    Rewrite { name: "fold pad", at: pad::fold },
+    Rewrite { name: "fold batch norm", at: batch_norm::fold },
+    Rewrite { name: "fold scale", at: channels::fold_scale },
+    Rewrite { name: "fold bias", at: channels::fold_bias },
+];
+
+/// How often the lists are gone through at most; a network needs two or three.
+const MOST_ROUNDS: usize = 64;
 
 /// Applies every rewrite until none has anything left to do.
 ///
 /// # Errors
 /// When the graph's types do not fit together.
 pub fn simplify(graph: &Graph, options: &Options) -> Result<Simplified, SimplifyError> {
-    let mut simplified = Simplified { graph: graph.clone(), applied: Vec::new(), declined: Vec::new() };
+    let mut applied = Vec::new();
+    let graph = if options.keep_overridable { graph.clone() } else { frozen(graph, &mut applied)? };
+    let mut state = State { options, types: infer(&graph)?, graph, applied, declined: vec![] };
     for _ in 0..MOST_ROUNDS {
-        let n_applied = simplified.applied.len();
-        simplified.declined.clear();
-        for rewrite in REWRITES {
-            pass(rewrite, options, &mut simplified)?;
+        let n_applied = state.applied.len();
+        state.declined.clear();
+        for sweep in SWEEPS {
+            state.pass(sweep.name, &|view, edits| (sweep.over)(view, edits))?;
         }
-        if simplified.applied.len() == n_applied {
+        for rewrite in REWRITES {
+            state.pass(rewrite.name, &|view, edits| {
+                (0..view.graph.nodes.len()).for_each(|node_idx| (rewrite.at)(view, node_idx, edits));
+            })?;
+        }
+        if state.applied.len() == n_applied {
             break;
         }
     }
-    Ok(simplified)
+    Ok(Simplified { graph: state.graph, applied: state.applied, declined: state.declined })
 }
 
-fn pass(rewrite: &'static Rewrite, options: &Options, simplified: &mut Simplified) -> Result<(), SimplifyError> {
-    let graph = simplified.graph.clone();
-    let types = shape::infer(&graph, &Bindings::default())?;
-    let view = View { graph: &graph, types: &types, uses: Uses::of(&graph), options };
-    let mut edits = Edits::new(&graph, rewrite.name);
-    for node_idx in 0..graph.nodes.len() {
-        (rewrite.at)(&view, node_idx, &mut edits);
+/// The graph with every constant its own.
+fn frozen(graph: &Graph, applied: &mut Vec<Applied>) -> Result<Graph, CheckError> {
+    let mut parts = graph.to_parts();
+    let freeze = |name: Name| Applied { rewrite: "freeze constant", node: format!("constant `{name}`") };
+    applied.extend(std::mem::take(&mut parts.overridable).into_iter().map(freeze));
+    if applied.is_empty() { Ok(graph.clone()) } else { Graph::new(parts) }
+}
+
+/// The types of a graph whose constants may be given another value by the caller: of those only the type is known.
+fn infer(graph: &Graph) -> Result<Types, SimplifyError> {
+    let mut graph = Cow::Borrowed(graph);
+    if !graph.overridable.is_empty() {
+        let mut parts = graph.to_parts();
+        for name in std::mem::take(&mut parts.overridable) {
+            if let Some(tensor) = parts.initializers.shift_remove(&name) {
+                parts.inputs.push(ValueInfo::new(name, TensorType::of(&tensor)));
+            }
+        }
+        graph = Cow::Owned(Graph::new(parts)?);
     }
-    let (patch, applied, declined) = edits.finish();
-    if let Some(patch) = patch {
-        let failed = |source| SimplifyError::Patch { rewrite: rewrite.name, source };
-        simplified.graph = patch.apply(Some(&types)).map_err(failed)?;
+    Ok(shape::infer(&graph, &Bindings::default())?)
+}
+
+struct State<'a> {
+    options: &'a Options,
+    graph: Graph,
+    types: Types,
+    applied: Vec<Applied>,
+    declined: Vec<Declined>,
+}
+
+type Pass<'a> = &'a dyn Fn(&View<'_>, &mut Edits);
+
+impl State<'_> {
+    fn pass(&mut self, name: &'static str, pass: Pass<'_>) -> Result<(), SimplifyError> {
+        let n_applied = self.applied.len();
+        let (graph, types) = (self.graph.clone(), std::mem::take(&mut self.types));
+        let mut names = BTreeSet::new();
+        if graph.nodes.iter().any(|node| !node.op.bodies().is_empty()) {
+            names = graph.all_names();
+        }
+        let changed = self.pass_over(name, pass, &graph, &types, None, &mut names);
+        self.graph = changed.map_err(|source| SimplifyError::Patch { rewrite: name, source })?;
+        self.types = if self.applied.len() == n_applied { types } else { infer(&self.graph)? };
+        Ok(())
     }
-    simplified.applied.extend(applied);
-    simplified.declined.extend(declined);
-    Ok(())
+
+    /// One graph after its bodies. `names` are all names of the whole network, new ones of this pass included.
+    fn pass_over(
+        &mut self,
+        name: &'static str,
+        pass: Pass<'_>,
+        graph: &Graph,
+        types: &Types,
+        around: Option<&View<'_>>,
+        names: &mut BTreeSet<Name>,
+    ) -> Result<Graph, PatchError> {
+        let mut graph = graph.clone();
+        if graph.nodes.iter().any(|node| !node.op.bodies().is_empty()) {
+            let before = graph.clone();
+            let view = View { graph: &before, types, uses: Uses::of(&before), options: self.options, around };
+            graph = map_bodies(&before, |node_idx, body_idx, body| match types.body(node_idx, body_idx) {
+                Some(types) if !types.is_empty() => self.pass_over(name, pass, body, types, Some(&view), names),
+                // the types of a body that is never run, or of an opaque operator's, may not fit
+                Some(_) | None => Ok(body.clone()),
+            })?;
+        }
+        let view = View { graph: &graph, types, uses: Uses::of(&graph), options: self.options, around };
+        let mut edits = Edits::new(&graph, name, names.clone());
+        pass(&view, &mut edits);
+        let (patch, applied, declined) = edits.finish();
+        self.applied.extend(applied);
+        self.declined.extend(declined);
+        let Some(patch) = patch else { return Ok(graph) };
+        let changed = patch.apply(Some(types))?;
+        if around.is_some() {
+            names.extend(changed.all_names());
+        }
+        Ok(changed)
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lower::LowerError;
 use super::upgrade::UpgradeError;
 use crate::graph::CheckError;
+use crate::graph::shape::MOST_DIMS;
 use crate::graph::tensor::TensorError;
 use crate::store::StoreError;
 
@@ -91,6 +92,9 @@ pub enum TensorProblem {
     /// A negative dimension, or one that does not fit this machine.
     #[error("dimension {0} is no size")]
     Dimension(i64),
+    /// More dimensions than any network has.
+    #[error("it has {0} dimensions, and at most {MOST_DIMS} are read")]
+    Dimensions(usize),
     /// Data in a field that is not for this element type, or in two fields.
     #[error("{0}")]
     Storage(String),
@@ -185,7 +189,8 @@ impl TensorProblem {
                 Some("keep the data files beside the model, under the names that the model gives them")
             }
             TensorProblem::Type(_) => Some("a newer aludel may know it"),
-            TensorProblem::Dimension(_) | TensorProblem::Storage(_) | TensorProblem::Elements(_) => None,
+            TensorProblem::Dimension(_) | TensorProblem::Dimensions(_) => None,
+            TensorProblem::Storage(_) | TensorProblem::Elements(_) => None,
         }
     }
 }

@@ -109,7 +109,7 @@ pub(super) struct Context {
 }
 
 /// The most bytes that the sparse constants of a model, which take few in its file, are made whole in.
-const MOST_FILLED: usize = 1 << 28;
+const MOST_FILLED: usize = 1 << 24;
 
 #[derive(Debug, Default)]
 struct Scope {

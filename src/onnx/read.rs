@@ -306,7 +306,7 @@ impl Reader {
             }
             if proto.ref_attr_name.is_empty() {
                 let attribute = self.attribute(proto, site).map_err(|problem| match problem {
-                    AttributeFault::Malformed(problem) => malformed(problem),
+                    AttributeFault::Malformed(problem) => malformed(&problem),
                     AttributeFault::Inside(source) => {
                         let source = Box::new(source);
                         OnnxError::node(label, NodeProblem::Inside { attribute: name.clone(), source })
@@ -326,11 +326,11 @@ impl Reader {
     }
 
     fn attribute(&mut self, proto: AttributeProto, site: &Site<'_>) -> Result<Attribute, AttributeFault> {
-        let missing = AttributeFault::Malformed("has no value");
+        let malformed = |problem: &str| AttributeFault::Malformed(problem.to_string());
+        let missing = malformed("has no value");
         let typed = |proto| {
-            let value_type =
-                types::decode_type(proto).map_err(|_| AttributeFault::Malformed("is of an unknown type"))?;
-            value_type.ok_or(AttributeFault::Malformed("is a type that says nothing"))
+            let value_type = types::decode_type(proto).map_err(AttributeFault::Malformed)?;
+            value_type.ok_or_else(|| malformed("is a type that says nothing"))
         };
         Ok(match proto.r#type {
             attribute_type::FLOAT => Attribute::Float(proto.f.unwrap_or_default()),
@@ -361,8 +361,8 @@ impl Reader {
             attribute_type::TYPE_PROTOS => {
                 Attribute::Types(proto.type_protos.into_iter().map(typed).collect::<Result<_, _>>()?)
             }
-            attribute_type::UNDEFINED => return Err(AttributeFault::Malformed("has no type")),
-            _ => return Err(AttributeFault::Malformed("is of an unknown type")),
+            attribute_type::UNDEFINED => return Err(malformed("has no type")),
+            _ => return Err(malformed("is of an unknown type")),
         })
     }
 
@@ -390,7 +390,7 @@ impl Reader {
 }
 
 enum AttributeFault {
-    Malformed(&'static str),
+    Malformed(String),
     Inside(OnnxError),
 }
 

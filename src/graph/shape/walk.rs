@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::dims::{Shape, text};
 use super::fact::{Call, Fact, problem};
-use super::{Bindings, Note, ShapeError, Typed, Types, control, index, rules, symbols, value};
+use super::{Bindings, MOST_DIMS, Note, ShapeError, Typed, Types, control, index, rules, symbols, value};
 use crate::graph::op::Op;
 use crate::graph::{Dim, Graph, Name, Node, ValueInfo};
 
@@ -263,6 +263,9 @@ fn visit(node: &Node, scope: &Scope<'_>, context: Context<'_>) -> Result<(Vec<Fa
     }
     let mut outputs = (rule.outputs)(&call).map_err(|problem| ShapeError::at(node, problem))?;
     outputs.truncate(node.outputs.len());
+    for output in &mut outputs {
+        output.shape.take_if(|dims| dims.len() > MOST_DIMS);
+    }
     value::carry(&call, rule.carrying, &mut outputs);
     Ok((outputs, Vec::new()))
 }

@@ -46,6 +46,7 @@ pub fn read(path: &Path) -> Result<Model, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxError> {
+    let file_bytes = bytes.len();
     let mut proto = ModelProto::decode(bytes)?;
     let ir_version = ir_version(&proto)?;
     let (opset, domains) = opsets(&proto.opset_import)?;
@@ -66,7 +67,7 @@ pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxErro
         context: Context::new(names.iter().cloned()),
         names,
         external: External::new(folder),
-        functions: Functions::new(std::mem::take(&mut proto.functions))?,
+        functions: Functions::new(std::mem::take(&mut proto.functions), file_bytes)?,
         opset,
         domains,
         lists_initializers: ir_version < 4,
@@ -339,25 +340,25 @@ impl Reader {
             attribute_type::FLOATS => Attribute::Floats(proto.floats),
             attribute_type::INTS => Attribute::Ints(proto.ints),
             attribute_type::STRINGS => Attribute::Strings(proto.strings),
-            attribute_type::TENSOR => Attribute::Tensor(tensor::decode(proto.t.ok_or(missing)?, &mut self.external)?),
+            attribute_type::TENSOR => Attribute::Tensor(tensor::decode(*proto.t.ok_or(missing)?, &mut self.external)?),
             attribute_type::TENSORS => {
                 let tensors = proto.tensors.into_iter().map(|tensor| tensor::decode(tensor, &mut self.external));
                 Attribute::Tensors(tensors.collect::<Result<_, _>>()?)
             }
             attribute_type::SPARSE_TENSOR => {
-                let sparse = proto.sparse_tensor.ok_or(missing)?;
+                let sparse = *proto.sparse_tensor.ok_or(missing)?;
                 Attribute::SparseTensor(tensor::decode_sparse(sparse, &mut self.external)?.1)
             }
             attribute_type::SPARSE_TENSORS => {
                 let decode = |sparse| tensor::decode_sparse(sparse, &mut self.external).map(|(_, sparse)| sparse);
                 Attribute::SparseTensors(proto.sparse_tensors.into_iter().map(decode).collect::<Result<_, _>>()?)
             }
-            attribute_type::GRAPH => Attribute::Graph(self.body(proto.g.ok_or(missing)?, site)?),
+            attribute_type::GRAPH => Attribute::Graph(self.body(*proto.g.ok_or(missing)?, site)?),
             attribute_type::GRAPHS => {
                 let bodies = proto.graphs.into_iter().map(|graph| self.body(graph, site));
                 Attribute::Graphs(bodies.collect::<Result<_, _>>()?)
             }
-            attribute_type::TYPE_PROTO => Attribute::Type(typed(proto.tp.ok_or(missing)?)?),
+            attribute_type::TYPE_PROTO => Attribute::Type(typed(*proto.tp.ok_or(missing)?)?),
             attribute_type::TYPE_PROTOS => {
                 Attribute::Types(proto.type_protos.into_iter().map(typed).collect::<Result<_, _>>()?)
             }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::dims::{self, Shape};
+use super::dims::Shape;
 use super::value::{Element, Value};
 use crate::graph::op::Op;
 use crate::graph::tensor::DType;

@@ -10,7 +10,7 @@ use indexmap::{IndexMap, IndexSet};
 use bytes::Bytes;
 
 use crate::graph::attribute::{Attribute, SparseTensor};
-use crate::graph::shape::{Typed, Types, Value, infer_node, of_tensor};
+use crate::graph::shape::{MOST_DIMS, Typed, Types, Value, infer_node, of_tensor};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, GraphParts, Name, Node, NodeNotes, Op, TensorType, ValueInfo, ValueType};
 
@@ -113,7 +113,7 @@ pub(super) struct Context {
 /// The most bytes that the sparse constants of a model, which take few in its file, are made whole in.
 const MOST_FILLED: usize = 1 << 24;
 
-/// The most elements of computed values that are kept: a short file can state a long list again and again.
+/// The most elements of values that are computed, shapes aside: a short file can state a long list again and again.
 const MOST_LEARNED: usize = 1 << 20;
 
 #[derive(Debug, Default)]
@@ -182,7 +182,8 @@ impl Context {
         }
         let mut inputs = Types::default();
         for name in node.inputs.iter().flatten() {
-            if let Some(typed) = self.typed(name) {
+            if let Some(mut typed) = self.typed(name) {
+                typed.value.take_if(|value| self.n_learned > MOST_LEARNED && value.len() > MOST_DIMS);
                 inputs.insert(name, typed);
             }
         }

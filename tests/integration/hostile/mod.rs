@@ -1,8 +1,11 @@
 //! Files that somebody has damaged, by accident or on purpose: each gives an error or a model, at once, in little memory.
 
 mod allocation;
+mod bombs;
 pub(crate) mod exercise;
 mod mutate;
+mod time;
+mod wire;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -11,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -95,18 +98,8 @@ fn check(files: &[PathBuf], n_mutants: usize) {
 }
 
 fn try_one(mutant: &Bytes, label: &str, figures: &Mutex<Figures>) {
-    // On a busy machine one run alone says little of the time.
-    let mut fastest = Duration::MAX;
-    let mut last = None;
-    for _ in 0..3 {
-        let start = Instant::now();
-        last = Some(allocation::most_held(|| catch_unwind(AssertUnwindSafe(|| exercise(mutant.clone())))));
-        fastest = fastest.min(start.elapsed());
-        if fastest < MOST_TIME {
-            break;
-        }
-    }
-    let (result, n_bytes) = last.expect("it ran");
+    let ((result, n_bytes), taken) =
+        time::taken(|| allocation::most_held(|| catch_unwind(AssertUnwindSafe(|| exercise(mutant.clone())))));
     let mut figures = figures.lock().expect("no thread panicked");
     let mut fault = None;
     match result {
@@ -117,8 +110,8 @@ fn try_one(mutant: &Bytes, label: &str, figures: &Mutex<Figures>) {
         }
         Err(payload) => fault = Some(format!("panicked: {}", said(payload.as_ref()))),
     }
-    if fastest > MOST_TIME {
-        fault = Some(format!("took {:.1} s", fastest.as_secs_f64()));
+    if taken > MOST_TIME {
+        fault = Some(format!("took {:.1} s", taken.as_secs_f64()));
     }
     if n_bytes > MOST_TIMES * mutant.len() + MOST_BESIDE {
         fault = Some(format!("took {n_bytes} bytes for a file of {}", mutant.len()));
@@ -128,7 +121,7 @@ fn try_one(mutant: &Bytes, label: &str, figures: &Mutex<Figures>) {
         let _ = fs::write(&kept, mutant);
         figures.faults.push(format!("{label} {fault}; kept as {}", kept.display()));
     }
-    figures.slowest = figures.slowest.max(fastest);
+    figures.slowest = figures.slowest.max(taken);
     figures.most_bytes = figures.most_bytes.max(n_bytes);
     figures.most_times = figures.most_times.max(n_bytes as f64 / (mutant.len().max(MOST_BESIDE / 64)) as f64);
 }

@@ -27,6 +27,14 @@ pub enum OnnxError {
     /// The bytes are not the protobuf message that they should be; cut off, for one.
     #[error("the bytes are no ONNX message: {0}")]
     Protobuf(#[from] prost::DecodeError),
+    /// The bytes are those of another kind of file.
+    #[error("this is {what}, no ONNX model")]
+    Foreign {
+        /// what it is
+        what: &'static str,
+        /// what to do about it
+        hint: &'static str,
+    },
     /// The message lacks what every model has, or states what none may.
     #[error("{0}")]
     Model(String),
@@ -152,6 +160,7 @@ impl OnnxError {
         match self {
             OnnxError::File { source, .. } => source.hint(),
             OnnxError::Protobuf(_) => Some("the file is cut off, damaged or no ONNX file: fetch or export it again"),
+            OnnxError::Foreign { hint, .. } => Some(hint),
             OnnxError::Opset { got, least, .. } if *got < i64::from(*least) => {
                 Some("the file is damaged, or older than operator sets are: export it again")
             }

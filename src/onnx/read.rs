@@ -15,7 +15,7 @@ use super::scope::{Scope, all_names, label};
 use super::upgrade::upgrade;
 use super::wire::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use super::wire::{attribute_type, pairs};
-use super::{tensor, types};
+use super::{foreign, tensor, types};
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{CANONICAL_OPSET, MICROSOFT};
 use crate::graph::tensor::Tensor;
@@ -46,6 +46,11 @@ pub fn read(path: &Path) -> Result<Model, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxError> {
+    let head = bytes.slice(..bytes.len().min(foreign::HEAD_BYTES));
+    read_message(bytes, folder).map_err(|error| foreign::explained(&head, error))
+}
+
+fn read_message(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxError> {
     let file_bytes = bytes.len();
     let mut proto = ModelProto::decode(bytes)?;
     let ir_version = ir_version(&proto)?;

@@ -4,6 +4,7 @@ mod arrows;
 mod cli;
 mod conformance;
 mod graph;
+mod hostile;
 mod measure;
 mod models;
 mod real;

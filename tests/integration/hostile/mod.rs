@@ -4,6 +4,7 @@ mod allocation;
 mod bombs;
 pub(crate) mod exercise;
 mod mutate;
+mod runtimes;
 mod time;
 mod wire;
 

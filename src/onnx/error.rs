@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lower::LowerError;
 use super::upgrade::UpgradeError;
 use crate::graph::CheckError;
+use crate::graph::shape::MOST_DIMS;
 use crate::graph::tensor::TensorError;
 use crate::store::StoreError;
 
@@ -26,6 +27,14 @@ pub enum OnnxError {
     /// The bytes are not the protobuf message that they should be; cut off, for one.
     #[error("the bytes are no ONNX message: {0}")]
     Protobuf(#[from] prost::DecodeError),
+    /// The bytes are those of another kind of file.
+    #[error("this is {what}, no ONNX model")]
+    Foreign {
+        /// what it is
+        what: &'static str,
+        /// what to do about it
+        hint: &'static str,
+    },
     /// The message lacks what every model has, or states what none may.
     #[error("{0}")]
     Model(String),
@@ -91,6 +100,9 @@ pub enum TensorProblem {
     /// A negative dimension, or one that does not fit this machine.
     #[error("dimension {0} is no size")]
     Dimension(i64),
+    /// More dimensions than any network has.
+    #[error("it has {0} dimensions, and at most {MOST_DIMS} are read")]
+    Dimensions(usize),
     /// Data in a field that is not for this element type, or in two fields.
     #[error("{0}")]
     Storage(String),
@@ -148,6 +160,7 @@ impl OnnxError {
         match self {
             OnnxError::File { source, .. } => source.hint(),
             OnnxError::Protobuf(_) => Some("the file is cut off, damaged or no ONNX file: fetch or export it again"),
+            OnnxError::Foreign { hint, .. } => Some(hint),
             OnnxError::Opset { got, least, .. } if *got < i64::from(*least) => {
                 Some("the file is damaged, or older than operator sets are: export it again")
             }
@@ -185,7 +198,8 @@ impl TensorProblem {
                 Some("keep the data files beside the model, under the names that the model gives them")
             }
             TensorProblem::Type(_) => Some("a newer aludel may know it"),
-            TensorProblem::Dimension(_) | TensorProblem::Storage(_) | TensorProblem::Elements(_) => None,
+            TensorProblem::Dimension(_) | TensorProblem::Dimensions(_) => None,
+            TensorProblem::Storage(_) | TensorProblem::Elements(_) => None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Model-local functions: a call is replaced by the function's nodes when a file is read.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::error::{NodeProblem, OnnxError};
@@ -10,7 +12,7 @@ use super::raw::RawNode;
 use super::read::{Reader, Site, domain, opsets};
 use super::scope::Scope;
 use super::types;
-use super::wire::{FunctionProto, NodeProto};
+use super::wire::{AttributeProto, FunctionProto, NodeProto, TensorProto};
 use crate::graph::attribute::{Attribute, SparseTensor};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, GraphParts, Name, Node, Op};
@@ -18,11 +20,11 @@ use crate::graph::{Graph, GraphParts, Name, Node, Op};
 /// The attributes that a function is called with, defaults included.
 pub(super) type Bindings = HashMap<String, Attribute>;
 
-/// How many nodes all the calls of a file may put in their place: calls of calls multiply.
-const MOST_NODES: usize = 1 << 18;
+/// How many nodes all the calls of a file may put in their place, the larger the file the more: calls of calls multiply.
+const NODES: Range<usize> = 1 << 16..1 << 18;
 
-/// How many bytes these may take in the file.
-const MOST_BYTES: usize = 1 << 28;
+/// How many bytes of memory these may take, tensors aside, which share the file's.
+const BYTES: Range<usize> = 1 << 25..1 << 28;
 
 /// What a value, tensor or attribute takes beside its content.
 const PART_BYTES: usize = 64;
@@ -35,6 +37,8 @@ pub(super) struct Functions {
     open: Vec<Rc<Function>>,
     n_nodes: usize,
     n_bytes: usize,
+    most_nodes: usize,
+    most_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -47,13 +51,19 @@ pub(super) struct Function {
 type Key = (String, String, String);
 
 impl Functions {
+    /// The functions of a file of this many bytes.
+    ///
     /// # Errors
     /// When two are called the same.
-    pub(super) fn new(protos: Vec<FunctionProto>) -> Result<Functions, OnnxError> {
-        let mut functions = Functions::default();
+    pub(super) fn new(protos: Vec<FunctionProto>, file_bytes: usize) -> Result<Functions, OnnxError> {
+        let mut functions = Functions {
+            most_nodes: (file_bytes / 8).clamp(NODES.start, NODES.end),
+            most_bytes: file_bytes.saturating_mul(32).clamp(BYTES.start, BYTES.end),
+            ..Functions::default()
+        };
         for proto in protos {
             let key = (domain(&proto.domain).to_string(), proto.name.clone(), proto.overload.clone());
-            let function = Function { n_nodes: n_nodes(&proto.node), n_bytes: proto.encoded_len(), proto };
+            let function = Function { n_nodes: n_nodes(&proto.node), n_bytes: function_bytes(&proto), proto };
             if let Some(earlier) = functions.by_key.insert(key, Rc::new(function)) {
                 return Err(OnnxError::Model(format!("two functions are called {}", full_name(&earlier.proto))));
             }
@@ -80,8 +90,9 @@ impl Functions {
     fn unfold(&mut self, n_nodes: usize, n_bytes: usize) -> Result<(), OnnxError> {
         self.n_nodes = self.n_nodes.saturating_add(n_nodes);
         self.n_bytes = self.n_bytes.saturating_add(n_bytes);
-        if self.n_nodes > MOST_NODES || self.n_bytes > MOST_BYTES {
-            let problem = format!("its functions unfold to more than {MOST_NODES} nodes or {MOST_BYTES} bytes");
+        if self.n_nodes > self.most_nodes || self.n_bytes > self.most_bytes {
+            let (nodes, bytes) = (self.most_nodes, self.most_bytes);
+            let problem = format!("its functions unfold to more than {nodes} nodes or {bytes} bytes");
             return Err(OnnxError::Model(problem));
         }
         Ok(())
@@ -132,8 +143,36 @@ fn graph_bytes(graph: &Graph) -> usize {
 }
 
 fn n_nodes(nodes: &[NodeProto]) -> usize {
-    let bodies = nodes.iter().flat_map(|node| &node.attribute).flat_map(|a| a.g.iter().chain(&a.graphs));
+    let bodies = nodes.iter().flat_map(|node| &node.attribute).flat_map(AttributeProto::bodies);
     nodes.len() + bodies.map(|body| n_nodes(&body.node)).sum::<usize>()
+}
+
+/// About the memory that a copy takes. The file's own raw data is shared.
+fn function_bytes(function: &FunctionProto) -> usize {
+    let n_parts = function.input.len() + function.output.len() + function.value_info.len() + function.attribute.len();
+    let (n_inner, n_shared) = parts_and_raw_bytes(&function.node);
+    let own_bytes = function.encoded_len().saturating_sub(n_shared);
+    n_parts.saturating_add(n_inner).saturating_mul(PART_BYTES).saturating_add(own_bytes)
+}
+
+fn parts_and_raw_bytes(nodes: &[NodeProto]) -> (usize, usize) {
+    let raw = |tensor: &TensorProto| tensor.raw_data.as_ref().map_or(0, Bytes::len);
+    let mut sum = (0usize, 0usize);
+    let mut add = |n_parts: usize, n_raw: usize| sum = (sum.0.saturating_add(n_parts), sum.1.saturating_add(n_raw));
+    for node in nodes {
+        add(node.input.len() + node.output.len(), 0);
+        for attribute in &node.attribute {
+            let tensors = attribute.t.iter().map(|tensor| &**tensor).chain(&attribute.tensors);
+            add(1 + attribute.strings.len(), tensors.map(raw).fold(0, usize::saturating_add));
+            for body in attribute.bodies() {
+                let (n_parts, n_raw) = parts_and_raw_bytes(&body.node);
+                add(n_parts, n_raw);
+                add(body.initializer.len(), body.initializer.iter().map(raw).fold(0, usize::saturating_add));
+                add(body.input.len() + body.output.len() + body.value_info.len(), 0);
+            }
+        }
+    }
+    sum
 }
 
 fn full_name(function: &FunctionProto) -> String {

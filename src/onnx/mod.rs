@@ -6,7 +6,10 @@
 
 mod error;
 mod external;
+mod foreign;
 mod function;
+#[cfg(test)]
+mod hostile;
 mod lower;
 mod raw;
 #[cfg(test)]

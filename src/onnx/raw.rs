@@ -10,7 +10,7 @@ use indexmap::{IndexMap, IndexSet};
 use bytes::Bytes;
 
 use crate::graph::attribute::{Attribute, SparseTensor};
-use crate::graph::shape::{Typed, Types, infer_node, of_tensor};
+use crate::graph::shape::{MOST_DIMS, Typed, Types, Value, infer_node, of_tensor};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, GraphParts, Name, Node, NodeNotes, Op, TensorType, ValueInfo, ValueType};
 
@@ -106,10 +106,15 @@ pub(super) struct Context {
     scopes: Vec<Scope>,
     /// What sparse constants have been made whole in, in bytes.
     n_filled: usize,
+    /// The elements of the values that have been learned.
+    n_learned: usize,
 }
 
 /// The most bytes that the sparse constants of a model, which take few in its file, are made whole in.
-const MOST_FILLED: usize = 1 << 28;
+const MOST_FILLED: usize = 1 << 24;
+
+/// The most elements of values that are computed, shapes aside: a short file can state a long list again and again.
+const MOST_LEARNED: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 struct Scope {
@@ -177,7 +182,8 @@ impl Context {
         }
         let mut inputs = Types::default();
         for name in node.inputs.iter().flatten() {
-            if let Some(typed) = self.typed(name) {
+            if let Some(mut typed) = self.typed(name) {
+                typed.value.take_if(|value| self.n_learned > MOST_LEARNED && value.len() > MOST_DIMS);
                 inputs.insert(name, typed);
             }
         }
@@ -187,6 +193,9 @@ impl Context {
             if let Some(stated) = scope.types.get(name) {
                 fill(&mut typed.value_type, &stated.value_type);
             }
+            let n_elements = typed.value.as_ref().map_or(0, Value::len);
+            self.n_learned = self.n_learned.saturating_add(n_elements);
+            typed.value.take_if(|_| self.n_learned > MOST_LEARNED);
             scope.types.insert(name.clone(), typed);
         }
     }
@@ -240,7 +249,6 @@ impl Context {
             for (name, _) in scope.added.drain(n_added.min(scope.added.len())..) {
                 scope.constants.remove(&name);
                 self.taken.remove(&name);
-                self.numbers.clear();
             }
         }
     }

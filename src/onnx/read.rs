@@ -15,7 +15,7 @@ use super::scope::{Scope, all_names, label};
 use super::upgrade::upgrade;
 use super::wire::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use super::wire::{attribute_type, pairs};
-use super::{tensor, types};
+use super::{foreign, tensor, types};
 use crate::graph::attribute::Attribute;
 use crate::graph::op::{CANONICAL_OPSET, MICROSOFT};
 use crate::graph::tensor::Tensor;
@@ -46,6 +46,12 @@ pub fn read(path: &Path) -> Result<Model, OnnxError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxError> {
+    let head = bytes.slice(..bytes.len().min(foreign::HEAD_BYTES));
+    read_message(bytes, folder).map_err(|error| foreign::explained(&head, error))
+}
+
+fn read_message(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxError> {
+    let file_bytes = bytes.len();
     let mut proto = ModelProto::decode(bytes)?;
     let ir_version = ir_version(&proto)?;
     let (opset, domains) = opsets(&proto.opset_import)?;
@@ -66,7 +72,7 @@ pub fn read_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, OnnxErro
         context: Context::new(names.iter().cloned()),
         names,
         external: External::new(folder),
-        functions: Functions::new(std::mem::take(&mut proto.functions))?,
+        functions: Functions::new(std::mem::take(&mut proto.functions), file_bytes)?,
         opset,
         domains,
         lists_initializers: ir_version < 4,
@@ -306,7 +312,7 @@ impl Reader {
             }
             if proto.ref_attr_name.is_empty() {
                 let attribute = self.attribute(proto, site).map_err(|problem| match problem {
-                    AttributeFault::Malformed(problem) => malformed(problem),
+                    AttributeFault::Malformed(problem) => malformed(&problem),
                     AttributeFault::Inside(source) => {
                         let source = Box::new(source);
                         OnnxError::node(label, NodeProblem::Inside { attribute: name.clone(), source })
@@ -326,11 +332,11 @@ impl Reader {
     }
 
     fn attribute(&mut self, proto: AttributeProto, site: &Site<'_>) -> Result<Attribute, AttributeFault> {
-        let missing = AttributeFault::Malformed("has no value");
+        let malformed = |problem: &str| AttributeFault::Malformed(problem.to_string());
+        let missing = malformed("has no value");
         let typed = |proto| {
-            let value_type =
-                types::decode_type(proto).map_err(|_| AttributeFault::Malformed("is of an unknown type"))?;
-            value_type.ok_or(AttributeFault::Malformed("is a type that says nothing"))
+            let value_type = types::decode_type(proto).map_err(AttributeFault::Malformed)?;
+            value_type.ok_or_else(|| malformed("is a type that says nothing"))
         };
         Ok(match proto.r#type {
             attribute_type::FLOAT => Attribute::Float(proto.f.unwrap_or_default()),
@@ -339,30 +345,30 @@ impl Reader {
             attribute_type::FLOATS => Attribute::Floats(proto.floats),
             attribute_type::INTS => Attribute::Ints(proto.ints),
             attribute_type::STRINGS => Attribute::Strings(proto.strings),
-            attribute_type::TENSOR => Attribute::Tensor(tensor::decode(proto.t.ok_or(missing)?, &mut self.external)?),
+            attribute_type::TENSOR => Attribute::Tensor(tensor::decode(*proto.t.ok_or(missing)?, &mut self.external)?),
             attribute_type::TENSORS => {
                 let tensors = proto.tensors.into_iter().map(|tensor| tensor::decode(tensor, &mut self.external));
                 Attribute::Tensors(tensors.collect::<Result<_, _>>()?)
             }
             attribute_type::SPARSE_TENSOR => {
-                let sparse = proto.sparse_tensor.ok_or(missing)?;
+                let sparse = *proto.sparse_tensor.ok_or(missing)?;
                 Attribute::SparseTensor(tensor::decode_sparse(sparse, &mut self.external)?.1)
             }
             attribute_type::SPARSE_TENSORS => {
                 let decode = |sparse| tensor::decode_sparse(sparse, &mut self.external).map(|(_, sparse)| sparse);
                 Attribute::SparseTensors(proto.sparse_tensors.into_iter().map(decode).collect::<Result<_, _>>()?)
             }
-            attribute_type::GRAPH => Attribute::Graph(self.body(proto.g.ok_or(missing)?, site)?),
+            attribute_type::GRAPH => Attribute::Graph(self.body(*proto.g.ok_or(missing)?, site)?),
             attribute_type::GRAPHS => {
                 let bodies = proto.graphs.into_iter().map(|graph| self.body(graph, site));
                 Attribute::Graphs(bodies.collect::<Result<_, _>>()?)
             }
-            attribute_type::TYPE_PROTO => Attribute::Type(typed(proto.tp.ok_or(missing)?)?),
+            attribute_type::TYPE_PROTO => Attribute::Type(typed(*proto.tp.ok_or(missing)?)?),
             attribute_type::TYPE_PROTOS => {
                 Attribute::Types(proto.type_protos.into_iter().map(typed).collect::<Result<_, _>>()?)
             }
-            attribute_type::UNDEFINED => return Err(AttributeFault::Malformed("has no type")),
-            _ => return Err(AttributeFault::Malformed("is of an unknown type")),
+            attribute_type::UNDEFINED => return Err(malformed("has no type")),
+            _ => return Err(malformed("is of an unknown type")),
         })
     }
 
@@ -390,7 +396,7 @@ impl Reader {
 }
 
 enum AttributeFault {
-    Malformed(&'static str),
+    Malformed(String),
     Inside(OnnxError),
 }
 

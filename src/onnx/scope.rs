@@ -146,7 +146,7 @@ fn add_node_names(nodes: &[NodeProto], names: &mut HashSet<Name>) {
             add_name(name, names);
         }
         for attribute in &node.attribute {
-            for graph in attribute.g.iter().chain(&attribute.graphs) {
+            for graph in attribute.bodies() {
                 add_names(graph, names);
             }
         }

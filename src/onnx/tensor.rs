@@ -8,6 +8,7 @@ use super::error::{OnnxError, TensorProblem};
 use super::external::External;
 use super::wire::{EXTERNAL, SparseTensorProto, TensorProto};
 use crate::graph::attribute::SparseTensor;
+use crate::graph::shape::MOST_DIMS;
 use crate::graph::tensor::bits;
 use crate::graph::tensor::{DType, Element, Tensor, TensorError, n_elements};
 
@@ -65,6 +66,9 @@ fn dims(shape: &[usize]) -> Vec<i64> {
 }
 
 fn sizes(dims: &[i64]) -> Result<Vec<usize>, TensorProblem> {
+    if dims.len() > MOST_DIMS {
+        return Err(TensorProblem::Dimensions(dims.len()));
+    }
     dims.iter().map(|&dim| usize::try_from(dim).map_err(|_| TensorProblem::Dimension(dim))).collect()
 }
 

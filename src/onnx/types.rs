@@ -5,6 +5,7 @@ use super::wire::{
     Dimension, DimensionValue, ItemTypeProto, MapTypeProto, OpaqueTypeProto, TensorShapeProto, TensorTypeProto,
     TypeProto, TypeValue, ValueInfoProto, entries, pairs,
 };
+use crate::graph::shape::MOST_DIMS;
 use crate::graph::tensor::DType;
 use crate::graph::{Denotation, Dim, Name, TensorType, ValueInfo, ValueType};
 
@@ -94,6 +95,10 @@ fn decode_tensor_type(proto: TensorTypeProto) -> Result<Option<TensorType>, Stri
     let Some(dtype) = dtype(proto.elem_type)? else {
         return Ok(None);
     };
+    let n_dims = proto.shape.as_ref().map_or(0, |shape| shape.dim.len());
+    if n_dims > MOST_DIMS {
+        return Err(format!("it has {n_dims} dimensions, and at most {MOST_DIMS} are read"));
+    }
     let shape = proto.shape.map(|shape| shape.dim.into_iter().map(decode_dim).collect()).transpose()?;
     Ok(Some(TensorType { dtype, shape }))
 }

@@ -324,7 +324,7 @@ fn encode_attribute(name: String, attribute: RawAttribute, list_initializers: bo
     let plain = match attribute {
         RawAttribute::Plain(plain) => plain,
         RawAttribute::Graph(body) => {
-            return with(attribute_type::GRAPH, AttributeProto { g: Some(graph(*body)), ..none });
+            return with(attribute_type::GRAPH, AttributeProto { g: Some(Box::new(graph(*body))), ..none });
         }
         RawAttribute::Graphs(bodies) => {
             let graphs = bodies.into_iter().map(graph).collect();
@@ -336,14 +336,14 @@ fn encode_attribute(name: String, attribute: RawAttribute, list_initializers: bo
         Attribute::Int(value) => with(attribute_type::INT, AttributeProto { i: Some(value), ..none }),
         Attribute::String(value) => with(attribute_type::STRING, AttributeProto { s: Some(value), ..none }),
         Attribute::Tensor(value) => {
-            with(attribute_type::TENSOR, AttributeProto { t: Some(tensor::encode("", &value)), ..none })
+            with(attribute_type::TENSOR, AttributeProto { t: Some(Box::new(tensor::encode("", &value))), ..none })
         }
         Attribute::SparseTensor(value) => {
-            let sparse_tensor = Some(tensor::encode_sparse("", &value));
+            let sparse_tensor = Some(Box::new(tensor::encode_sparse("", &value)));
             with(attribute_type::SPARSE_TENSOR, AttributeProto { sparse_tensor, ..none })
         }
         Attribute::Type(value) => {
-            with(attribute_type::TYPE_PROTO, AttributeProto { tp: Some(types::encode_type(&value)), ..none })
+            with(attribute_type::TYPE_PROTO, AttributeProto { tp: Some(Box::new(types::encode_type(&value))), ..none })
         }
         Attribute::Floats(floats) => with(attribute_type::FLOATS, AttributeProto { floats, ..none }),
         Attribute::Ints(ints) => with(attribute_type::INTS, AttributeProto { ints, ..none }),
@@ -386,7 +386,7 @@ fn move_out_of(graph: &mut GraphProto, location: &str, end: &mut u64, chunks: &m
         move_out_tensor(tensor, location, end, chunks);
     }
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        for body in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+        for body in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
             move_out_of(body, location, end, chunks);
         }
     }

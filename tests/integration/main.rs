@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod graph;
 mod groups;
+mod hostile;
 mod measure;
 mod models;
 mod random_graphs;

@@ -6,9 +6,6 @@ use crate::graph::Dim;
 /// The dimensions of a value; none where even their number is unknown.
 pub(super) type Shape = Option<Vec<Dim>>;
 
-/// More dimensions than any network has: a hostile file must not make us list them.
-pub(super) const MOST_DIMS: usize = 64;
-
 /// `[2, batch, ?]`, for messages.
 pub(super) fn text(dims: &[Dim]) -> String {
     let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::dims::{self, Shape};
+use super::dims::Shape;
 use super::value::{Element, Value};
 use crate::graph::op::Op;
 use crate::graph::tensor::DType;
@@ -129,7 +129,7 @@ impl<'a> Call<'a> {
     pub(super) fn spelled_shape(&self, position: usize) -> Shape {
         match self.elements(position) {
             Some(elements) => Some(elements.iter().map(Element::dim).collect()),
-            None => self.length(position).filter(|&n| n <= dims::MOST_DIMS).map(|n| vec![Dim::Unknown; n]),
+            None => self.length(position).filter(|&n| n <= super::MOST_DIMS).map(|n| vec![Dim::Unknown; n]),
         }
     }
 

@@ -112,7 +112,7 @@ pub(super) fn squeeze(call: &Call<'_>) -> Outputs {
 pub(super) fn unsqueeze(call: &Call<'_>) -> Outputs {
     let Some(dims) = call.dims(0) else { return one(call.dtype(0), None) };
     let Some(axes) = call.integers(1) else {
-        let added = call.length(1).filter(|&n| n <= dims::MOST_DIMS);
+        let added = call.length(1).filter(|&n| n <= super::MOST_DIMS);
         return one(call.dtype(0), added.map(|added| vec![Dim::Unknown; dims.len() + added]));
     };
     let rank = dims.len() + axes.len();

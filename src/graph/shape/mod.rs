@@ -32,6 +32,9 @@ use fact::{Fact, Problem};
 
 pub use value::{Element, Value};
 
+/// More dimensions than any network has: a hostile file must not make us list them at every value.
+pub(crate) const MOST_DIMS: usize = 64;
+
 /// What a caller knows of a network's inputs beside what the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {

@@ -91,6 +91,14 @@ impl Value {
         }
     }
 
+    /// The number of elements, known or not.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Value::Known(tensor) => tensor.len(),
+            Value::Partial { elements, .. } => elements.len(),
+        }
+    }
+
     fn shape(&self) -> &[usize] {
         match self {
             Value::Known(tensor) => tensor.shape(),

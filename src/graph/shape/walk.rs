@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::dims::{Shape, text};
 use super::fact::{Call, Fact, problem};
-use super::{Bindings, Note, ShapeError, Typed, Types, control, index, rules, symbols, value};
+use super::{Bindings, MOST_DIMS, Note, ShapeError, Typed, Types, control, index, rules, symbols, value};
 use crate::graph::op::Op;
 use crate::graph::{Dim, Graph, Name, Node, ValueInfo};
 
 /// Graphs inside graphs, at most: each takes some stack.
 const MOST_NESTED: usize = 32;
 
-/// Nodes of bodies that are looked at, at most: a loop's body is looked at until nothing changes, and so is one inside.
-const MOST_BODY_NODES: usize = 1 << 20;
+/// Names in bodies that are looked at, at most: a loop's body is looked at until nothing changes, and so is one inside.
+const MOST_BODY_NAMES: usize = 1 << 20;
+
+/// The most elements of computed values that are carried: a short file can state a long list again and again.
+const MOST_CARRIED: usize = 1 << 20;
 
 /// The values that a node can read: of the graph that it stands in, and of those around.
 pub(super) struct Scope<'a> {
@@ -38,8 +41,15 @@ impl Scope<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     bound: &'a BTreeMap<Name, usize>,
-    n_body_nodes: &'a Cell<usize>,
+    looked_at: &'a LookedAt,
     depth: usize,
+}
+
+/// What has been looked at so far, in all bodies and rounds.
+#[derive(Default)]
+struct LookedAt {
+    n_body_names: Cell<usize>,
+    n_elements: Cell<usize>,
 }
 
 /// What a walk through a graph found.
@@ -51,8 +61,7 @@ pub(super) struct Walked {
 /// A whole network.
 pub(super) fn network(graph: &Graph, bindings: &Bindings) -> Result<Types, ShapeError> {
     let bound = bound_symbols(graph, bindings)?;
-    let n_body_nodes = Cell::new(0);
-    let context = Context { bound: &bound, n_body_nodes: &n_body_nodes, depth: 0 };
+    let context = Context { bound: &bound, looked_at: &LookedAt::default(), depth: 0 };
     let inputs = graph.inputs.iter().map(|input| match bindings.shapes.get(&input.name) {
         Some(shape) => {
             let dims = shape.iter().copied().map(Dim::Known).collect();
@@ -70,8 +79,7 @@ pub(super) fn single(node: &Node, known: &Types) -> Result<Vec<Option<Typed>>, S
         Some((name.clone(), Fact { value: typed.value.clone(), ..Fact::of(&typed.value_type) }))
     };
     let scope = Scope { facts: node.reads().filter_map(fact).collect(), around: None };
-    let n_body_nodes = Cell::new(0);
-    let context = Context { bound: &BTreeMap::new(), n_body_nodes: &n_body_nodes, depth: 0 };
+    let context = Context { bound: &BTreeMap::new(), looked_at: &LookedAt::default(), depth: 0 };
     let (mut outputs, _) = visit(node, &scope, context)?;
     outputs.resize_with(node.outputs.len(), Fact::default);
     let typed = |(name, fact): (&Option<Name>, Fact)| {
@@ -144,15 +152,22 @@ pub(super) fn body(
         let misfit = problem("the number of its body's inputs", inputs.len(), graph.inputs.len());
         return Err(ShapeError::at(node, misfit));
     }
-    let n_nodes = context.n_body_nodes.get().saturating_add(graph.nodes.len());
-    context.n_body_nodes.set(n_nodes);
-    if context.depth >= MOST_NESTED || n_nodes > MOST_BODY_NODES {
+    let n_names = context.looked_at.n_body_names.get().saturating_add(n_names(graph));
+    context.looked_at.n_body_names.set(n_names);
+    if context.depth >= MOST_NESTED || n_names > MOST_BODY_NAMES {
         return Err(ShapeError::TooDeep { node: node.label() });
     }
     let helped = graph.inputs.iter().zip(inputs).map(|(info, fact)| helped(fact, &declared(info, context.bound)).0);
     let inside = Context { depth: context.depth + 1, ..context };
     walk(graph, helped.collect(), Some(scope), inside)
         .map_err(|source| ShapeError::Body { node: node.label(), source: Box::new(source) })
+}
+
+fn n_names(graph: &Graph) -> usize {
+    let of_node = |node: &Node| 1 + node.inputs.len() + node.outputs.len();
+    let stated = graph.inputs.len() + graph.outputs.len() + graph.value_info.len() + graph.captures().len();
+    let constants = graph.initializers.len() + graph.sparse_initializers.len();
+    graph.nodes.iter().map(of_node).fold(stated + constants, usize::saturating_add)
 }
 
 fn walk(
@@ -263,7 +278,18 @@ fn visit(node: &Node, scope: &Scope<'_>, context: Context<'_>) -> Result<(Vec<Fa
     }
     let mut outputs = (rule.outputs)(&call).map_err(|problem| ShapeError::at(node, problem))?;
     outputs.truncate(node.outputs.len());
-    value::carry(&call, rule.carrying, &mut outputs);
+    for output in &mut outputs {
+        output.shape.take_if(|dims| dims.len() > MOST_DIMS);
+    }
+    if context.looked_at.n_elements.get() < MOST_CARRIED {
+        value::carry(&call, rule.carrying, &mut outputs);
+    }
+    for output in &mut outputs {
+        let n_elements = output.value.as_ref().map_or(0, value::Value::len);
+        let n_elements = context.looked_at.n_elements.get().saturating_add(n_elements);
+        context.looked_at.n_elements.set(n_elements);
+        output.value.take_if(|_| n_elements > MOST_CARRIED);
+    }
     Ok((outputs, Vec::new()))
 }
 

@@ -3,6 +3,7 @@
 use super::super::raw::position;
 use super::decompose::Parts;
 use crate::graph::op::{InstanceNormalization, LayerNormalization, Reduce, Reshape, Shape};
+use crate::graph::shape::MOST_DIMS;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Node, Op};
 
@@ -12,14 +13,21 @@ fn stash(stash_type: i64) -> Option<DType> {
 }
 
 fn constant_axes(axis: i64, x: &Name, parts: &mut Parts<'_>) -> Option<Name> {
-    let axes: Vec<i64> = if axis < 0 {
-        (axis..0).collect()
-    } else {
-        let rank = parts.context.rank(x)?;
-        position(axis, rank)?;
-        (axis..i64::try_from(rank).ok()?).collect()
+    let axes = match parts.context.rank(x) {
+        Some(rank) if axis < 0 => {
+            position(axis, rank)?;
+            axis..0
+        }
+        Some(rank) => {
+            position(axis, rank)?;
+            axis..i64::try_from(rank).ok()?
+        }
+        None => {
+            position(axis, MOST_DIMS).filter(|_| axis < 0)?;
+            axis..0
+        }
     };
-    Some(parts.constant(Tensor::vector(axes), "axes"))
+    Some(parts.constant(Tensor::vector(axes.collect()), "axes"))
 }
 
 /// `x` in the type of the statistics, and its own type where that is another.

@@ -127,27 +127,42 @@ fn convert(mut node: RawNode, opset: u32, context: &mut Context) -> Result<Vec<N
     if node.domain == "ai.onnx" {
         node.domain.clear();
     }
+    let original = node.clone();
     if node.domain == MICROSOFT && node.op_type == "Gelu" {
         node.domain.clear();
     } else if !node.domain.is_empty() {
         return canonical(node);
     }
-    let original = node.clone();
     let n_added = context.n_added();
     if opset < 6 {
         node.attributes.retain(|(name, _)| name != "consumed_inputs");
     }
-    for &(_, _, rule) in RULES.iter().filter(|&&(op_type, until, _)| op_type == original.op_type && opset < until) {
+    let nodes = match converted(node, &original.op_type, opset, context)? {
+        // A node that stays opaque, for an attribute that the operator does not have, keeps its own form.
+        Some(nodes) if !nodes.iter().any(|node| matches!(node.op, Op::Opaque(_))) => nodes,
+        _ => {
+            context.take_back(n_added);
+            vec![opaque(original)]
+        }
+    };
+    Ok(nodes)
+}
+
+/// What the rules of an operator make of a node; none where that has no canonical form.
+fn converted(
+    mut node: RawNode,
+    op_type: &str,
+    opset: u32,
+    context: &mut Context,
+) -> Result<Option<Vec<Node>>, AttributeError> {
+    for &(_, _, rule) in RULES.iter().filter(|&&(name, until, _)| name == op_type && opset < until) {
         match rule(&mut node, opset, context)? {
             Form::Raw => {}
-            Form::Opaque => {
-                context.take_back(n_added);
-                return Ok(vec![opaque(original)]);
-            }
-            Form::Nodes(nodes) => return Ok(nodes),
+            Form::Opaque => return Ok(None),
+            Form::Nodes(nodes) => return Ok(Some(nodes)),
         }
     }
-    canonical(node)
+    canonical(node).map(Some)
 }
 
 fn canonical(node: RawNode) -> Result<Vec<Node>, AttributeError> {

@@ -266,3 +266,15 @@ fn malformed_attributes_are_refused_by_name() {
         "GroupNormalization `y`: attribute `num_groups` is missing"
     );
 }
+
+/// Half of a conversion would say something that the file does not.
+#[test]
+fn a_node_with_an_attribute_that_its_operator_lacks_keeps_its_own_form() {
+    for (opset, node) in [
+        (10, "Resize(mode=\"linear\", strange=1) x, scales -> y"),
+        (12, "Squeeze(axes=[0], strange=1) x -> y"),
+        (18, "GroupNormalization(epsilon=0.5, num_groups=2, strange=1) x, scale, bias -> y"),
+    ] {
+        check(opset, node, &[node]);
+    }
+}

@@ -1,0 +1,48 @@
+//! What aludel does with a file that somebody hands it, all at once: the body of the mutation test and of the fuzz target.
+
+use aludel::graph::shape::{Bindings, infer};
+use aludel::graph::{Model, cost, show};
+use aludel::onnx;
+use bytes::Bytes;
+
+/// Does with these bytes whatever the program does with a model that it has not been told to run. An error is what a bad
+/// file deserves; a panic is a fault of ours.
+///
+/// # Errors
+/// Why the bytes are no model.
+pub(crate) fn exercise(bytes: Bytes) -> Result<(), onnx::OnnxError> {
+    let model = onnx::read_bytes(bytes, None)?;
+    model.graph.check().expect("what is read is a graph");
+    for look in LOOKS {
+        look(&model);
+    }
+    Ok(())
+}
+
+const LOOKS: &[fn(&Model)] = &[types_and_cost, text, written_at_its_own_opset, written_at_others];
+
+fn types_and_cost(model: &Model) {
+    if let Ok(types) = infer(&model.graph, &Bindings::default()) {
+        cost::cost(&model.graph, &types);
+        show::show_typed(&model.graph, &types);
+    }
+}
+
+fn text(model: &Model) {
+    show::show(&model.graph);
+}
+
+fn written_at_its_own_opset(model: &Model) {
+    let Ok(bytes) = onnx::to_bytes(model) else { return };
+    let again = onnx::read_bytes(bytes.clone(), None).expect("what is written can be read");
+    let twice = onnx::to_bytes(&again).expect("what has been written can be written again");
+    assert!(bytes == twice, "it is written differently the second time");
+}
+
+fn written_at_others(model: &Model) {
+    for opset in [9, 28] {
+        if let Ok(bytes) = onnx::to_bytes_at(model, opset) {
+            onnx::read_bytes(bytes, None).expect("what is written at another opset can be read");
+        }
+    }
+}

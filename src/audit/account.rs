@@ -7,6 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use indexmap::IndexMap;
+
 use super::kind;
 use crate::graph::shape::Types;
 use crate::graph::tensor::DType;
@@ -66,10 +68,15 @@ pub(super) fn account(graph: &Graph, types: &Types, nodes: &[RunNode], outputs: 
         let value = own.iter().find(|name| uses.producer_idx(name).is_some());
         let anchor = match value {
             Some(name) => uses.producer_idx(name),
-            None => by_label(&labels, graph, node, !own.is_empty()),
+            None => by_blocked_value(&uses, node)
+                .or_else(|| by_label(&labels, graph, node, !own.is_empty()))
+                .or_else(|| by_position(graph, node)),
         };
         anchors.push(anchor);
-        if let Some(anchor) = anchor {
+    }
+    by_elimination(graph, nodes, &mut anchors);
+    for (run_idx, anchor) in anchors.iter().enumerate() {
+        if let Some(anchor) = *anchor {
             // Of several nodes that bear one name (a product and its packing) the slowest is the one that does the work.
             let owner = &mut owners[anchor];
             if owner.is_none_or(|before| slowness(run_idx) > slowness(before)) {
@@ -113,7 +120,7 @@ fn settle(
         .iter()
         .enumerate()
         .filter_map(|(run_idx, sources)| {
-            let weight = |idx: &&usize| (weight(&graph.nodes[**idx]), anchors[run_idx] == Some(**idx));
+            let weight = |idx: &&usize| weight(&graph.nodes[**idx]);
             // Of equals the first: a convolution before the activation that follows it.
             let main = sources.iter().rev().max_by_key(weight)?;
             Some((run_idx, *main))
@@ -134,6 +141,7 @@ fn weight(node: &Node) -> u8 {
         op if kind::converts(op) => 0,
         op if kind::only_moves(op) => 1,
         op if kind::is_clamp(op) => 2,
+        op if kind::multiplies(op) => 4,
         _ => 3,
     }
 }
@@ -153,6 +161,37 @@ fn reach(graph: &Graph, types: &Types, uses: &Uses<'_>, anchor: usize, dtype: Op
         let Some(reader) = uses.sole_reader(name) else { return vec![anchor] };
         reached.push(reader.node_idx);
         node = &graph.nodes[reader.node_idx];
+    }
+}
+
+/// onnxruntime names a node whose result it keeps in blocks of channels after the value that the result stands for.
+fn by_blocked_value(uses: &Uses<'_>, node: &RunNode) -> Option<usize> {
+    uses.producer_idx(node.name.strip_suffix("_nchwc")?)
+}
+
+/// onnxruntime names a node that the file does not after its operator and its position in the file.
+fn by_position(graph: &Graph, node: &RunNode) -> Option<usize> {
+    let position: usize = node.name.strip_prefix(&node.operator)?.strip_prefix('_')?.parse().ok()?;
+    let source = graph.nodes.get(position)?;
+    (source.name.is_empty() && source.op.name() == node.operator).then_some(position)
+}
+
+/// Nodes of one operator whose names are lost, where as many are left over in the file: one for one, in order.
+fn by_elimination(graph: &Graph, nodes: &[RunNode], anchors: &mut [Option<usize>]) {
+    let constants = constants(graph);
+    let taken: HashSet<usize> = anchors.iter().flatten().copied().collect();
+    let mut left: IndexMap<&str, Vec<usize>> = IndexMap::new();
+    for (source_idx, node) in graph.nodes.iter().enumerate() {
+        if !constants[source_idx] && !taken.contains(&source_idx) && weight(node) > 2 {
+            left.entry(node.op.name()).or_default().push(source_idx);
+        }
+    }
+    for (operator, sources) in left {
+        let lost = |run_idx: &usize| anchors[*run_idx].is_none() && nodes[*run_idx].operator.ends_with(operator);
+        let lost: Vec<usize> = (0..nodes.len()).filter(lost).collect();
+        if lost.len() == sources.len() {
+            lost.into_iter().zip(sources).for_each(|(run_idx, source_idx)| anchors[run_idx] = Some(source_idx));
+        }
     }
 }
 
@@ -256,10 +295,29 @@ mod tests {
     }
 
     #[test]
+    fn a_blocked_result_is_known_by_the_name_of_its_node() {
+        let blocked = check(&[
+            (node("relu_nchwc", "Conv", DType::F32, 5.0), "reorder"),
+            (node("ReorderOutput", "ReorderOutput", DType::F32, 1.0), "relu"),
+        ]);
+        assert!(blocked.contains("Conv is relu_nchwc, Relu in relu_nchwc"), "{blocked}");
+    }
+
+    #[test]
+    fn lost_names_are_found_by_position_and_by_elimination() {
+        let lost = check(&[
+            (node("_token_1", "QLinearConv", DType::U8, 5.0), "_token_2"),
+            (node("DequantizeLinear_5", "DequantizeLinear", DType::F32, 1.0), "_token_3"),
+        ]);
+        assert!(lost.contains("Conv is _token_1, Relu in _token_1"), "{lost}");
+        assert!(lost.ends_with("DequantizeLinear is DequantizeLinear_5"), "{lost}");
+    }
+
+    #[test]
     fn unknown_names_stand_for_nothing() {
         let none = check(&[
             (node("added", "Reorder", DType::F32, 1.0), "nobody"),
-            (node("conv9", "Conv", DType::F32, 1.0), ""),
+            (node("conv9", "Pool", DType::F32, 1.0), ""),
         ]);
         assert!(!none.contains("is ") && none.contains("Conv gone"), "{none}");
     }

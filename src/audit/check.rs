@@ -190,12 +190,14 @@ impl Trial<'_> {
         expected.iter().map(check).collect()
     }
 
-    /// What a value of the whole network may differ by.
+    /// What a value of the whole network may differ by: as the user has it, else the usual.
     fn whole(&self, uses: &Uses<'_>, name: &Name) -> Tolerance {
+        self.check.tolerance.map_or_else(|| self.usual(uses, name), Tolerance::Relative)
+    }
+
+    /// The usual rule for it, which several operators together must keep to as well.
+    fn usual(&self, uses: &Uses<'_>, name: &Name) -> Tolerance {
         let graph = &self.model.graph;
-        if let Some(relative) = self.check.tolerance {
-            return Tolerance::Relative(relative);
-        }
         let producer = uses.producer(name);
         let steps = producer.is_some_and(|node| kind::rounds_to_steps(&node.op));
         if !graph.nodes.iter().any(|node| kind::is_quantize(&node.op) || kind::is_integer_operator(&node.op)) {
@@ -342,7 +344,7 @@ impl Trial<'_> {
             let name = graph.nodes[first].outputs.iter().flatten().next();
             let window = windows.cut(&nodes, Some(first), values);
             if let (Some(name), Ok(window)) = (name, window)
-                && let Ok(Some(_)) = self.first_wrong(&window, &self.whole(&uses, name))
+                && let Ok(Some(_)) = self.first_wrong(&window, &self.usual(&uses, name))
             {
                 return Verdict::WrongTogether { nodes: nodes.iter().map(|&idx| graph.nodes[idx].label()).collect() };
             }

@@ -4,14 +4,14 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::account::{Account, Fate, account};
+use super::account::{Account, Fate, account, constants};
 use super::kind::{self, Arithmetic, arithmetic};
 use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Node};
 use crate::measure::runtime::explain::{Explanation, Fact, RunNode};
 use crate::measure::runtime::tract;
-use crate::measure::statistics::{interquartile_mean, median, quantile, sorted};
+use crate::measure::statistics::{mean, median, quantile, sorted};
 use crate::onnx;
 
 /// A figure over the runs: its median and the two quartiles.
@@ -117,10 +117,12 @@ pub struct Fates {
 pub struct Quantization {
     /// Only constants are quantized: the file asks for no integer arithmetic.
     pub weights_only: bool,
-    /// The file's operators that compute something: how many of each, and how many of them on integers.
+    /// The operators that the file quantizes, those with weights first: how many of each, and how many on integers.
     pub operators: IndexMap<String, IntegerCount>,
     /// Those that run in float, and why where that can be seen.
     pub in_float: Vec<InFloat>,
+    /// Operators that the file itself leaves in float: how many of each.
+    pub left_in_float: IndexMap<String, usize>,
     /// QuantizeLinear and DequantizeLinear that run as work of their own.
     pub n_conversions: usize,
     /// Their part of the time of all nodes.
@@ -144,7 +146,21 @@ pub struct InFloat {
     /// Its operator.
     pub operator: String,
     /// Why.
+    pub why: WhyFloat,
+    /// Why, in a sentence.
     pub reason: String,
+}
+
+/// Why an operator that a file quantizes runs in float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyFloat {
+    /// One of its inputs does not come from a DequantizeLinear.
+    Input,
+    /// Its result does not go to one QuantizeLinear alone.
+    Result,
+    /// It is quantized on all sides, and the runtime does not fuse it.
+    Runtime,
 }
 
 /// Makes the table of an explanation. `types` are those of the file's values.
@@ -205,7 +221,10 @@ fn pair(nodes: &[RunNode], graph: &Graph) -> Vec<Option<WrittenNode>> {
 }
 
 fn layers(graph: &Graph, explanation: &Explanation, account: &Account, domains: &[&str]) -> Vec<Layer> {
-    let times: Vec<f64> = explanation.nodes.iter().map(|node| interquartile_mean(&sorted(&node.times_us))).collect();
+    let runs = middle_runs(explanation);
+    let time =
+        |node: &RunNode| mean(&runs.iter().filter_map(|&run| node.times_us.get(run).copied()).collect::<Vec<_>>());
+    let times: Vec<f64> = explanation.nodes.iter().map(time).collect();
     let total: f64 = times.iter().sum();
     let layer = |(idx, node): (usize, &RunNode)| {
         let stands_for: Vec<String> =
@@ -225,6 +244,15 @@ fn layers(graph: &Graph, explanation: &Explanation, account: &Account, domains: 
         }
     };
     explanation.nodes.iter().enumerate().map(layer).collect()
+}
+
+/// The middle half of the runs by their length. Their mean is as steady as a median and, unlike it, not coarser than the
+/// runtime's clock; and the means of parts add up to that of the whole.
+fn middle_runs(explanation: &Explanation) -> Vec<usize> {
+    let mut runs: Vec<usize> = (0..explanation.run_us.len()).collect();
+    runs.sort_by(|&a, &b| explanation.run_us[a].total_cmp(&explanation.run_us[b]));
+    let left_out = runs.len() / 4;
+    runs[left_out..runs.len() - left_out].to_vec()
 }
 
 /// `f32`, or `u8 → f32` where the first output's type is another than the first input's.
@@ -299,32 +327,41 @@ fn quantization(
         return None;
     }
     let uses = Uses::of(graph);
+    let constants = constants(graph);
     let mut operators: IndexMap<String, IntegerCount> = IndexMap::new();
+    let mut left_in_float: IndexMap<String, usize> = IndexMap::new();
     let mut in_float = Vec::new();
     for (source_idx, node) in graph.nodes.iter().enumerate() {
         let (Fate::Works(run_idx) | Fate::Absorbed(run_idx)) = account.fates[source_idx] else { continue };
         if kind::converts(&node.op) || kind::only_moves(&node.op) {
             continue;
         }
-        let count = operators.entry(node.op.name().to_owned()).or_default();
+        let operator = node.op.name().to_owned();
+        let producers = node.inputs.iter().flatten().filter_map(|name| uses.producer_idx(name));
+        let is_quantized = |idx: usize| kind::is_dequantize(&graph.nodes[idx].op) && !constants[idx];
+        if !kind::is_integer_operator(&node.op) && !producers.clone().any(is_quantized) {
+            *left_in_float.entry(operator).or_default() += 1;
+            continue;
+        }
+        let count = operators.entry(operator.clone()).or_default();
         count.n += 1;
         match layers[run_idx].arithmetic {
-            Arithmetic::Int8 => count.n_int8 += 1,
-            Arithmetic::Float => in_float.push(InFloat {
-                node: node.label(),
-                operator: node.op.name().to_owned(),
-                reason: why_float(runtime, graph, &uses, node, quantizes),
-            }),
             // What went into a QuantizeLinear (an activation that it makes redundant) costs nothing.
-            Arithmetic::Conversion => count.n_int8 += 1,
-            Arithmetic::Other => {}
+            Arithmetic::Int8 | Arithmetic::Conversion => count.n_int8 += 1,
+            Arithmetic::Float | Arithmetic::Other => {
+                let (why, reason) = why_float(runtime, graph, &uses, node);
+                in_float.push(InFloat { node: node.label(), operator, why, reason });
+            }
         }
     }
+    let is_product = |name: &str| graph.nodes.iter().any(|node| node.op.name() == name && kind::multiplies(&node.op));
+    operators.sort_by(|a, _, b, _| is_product(b).cmp(&is_product(a)));
     let conversions: Vec<usize> = (0..layers.len()).filter(|&idx| is_conversion(&explanation.nodes[idx])).collect();
     Some(Quantization {
         weights_only: !quantizes,
         operators,
         in_float,
+        left_in_float,
         n_conversions: conversions.len(),
         conversion_share: conversions.iter().map(|&idx| layers[idx].share).sum(),
     })
@@ -334,43 +371,34 @@ fn is_conversion(node: &RunNode) -> bool {
     node.operator.contains("QuantizeLinear") || node.operator.contains("DequantizeLinear")
 }
 
-/// Why an operator of a quantized file runs in float, as far as the file and the runtime tell.
-fn why_float(runtime: &str, graph: &Graph, uses: &Uses<'_>, node: &Node, quantizes: bool) -> String {
-    if !quantizes {
-        return "the file quantizes only constants".to_owned();
-    }
-    let mut positions = node.inputs.iter().flatten();
-    let produced = |name: &str| uses.producer(name);
-    let loose = positions.find(|name| produced(name).is_some_and(|producer| !kind::is_dequantize(&producer.op)));
-    if let Some(name) = loose {
-        let producer = produced(name).map(Node::label).unwrap_or_default();
-        return format!("its input `{name}` comes from {producer} in float, no DequantizeLinear stands between");
+/// Why an operator that the file quantizes runs in float, as far as the file and the runtime tell.
+fn why_float(runtime: &str, graph: &Graph, uses: &Uses<'_>, node: &Node) -> (WhyFloat, String) {
+    let produced = |name: &str| uses.producer(name).filter(|producer| !kind::is_dequantize(&producer.op));
+    if let Some((name, producer)) = node.inputs.iter().flatten().find_map(|name| Some((name, produced(name)?))) {
+        let from = producer.label();
+        return (WhyFloat::Input, format!("its input `{name}` comes from {from}, no DequantizeLinear stands between"));
     }
     let mut end = node;
     while let Some(name) = end.output(0) {
-        let Some(reader) = uses.sole_reader(name).and_then(|reader| graph.nodes.get(reader.node_idx)) else {
-            let what = if uses.is_output(name) {
-                "is an output of the network".to_owned()
-            } else {
-                format!("is read {} times", uses.readers(name).len())
-            };
-            return format!("its result `{name}` {what}: it should go to one QuantizeLinear only");
+        let reader = uses.sole_reader(name).and_then(|reader| graph.nodes.get(reader.node_idx));
+        let problem = match reader {
+            Some(reader) if kind::is_quantize(&reader.op) => break,
+            Some(reader) if kind::is_clamp(&reader.op) => {
+                end = reader;
+                continue;
+            }
+            Some(reader) => format!("goes to {}, no QuantizeLinear stands between", reader.label()),
+            None if uses.is_output(name) => "is an output of the network".to_owned(),
+            None => format!("is read {} times: one QuantizeLinear should read it", uses.readers(name).len()),
         };
-        if kind::is_quantize(&reader.op) {
-            break;
-        }
-        if !kind::is_clamp(&reader.op) {
-            return format!(
-                "its result `{name}` goes to {} in float, no QuantizeLinear stands between",
-                reader.label()
-            );
-        }
-        end = reader;
+        return (WhyFloat::Result, format!("its result `{name}` {problem}"));
     }
-    if runtime == tract::NAME {
-        return "tract computes in float between DequantizeLinear and QuantizeLinear".to_owned();
-    }
-    format!(
-        "it stands between DequantizeLinear and QuantizeLinear, but {runtime} does not fuse it as it is quantized here"
-    )
+    let reason = if runtime == tract::NAME {
+        "tract computes in float between DequantizeLinear and QuantizeLinear".to_owned()
+    } else {
+        format!(
+            "it stands between DequantizeLinear and QuantizeLinear, but {runtime} does not fuse it as it is quantized here"
+        )
+    };
+    (WhyFloat::Runtime, reason)
 }

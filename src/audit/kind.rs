@@ -31,6 +31,13 @@ pub(super) fn is_integer_operator(op: &Op) -> bool {
     names_integer_arithmetic(op.name())
 }
 
+/// Products with weights, where nearly all of a network's work is.
+pub(super) fn multiplies(op: &Op) -> bool {
+    const PRODUCTS: [&str; 9] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "QGemm", "LSTM", "GRU", "RNN", "Attention"];
+    let name = op.name().strip_prefix("QLinear").unwrap_or(op.name());
+    PRODUCTS.contains(&name) || name.starts_with("MatMulInteger") || name == "ConvInteger" || name == "MatMulNBits"
+}
+
 /// Operators whose integer results are rounded numbers, so that the last step may differ.
 pub(super) fn rounds_to_steps(op: &Op) -> bool {
     is_quantize(op) || op.name().starts_with("QLinear") || op.name() == "QGemm"

@@ -15,7 +15,7 @@ mod window;
 use serde::Serialize;
 
 pub use check::{CheckOptions, Correctness, Feed, OutputCheck, Untried, Verdict, WrongOperator};
-pub use execution::{Execution, Fates, InFloat, IntegerCount, Layer, OperatorRow, Quantization, Spread};
+pub use execution::{Execution, Fates, InFloat, IntegerCount, Layer, OperatorRow, Quantization, Spread, WhyFloat};
 pub use kind::Arithmetic;
 pub use tolerance::{Comparison, FLOAT, HALF, QUANTIZED};
 

@@ -1,5 +1,6 @@
 //! What to do about an operator that goes wrong, where that is known.
 
+use super::kind;
 use crate::graph::tensor::DType;
 use crate::graph::{Node, Op};
 use crate::measure::machine::Machine;
@@ -14,11 +15,8 @@ pub(super) fn remedy(runtime: &str, node: &Node, is_quantized: bool, right_alone
              needs the whole axis: leave {operator} in float when quantizing for tract"
         );
     }
-    let multiplies = matches!(
-        node.op,
-        Op::Conv(_) | Op::Gemm(_) | Op::MatMul | Op::QLinearConv(_) | Op::QLinearMatMul | Op::QGemm(_)
-    );
-    if runtime == ort::NAME && multiplies && is_quantized && saturates() {
+    let is_quantized_product = kind::multiplies(&node.op) && (is_quantized || kind::is_integer_operator(&node.op));
+    if runtime == ort::NAME && is_quantized_product && saturates() {
         return format!(
             "this processor has no VNNI: sums of {} by {} saturate at 16 bits; quantize weights to 7 bits, or to u8",
             DType::U8,

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::kind;
 use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
-use crate::graph::{Graph, GraphParts, Name, Node, TensorType, ValueInfo};
+use crate::graph::{Graph, GraphParts, Name, Node, Op, TensorType, ValueInfo};
 
 /// Every value of a network that the reference has computed, its inputs included.
 pub(super) type Values = IndexMap<Name, Tensor>;
@@ -125,7 +125,8 @@ impl<'a> Windows<'a> {
             let readers = self.uses.readers(name);
             self.uses.is_output(name) || readers.iter().any(|reader| !chosen.contains(&reader.node_idx))
         };
-        for &idx in nodes.iter().filter(|&&idx| only.is_none_or(|only| only == idx)) {
+        let gives = |idx: &&usize| !self.constants[**idx] && only.is_none_or(|only| only == **idx);
+        for &idx in nodes.iter().filter(gives) {
             for name in self.graph.nodes[idx].outputs.iter().flatten().filter(|name| only.is_some() || wanted(name)) {
                 let tensor = values.get(name).ok_or_else(|| format!("`{name}` is no tensor"))?;
                 parts.outputs.push(ValueInfo::new(name, TensorType::of(tensor)));
@@ -139,8 +140,9 @@ impl<'a> Windows<'a> {
 }
 
 fn is_shape(name: &Name, tensor: &Tensor, members: &[&Node]) -> bool {
-    let is_first = members.iter().any(|node| node.input(0) == Some(name));
-    tensor.dtype().is_integer() && tensor.rank() <= 1 && tensor.len() <= MAX_SHAPE_ELEMENTS && !is_first
+    let takes_shape = |node: &Node| matches!(node.op, Op::ConstantOfShape(_) | Op::Range(_));
+    let is_data = members.iter().any(|node| node.input(0) == Some(name) && !takes_shape(node));
+    tensor.dtype().is_integer() && tensor.rank() <= 1 && tensor.len() <= MAX_SHAPE_ELEMENTS && !is_data
 }
 
 #[cfg(test)]
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
     use crate::audit::account::constants;
     use crate::graph::tensor::DType;
-    use crate::graph::{GraphBuilder, Op, eval, show};
+    use crate::graph::{GraphBuilder, eval, show};
 
     /// Q → DQ → MatMul with a weight behind DQ → Relu → Q → DQ → Reshape to a computed shape.
     fn network() -> Graph {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -11,7 +10,10 @@ use super::load::{self, ModelArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
-use crate::audit::{self, Audit, CheckOptions, Correctness, Execution, Quantization, Settings, Verdict, WrongOperator};
+use crate::audit::{
+    self, Audit, AuditError, CheckOptions, Correctness, Execution, InFloat, Quantization, Settings, Verdict, WhyFloat,
+    WrongOperator,
+};
 use crate::graph::Model;
 use crate::measure::machine::Machine;
 use crate::measure::runtime::explain::Runs;
@@ -136,7 +138,11 @@ fn audit_on(
     let audit = audit::audit(model, bytes, open.runtime.as_ref(), &given, &settings, &mut |doing| {
         progress.set_message(doing);
     });
-    audit.with_context(|| format!("no audit on {}", open.runtime.name()))
+    // As what it is, so that its hint is found.
+    audit.map_err(|error| match error {
+        AuditError::Runtime(error) => error.into(),
+        AuditError::NoFeed => error.into(),
+    })
 }
 
 /// 1 where a result is wrong, 2 where one is missing.
@@ -284,40 +290,47 @@ fn int8(quantization: &Quantization) -> String {
     let each =
         quantization.operators.iter().map(|(operator, count)| format!("{} of {} {operator}", count.n_int8, count.n));
     let answer = match n_int8 {
-        _ if quantization.weights_only => "no, nor does the file ask for it: only constants are quantized",
-        0 => "no",
-        some if some == n => "yes",
-        _ => "in part",
+        _ if quantization.weights_only => "no, nor does the file ask for it: only constants are quantized".to_string(),
+        0 => format!("no: {}", each.collect::<Vec<_>>().join(", ")),
+        some => {
+            let part = if some == n { "yes" } else { "in part" };
+            format!("{part}: {}", each.collect::<Vec<_>>().join(", "))
+        }
     };
-    let mut text = format!("Did it run in int8? {answer}: {}\n", each.collect::<Vec<_>>().join(", "));
-    if !quantization.weights_only {
-        text.push_str(&in_float(quantization));
+    let mut text = format!("Did it run in int8? {answer}\n");
+    text.push_str(&in_float(quantization));
+    if !quantization.weights_only && !quantization.left_in_float.is_empty() {
+        text.push_str(&format!("  left in float by the file: {}\n", counts(&quantization.left_in_float)));
     }
     text + &conversions
 }
 
-/// Those in float, together where the reason is the same.
+/// Those in float, together where the reason is of one kind.
 fn in_float(quantization: &Quantization) -> String {
-    const N_NAMED: usize = 3;
-    let mut reasons: IndexMap<&str, Vec<(&str, &str)>> = IndexMap::new();
+    let mut kinds: IndexMap<WhyFloat, Vec<&InFloat>> = IndexMap::new();
     for node in &quantization.in_float {
-        reasons.entry(&node.reason).or_default().push((&node.node, &node.operator));
+        kinds.entry(node.why).or_default().push(node);
     }
-    let line = |(reason, nodes): (&&str, &Vec<(&str, &str)>)| {
-        let who = if nodes.len() <= N_NAMED {
-            nodes.iter().map(|(node, _)| *node).collect::<Vec<_>>().join(", ")
-        } else {
-            let mut n_each: IndexMap<String, usize> = IndexMap::new();
-            nodes.iter().for_each(|(_, operator)| *n_each.entry((*operator).to_string()).or_default() += 1);
-            counts(&n_each)
-        };
-        format!("  in float: {who}: {reason}\n")
+    let line = |nodes: &Vec<&InFloat>| {
+        let mut n_each: IndexMap<String, usize> = IndexMap::new();
+        nodes.iter().for_each(|node| *n_each.entry(node.operator.clone()).or_default() += 1);
+        match nodes[..] {
+            [node] => format!("  in float: {}: {}\n", node.node, node.reason),
+            [first, ..] if nodes.iter().all(|node| node.reason == first.reason) => {
+                format!("  in float: {}: {}\n", counts(&n_each), first.reason)
+            }
+            [first, ..] => format!("  in float: {}; of {}: {}\n", counts(&n_each), first.node, first.reason),
+            [] => String::new(),
+        }
     };
-    reasons.iter().map(line).collect()
+    kinds.values().map(line).collect()
 }
 
 fn correctness(correctness: &Correctness, inputs: &str) -> String {
     let answer = match &correctness.verdict {
+        Verdict::Agrees if correctness.n_tried > 0 => {
+            format!("yes, and so are {} operators tried by themselves", correctness.n_tried)
+        }
         Verdict::Agrees => "yes".to_string(),
         Verdict::OperatorsGoWrong => format!(
             "no: {} of the {} operators tried by themselves go wrong",
@@ -350,8 +363,12 @@ fn correctness(correctness: &Correctness, inputs: &str) -> String {
         };
         text.push_str(&format!("  output `{}` {off}\n", check.output));
     }
-    for (idx, wrong) in correctness.wrong.iter().enumerate() {
-        text.push_str(&wrong_operator(wrong, idx == 0));
+    if let Some((first, others)) = correctness.wrong.split_first() {
+        text.push_str(&wrong_operator(first));
+        for other in others {
+            let remedy = if other.remedy == first.remedy { "the same" } else { &other.remedy };
+            text.push_str(&format!("  also wrong: {}: {}; remedy: {remedy}\n", other.node, how_wrong(other)));
+        }
     }
     for untried in &correctness.untried {
         text.push_str(&format!("  not tried: {}: {}\n", untried.node, untried.reason));
@@ -359,27 +376,31 @@ fn correctness(correctness: &Correctness, inputs: &str) -> String {
     text
 }
 
-fn wrong_operator(wrong: &WrongOperator, is_first: bool) -> String {
-    let word = if is_first { "first wrong operator" } else { "also wrong" };
+fn wrong_operator(wrong: &WrongOperator) -> String {
     let alone = match wrong.right_alone {
         Some(true) => "; without its neighbours it is right",
         Some(false) => "; it is wrong without its neighbours, too",
         None => "",
     };
-    let off = match (&wrong.comparison.problem, wrong.worst) {
-        (Some(problem), _) => problem.clone(),
-        (None, Some((idx, expected, got))) => {
-            let allowed = format::scientific(wrong.comparison.allowed);
-            format!("element {idx} should be {expected}, is {got}; allowed is a difference of {allowed}")
-        }
-        (None, None) => "differs".to_string(),
-    };
     format!(
-        "  {word}: {}\n    tried as   {}{alone}\n    given      {}\n    output     `{}`: {off}\n    remedy     {}\n",
+        "  first wrong operator: {}\n    tried as  {}{alone}\n    given     {}\n    output    {}\n    remedy    {}\n",
         wrong.node,
         wrong.window.join(" → "),
         wrong.inputs.join(", "),
-        wrong.output,
+        how_wrong(wrong),
         wrong.remedy
     )
+}
+
+fn how_wrong(wrong: &WrongOperator) -> String {
+    let off = match (&wrong.comparison.problem, wrong.worst) {
+        (Some(problem), _) => problem.clone(),
+        (None, Some((idx, expected, got))) => {
+            let allowed = wrong.comparison.allowed;
+            let allowed = if allowed == 1.0 { "1".to_string() } else { format::scientific(allowed) };
+            format!("element {idx} should be {expected}, is {got} ({allowed} off is allowed)")
+        }
+        (None, None) => "differs".to_string(),
+    };
+    format!("`{}`: {off}", wrong.output)
 }

@@ -49,13 +49,6 @@ pub fn mean(samples: &[f64]) -> f64 {
     samples.iter().sum::<f64>() / samples.len() as f64
 }
 
-/// The mean of the samples in ascending order without the lowest and the highest quarter: as steady as the median, and,
-/// unlike it, not coarser than the samples where they are whole numbers. NaN for no samples.
-pub fn interquartile_mean(ascending: &[f64]) -> f64 {
-    let left_out = ascending.len() / 4;
-    mean(&ascending[left_out..ascending.len() - left_out])
-}
-
 /// The median of the distances from the median: half of the samples lie this near to it.
 pub fn median_absolute_deviation(ascending: &[f64]) -> f64 {
     let centre = median(ascending);
@@ -119,14 +112,6 @@ mod tests {
     #[test]
     fn spread_is_the_median_of_the_distances() {
         assert_eq!(median_absolute_deviation(&[1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0]), 1.0);
-    }
-
-    #[test]
-    fn the_middle_half_has_a_mean() {
-        assert_eq!(interquartile_mean(&[0.0, 1.0, 2.0, 2.0, 3.0, 100.0]), 2.0);
-        assert_eq!(interquartile_mean(&[1.0, 2.0, 4.0, 100.0]), 3.0);
-        assert_eq!(interquartile_mean(&[5.0]), 5.0);
-        assert!(interquartile_mean(&[]).is_nan());
     }
 
     /// Ranks from the binomial tables (Conover 1999, §3.2): 6 → 1, 10 → 2, 20 → 6, 50 → 18, 100 → 40.

@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod audit;
 mod cli;
 mod conformance;
 mod graph;

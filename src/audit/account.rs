@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
-use super::kind;
+use super::kind::{self, Arithmetic};
 use crate::graph::shape::Types;
 use crate::graph::tensor::DType;
 use crate::graph::uses::Uses;
@@ -99,7 +99,7 @@ pub(super) fn account(graph: &Graph, types: &Types, nodes: &[RunNode], outputs: 
             owners[source_idx] = read.filter_map(|reader| owners[reader.node_idx]).next();
         }
     }
-    settle(graph, &constants, owners, anchors, nodes.len())
+    settle(graph, &constants, owners, anchors, nodes)
 }
 
 /// Main work and what went into it, from who owns what.
@@ -108,9 +108,9 @@ fn settle(
     constants: &[bool],
     owners: Vec<Option<usize>>,
     anchors: Vec<Option<usize>>,
-    n_run_nodes: usize,
+    nodes: &[RunNode],
 ) -> Account {
-    let mut stands_for: Vec<Vec<usize>> = vec![Vec::new(); n_run_nodes];
+    let mut stands_for: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (source_idx, owner) in owners.iter().enumerate() {
         if let Some(run_idx) = owner {
             stands_for[*run_idx].push(source_idx);
@@ -120,7 +120,11 @@ fn settle(
         .iter()
         .enumerate()
         .filter_map(|(run_idx, sources)| {
-            let weight = |idx: &&usize| weight(&graph.nodes[**idx]);
+            let is_conversion = kind::arithmetic(&nodes[run_idx]) == Arithmetic::Conversion;
+            let weight = |idx: &&usize| {
+                let node = &graph.nodes[**idx];
+                if is_conversion { u8::from(kind::converts(&node.op)) } else { weight(node) }
+            };
             // Of equals the first: a convolution before the activation that follows it.
             let main = sources.iter().rev().max_by_key(weight)?;
             Some((run_idx, *main))

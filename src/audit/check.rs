@@ -4,7 +4,8 @@
 //! window of its own: with the DequantizeLinear before it and the QuantizeLinear behind it, since that is what runtimes
 //! fuse, fed with the reference's inner values, so that no fault hides behind an earlier one. If every operator is right
 //! by itself, networks that end earlier and earlier (whose beginnings are fused as in the whole) find where the
-//! difference comes up, and windows of growing size how many operators it takes.
+//! difference comes up, and windows of growing size how many operators it takes. A quantized network may magnify a step of
+//! rounding into any difference; that is told from a fault by nudging the reference by one step.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +14,14 @@ use serde::Serialize;
 
 use super::account;
 use super::kind;
-use super::remedy;
+use super::remedy::{self, Surroundings};
 use super::tolerance::{Comparison, Tolerance, compare};
 use super::window::{Values, Window, Windows};
 use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Model, Name, eval};
 use crate::measure::difference::numbers;
+use crate::measure::inputs::SplitMix64;
 use crate::measure::latency::timed;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError};
 use crate::onnx;
@@ -59,7 +61,8 @@ pub enum Verdict {
         /// by operator and name, in the order of the network
         nodes: Vec<String>,
     },
-    /// Each operator is right by itself, and so are they together: small differences add up.
+    /// Each operator is right by itself, and so are they together, or the reference does the same after one step of
+    /// rounding: small differences add up.
     AddsUp {
         /// the first node whose value is beyond the tolerance in the whole network, where one is found
         from: Option<String>,
@@ -88,7 +91,7 @@ pub struct WrongOperator {
     pub node: String,
     /// Its operator.
     pub operator: String,
-    /// The operators of the window, in order.
+    /// The operators of the window, in order, those that give it constants included.
     pub window: Vec<String>,
     /// Whether the operator without its neighbours is right; none where it has none, or could not be tried.
     pub right_alone: Option<bool>,
@@ -265,11 +268,15 @@ impl Trial<'_> {
             self.first_wrong(&window, &self.single(&alone)).ok().map(|wrong| wrong.is_none())
         });
         let right_alone = right_alone.flatten();
-        let is_quantized = neighbourhood.len() > 1;
+        let surroundings = Surroundings {
+            is_quantized: neighbourhood.iter().any(|&idx| kind::converts(&graph.nodes[idx].op)),
+            has_quantized_constants: window.graph.nodes.iter().any(|node| kind::is_dequantize(&node.op)),
+            right_alone,
+        };
         Ok(Some(Box::new(WrongOperator {
             node: node.label(),
             operator: node.op.name().to_owned(),
-            window: neighbourhood.iter().map(|&idx| graph.nodes[idx].op.name().to_owned()).collect(),
+            window: window.graph.nodes.iter().map(|node| node.op.name().to_owned()).collect(),
             right_alone,
             inputs: window
                 .graph
@@ -280,7 +287,7 @@ impl Trial<'_> {
             worst: worst_element(&expected, &got),
             output: output.to_string(),
             comparison,
-            remedy: remedy::remedy(self.runtime.name(), node, is_quantized, right_alone),
+            remedy: remedy::remedy(self.runtime.name(), node, surroundings),
         })))
     }
 
@@ -311,6 +318,33 @@ impl Trial<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the reference itself, after one step up or down in a quantized value of these nodes, gives another result
+    /// than it should: then the network magnifies what rounding may do, and nobody is at fault.
+    fn one_step_is_too_much(
+        &self,
+        windows: &Windows<'_>,
+        nodes: &BTreeSet<usize>,
+        last: usize,
+        values: &Values,
+    ) -> bool {
+        let graph = &self.model.graph;
+        let uses = Uses::of(graph);
+        let inner = nodes.iter().filter(|&&idx| idx != last && kind::rounds_to_steps(&graph.nodes[idx].op));
+        inner.copied().any(|idx| {
+            let moved = || {
+                let name = graph.nodes[idx].output(0)?;
+                let mut values = values.clone();
+                values.insert(name.clone(), nudged(values.get(name)?)?);
+                let behind: BTreeSet<usize> = nodes.iter().copied().filter(|&node_idx| node_idx > idx).collect();
+                let window = windows.cut(&behind, Some(last), &values).ok()?;
+                let computed = eval::run(&window.graph, &given(&window.feed)).ok()?;
+                let (name, expected) = window.expected.first()?;
+                Some(!compare(expected, computed.get(name)?, self.usual(&uses, name)).agrees)
+            };
+            moved().unwrap_or(false)
+        })
     }
 
     /// Where the difference comes up in the whole network, no operator being wrong by itself.
@@ -346,6 +380,9 @@ impl Trial<'_> {
             if let (Some(name), Ok(window)) = (name, window)
                 && let Ok(Some(_)) = self.first_wrong(&window, &self.usual(&uses, name))
             {
+                if self.one_step_is_too_much(windows, &nodes, first, values) {
+                    break;
+                }
                 return Verdict::WrongTogether { nodes: nodes.iter().map(|&idx| graph.nodes[idx].label()).collect() };
             }
             if nodes.len() < n_nodes {
@@ -355,6 +392,24 @@ impl Trial<'_> {
         }
         Verdict::AddsUp { from: Some(graph.nodes[first].label()) }
     }
+}
+
+/// Every element one step up or down, by chance but always the same.
+fn nudged(tensor: &Tensor) -> Option<Tensor> {
+    let mut random = SplitMix64::new(0);
+    let mut up = || random.next_u64() >> 63 == 1;
+    let nudged = match (tensor.as_slice::<u8>(), tensor.as_slice::<i8>()) {
+        (Ok(codes), _) => {
+            let nudge = |&code: &u8| if up() { code.saturating_add(1) } else { code.saturating_sub(1) };
+            Tensor::new(tensor.shape(), codes.iter().map(nudge).collect())
+        }
+        (_, Ok(codes)) => {
+            let nudge = |&code: &i8| if up() { code.saturating_add(1) } else { code.saturating_sub(1) };
+            Tensor::new(tensor.shape(), codes.iter().map(nudge).collect())
+        }
+        (Err(_), Err(_)) => return None,
+    };
+    nudged.ok()
 }
 
 fn given(feed: &Feed) -> Values {

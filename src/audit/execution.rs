@@ -340,7 +340,12 @@ fn quantization(
         let producers = node.inputs.iter().flatten().filter_map(|name| uses.producer_idx(name));
         let is_quantized = |idx: usize| kind::is_dequantize(&graph.nodes[idx].op) && !constants[idx];
         if !kind::is_integer_operator(&node.op) && !producers.clone().any(is_quantized) {
-            *left_in_float.entry(operator).or_default() += 1;
+            // An activation before a QuantizeLinear belongs to the operator before it.
+            let behind = node.output(0).and_then(|name| uses.sole_reader(name));
+            let is_quantized_behind = behind.is_some_and(|reader| kind::is_quantize(&graph.nodes[reader.node_idx].op));
+            if !(kind::is_clamp(&node.op) && is_quantized_behind) {
+                *left_in_float.entry(operator).or_default() += 1;
+            }
             continue;
         }
         let count = operators.entry(operator.clone()).or_default();
@@ -363,7 +368,7 @@ fn quantization(
         in_float,
         left_in_float,
         n_conversions: conversions.len(),
-        conversion_share: conversions.iter().map(|&idx| layers[idx].share).sum(),
+        conversion_share: conversions.iter().fold(0.0, |sum, &idx| sum + layers[idx].share),
     })
 }
 

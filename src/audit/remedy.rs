@@ -4,10 +4,22 @@ use super::kind;
 use crate::graph::tensor::DType;
 use crate::graph::{Node, Op};
 use crate::measure::machine::Machine;
-use crate::measure::runtime::{ort, tract};
+use crate::measure::runtime::{ort as onnxruntime, tract};
+
+/// What stands around an operator that goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// Between DequantizeLinear and QuantizeLinear, or beside one of them.
+    pub(super) is_quantized: bool,
+    /// Constants come to it through DequantizeLinear.
+    pub(super) has_quantized_constants: bool,
+    /// Whether it is right without what is beside it.
+    pub(super) right_alone: Option<bool>,
+}
 
 /// One sentence for the reader.
-pub(super) fn remedy(runtime: &str, node: &Node, is_quantized: bool, right_alone: Option<bool>) -> String {
+pub(super) fn remedy(runtime: &str, node: &Node, surroundings: Surroundings) -> String {
+    let Surroundings { is_quantized, has_quantized_constants, right_alone } = surroundings;
     let operator = node.op.name();
     if runtime == tract::NAME && is_quantized && matches!(node.op, Op::Softmax(_) | Op::LogSoftmax(_)) {
         return format!(
@@ -16,12 +28,17 @@ pub(super) fn remedy(runtime: &str, node: &Node, is_quantized: bool, right_alone
         );
     }
     let is_quantized_product = kind::multiplies(&node.op) && (is_quantized || kind::is_integer_operator(&node.op));
-    if runtime == ort::NAME && is_quantized_product && saturates() {
+    if runtime == onnxruntime::NAME && is_quantized_product && saturates() {
         return format!(
             "this processor has no VNNI: sums of {} by {} saturate at 16 bits; quantize weights to 7 bits, or to u8",
             DType::U8,
             DType::I8
         );
+    }
+    if runtime == onnxruntime::NAME && matches!(node.op, Op::MatMul) && has_quantized_constants && !is_quantized {
+        return "onnxruntime makes a MatMulNBits of it, which rounds the other input to int8 as well: keep it from fusing Q/DQ \
+                (session.disable_quant_qdq=1; `--no-fuse-quantization` here)"
+            .to_owned();
     }
     if is_quantized && right_alone == Some(true) {
         return format!("leave {operator} in float when quantizing for {runtime}, and report it to {runtime}");

@@ -42,8 +42,9 @@ impl<'a> Windows<'a> {
         (0..self.graph.nodes.len()).filter(|&idx| !self.constants[idx])
     }
 
-    /// The node with what a runtime may fuse it with when it is quantized: each DequantizeLinear that feeds it, and the
-    /// QuantizeLinear that alone reads it, over an activation that alone stands between.
+    /// The node with what a runtime may fuse it with when it is quantized: each DequantizeLinear that feeds it (those of
+    /// constants come into every window), and the QuantizeLinear that alone reads it, over an activation that alone stands
+    /// between.
     pub(super) fn neighbourhood(&self, node_idx: usize) -> BTreeSet<usize> {
         let node = &self.graph.nodes[node_idx];
         let mut nodes = BTreeSet::from([node_idx]);
@@ -51,7 +52,8 @@ impl<'a> Windows<'a> {
             return nodes;
         }
         let feeding = node.reads().filter_map(|name| self.uses.producer_idx(name));
-        nodes.extend(feeding.filter(|&idx| kind::is_dequantize(&self.graph.nodes[idx].op)));
+        let is_quantized = |idx: &usize| kind::is_dequantize(&self.graph.nodes[*idx].op) && !self.constants[*idx];
+        nodes.extend(feeding.filter(is_quantized));
         let mut behind = Vec::new();
         let mut end = node;
         while let Some(reader) = end.output(0).and_then(|name| self.uses.sole_reader(name)) {
@@ -190,12 +192,33 @@ mod tests {
 
     #[test]
     fn a_quantized_operator_stands_between_its_neighbours() {
-        insta::assert_snapshot!(check(|windows| windows.neighbourhood(4)));
+        insta::assert_snapshot!(check(|windows| windows.neighbourhood(4)), @r#"
+        graph "network"
+          in   %quantizelinear: u8[2, 2]
+          out  %quantizelinear_2: u8[2, 2]
+          init %weight: u8[2, 2] [1, 2, 3, 4]
+          init %scale: f32[] 0.5
+          init %zero: u8[] 0
+          %dequantizelinear = DequantizeLinear(%weight, %scale, %zero)
+          %dequantizelinear_2 = DequantizeLinear(%quantizelinear, %scale, %zero)
+          %matmul = MatMul(%dequantizelinear_2, %dequantizelinear)
+          %relu = Relu(%matmul)
+          %quantizelinear_2 = QuantizeLinear(%relu, %scale, %zero)
+        "#);
     }
 
     #[test]
     fn shapes_become_constants() {
-        insta::assert_snapshot!(check(|windows| windows.neighbourhood(8)));
+        insta::assert_snapshot!(check(|windows| windows.neighbourhood(8)), @r#"
+        graph "network"
+          in   %quantizelinear_2: u8[2, 2]
+          out  %reshape: f32[2, 2]
+          init %scale: f32[] 0.5
+          init %zero: u8[] 0
+          init %shape: i64[2] [2, 2]
+          %dequantizelinear_3 = DequantizeLinear(%quantizelinear_2, %scale, %zero)
+          %reshape = Reshape(%dequantizelinear_3, %shape)
+        "#);
     }
 
     #[test]

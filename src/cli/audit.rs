@@ -52,6 +52,9 @@ pub(super) struct Arguments {
     /// where the network is quantized
     #[arg(long, value_name = "PART")]
     tolerance: Option<f64>,
+    /// Keep onnxruntime from fusing QuantizeLinear and DequantizeLinear, as is right where only weights are quantized
+    #[arg(long)]
+    no_fuse_quantization: bool,
     /// Try every operator by itself even where the outputs agree
     #[arg(long)]
     every_operator: bool,
@@ -120,8 +123,12 @@ fn audit_on(
     bytes: &ModelBytes,
     progress: &Progress,
 ) -> anyhow::Result<Audit> {
-    let options =
-        Options { n_threads: arguments.threads, optimization: arguments.runtimes.optimization, ..Options::default() };
+    let options = Options {
+        n_threads: arguments.threads,
+        optimization: arguments.runtimes.optimization,
+        fuse_quantization: !arguments.no_fuse_quantization,
+        ..Options::default()
+    };
     let settings = Settings {
         runs: Runs { n_warm_up: 5, n_timed: usize::try_from(arguments.runs)? },
         check: CheckOptions { tolerance: arguments.tolerance, every_operator: arguments.every_operator },
@@ -342,7 +349,9 @@ fn correctness(correctness: &Correctness, inputs: &str) -> String {
         }
         Verdict::AddsUp { from } => {
             let from = from.as_ref().map(|node| format!(" from {node} on")).unwrap_or_default();
-            format!("no: every operator is right by itself, but small differences add up{from}")
+            format!(
+                "no: every operator is right by itself, but small differences, as rounding makes them, add up{from}"
+            )
         }
         Verdict::NotChecked { reason } => format!("not known: the reference cannot compute it: {reason}"),
     };

@@ -371,8 +371,10 @@ impl Trial<'_> {
             }
         }
         let Some(&first) = path.get(wrong) else { return Verdict::AddsUp { from: None } };
+        // All that comes before is what was just cut off, and known to be wrong.
+        let n_before = windows.before(first, usize::MAX).len();
         let mut n_nodes = 2;
-        while n_nodes < path.len() {
+        while n_nodes < n_before || n_nodes == 2 {
             let nodes = windows.before(first, n_nodes);
             observe(format!("trying {} operators together", nodes.len()));
             let name = graph.nodes[first].outputs.iter().flatten().next();
@@ -384,9 +386,6 @@ impl Trial<'_> {
                     break;
                 }
                 return Verdict::WrongTogether { nodes: nodes.iter().map(|&idx| graph.nodes[idx].label()).collect() };
-            }
-            if nodes.len() < n_nodes {
-                break;
             }
             n_nodes *= 2;
         }

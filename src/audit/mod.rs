@@ -9,6 +9,8 @@ mod check;
 mod execution;
 mod kind;
 mod remedy;
+#[cfg(test)]
+mod tests;
 mod tolerance;
 mod window;
 

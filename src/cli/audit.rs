@@ -407,9 +407,14 @@ fn how_wrong(wrong: &WrongOperator) -> String {
         (None, Some((idx, expected, got))) => {
             let allowed = wrong.comparison.allowed;
             let allowed = if allowed == 1.0 { "1".to_string() } else { format::scientific(allowed) };
-            format!("element {idx} should be {expected}, is {got} ({allowed} off is allowed)")
+            format!("element {idx} should be {}, is {} ({allowed} off is allowed)", element(expected), element(got))
         }
         (None, None) => "differs".to_string(),
     };
     format!("`{}`: {off}", wrong.output)
+}
+
+/// A whole number as it is, any other to five digits.
+fn element(value: f64) -> String {
+    if value.fract() == 0.0 { value.to_string() } else { format!("{value:.4e}") }
 }

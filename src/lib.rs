@@ -38,6 +38,7 @@
 //! | [`graph`] | networks: tensors, operators, shapes, cost, patches, the reference interpreter | nothing |
 //! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
+//! | [`audit`] | which operators run in int8, and which go wrong, on each runtime | onnx, measure |
 //! | [`data`] | data as named tensors | tensors |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`cli`] | the program; the only room that prints | all |
@@ -46,6 +47,8 @@
 #[cfg(test)]
 extern crate self as aludel;
 
+#[cfg(feature = "full")]
+pub mod audit;
 #[cfg(feature = "full")]
 pub mod cli;
 #[cfg(feature = "full")]

@@ -102,6 +102,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// A folder of our own for as long as the value lives, then removed with all that is in it.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn temporary_folder() -> Result<tempfile::TempDir, StoreError> {
+    let folder = tempfile::Builder::new().prefix("aludel-").tempdir();
+    folder.map_err(failed("write", &std::env::temp_dir()))
+}
+
 /// SHA-256 of the bytes, in lower-case hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))

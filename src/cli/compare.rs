@@ -1,20 +1,18 @@
 //! `aludel compare`: how far the outputs of two files lie apart, on each runtime and between the runtimes.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
+use super::feeds::{self, Feed};
 use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
-use crate::data::npz;
 use crate::graph::tensor::Tensor;
 use crate::measure::difference::{self, Difference};
-use crate::measure::inputs::{self, Bindings};
-use crate::measure::runtime::{Dim, ModelBytes, Options, ValueInfo};
+use crate::measure::runtime::{ModelBytes, Options, ValueInfo};
 
 /// How far the outputs of two files lie apart
 ///
@@ -80,8 +78,6 @@ struct Answer {
     shapes: Vec<Vec<usize>>,
     numbers: Vec<f64>,
 }
-
-type Feed = Vec<(String, Tensor)>;
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let runtimes = load::open_runtimes(&arguments.runtimes)?;
@@ -178,55 +174,9 @@ fn answers(
 
 fn make_feeds(arguments: &Arguments, infos: &[ValueInfo]) -> anyhow::Result<Vec<Feed>> {
     if let Some(path) = &arguments.inputs {
-        return from_arrays(&npz::read(path)?, infos)
-            .with_context(|| format!("{} does not fit the model", path.display()));
+        return feeds::from_file(path, infos);
     }
-    let bindings: Bindings =
-        arguments.bind.bindings.iter().map(|binding| (binding.symbol.clone(), binding.size)).collect();
-    let seeds = arguments.seed..arguments.seed.saturating_add(arguments.samples.max(1));
-    seeds.map(|seed| Ok(inputs::random(infos, &bindings, seed)?)).collect()
-}
-
-/// One feed where the arrays fit the inputs whole, else one for every row.
-fn from_arrays(arrays: &[(String, Tensor)], infos: &[ValueInfo]) -> anyhow::Result<Vec<Feed>> {
-    let find = |info: &ValueInfo| {
-        let named = |name: &str| arrays.iter().find(|(array, _)| array == name);
-        let array = named(&info.name).or_else(|| if infos.len() == 1 { named("x") } else { None });
-        let known: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-        array
-            .map(|(_, tensor)| tensor)
-            .with_context(|| format!("no array `{}`; there are {}", info.name, known.join(", ")))
-    };
-    let whole: Vec<&Tensor> = infos.iter().map(find).collect::<anyhow::Result<_>>()?;
-    if infos.iter().zip(&whole).all(|(info, tensor)| fits(info, tensor.shape())) {
-        return Ok(vec![infos.iter().zip(whole).map(|(info, tensor)| (info.name.clone(), tensor.clone())).collect()]);
-    }
-    let n_rows: BTreeSet<usize> = whole.iter().map(|tensor| tensor.shape().first().copied().unwrap_or(0)).collect();
-    let n_rows = match n_rows.into_iter().collect::<Vec<_>>()[..] {
-        [] | [0] => bail!("the arrays have no rows"),
-        [n_rows] => n_rows,
-        ref several => bail!("the arrays have different numbers of rows: {several:?}"),
-    };
-    let feed = |row: usize| -> anyhow::Result<Feed> {
-        let rows = infos.iter().zip(&whole).map(|(info, tensor)| {
-            let part = tensor.rows(row, row + 1)?;
-            if !fits(info, part.shape()) {
-                bail!("input `{}` is {info}, a row of the array is {:?}", info.name, part.shape());
-            }
-            Ok((info.name.clone(), part))
-        });
-        rows.collect()
-    };
-    (0..n_rows).map(feed).collect()
-}
-
-fn fits(info: &ValueInfo, shape: &[usize]) -> bool {
-    let Some(dims) = &info.dims else { return true };
-    dims.len() == shape.len()
-        && dims.iter().zip(shape).all(|(dim, size)| match dim {
-            Dim::Known(known) => known == size,
-            Dim::Symbol(_) | Dim::Unknown => true,
-        })
+    feeds::random(infos, &arguments.bind.bindings, arguments.seed, arguments.samples)
 }
 
 /// The same tensors under the names of the other file's inputs, where those differ.

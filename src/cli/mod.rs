@@ -2,10 +2,12 @@
 //!
 //! Data goes to standard output, progress and logs to standard error. Exit codes: 0 done, 1 a gate failed, 2 an error.
 
+mod audit;
 mod bench;
 mod compare;
 mod convert;
 mod demo;
+mod feeds;
 mod format;
 mod inspect;
 mod load;
@@ -61,6 +63,7 @@ enum Command {
     Convert(convert::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
+    Audit(audit::Arguments),
     #[command(subcommand)]
     Runtime(runtime::Command),
     /// Write a completion script for a shell to standard output
@@ -97,6 +100,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Runtime(command) => runtime::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

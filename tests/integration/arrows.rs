@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const ONLY_HERE: &[(&str, &[&str])] = &[
     ("prost::", &["onnx/"]),
     ("candle_", &["learn/", "compress/"]),
-    ("tract_onnx", &["measure/runtime/tract.rs"]),
+    ("tract_onnx", &["measure/runtime/tract.rs", "measure/runtime/tract/"]),
     ("ort::", &["measure/runtime/ort.rs", "measure/runtime/ort/"]),
     ("std::time", &["measure/", "cli/"]),
     (

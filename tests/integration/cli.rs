@@ -199,7 +199,7 @@ fn compare_takes_arrays_row_by_row() {
 #[test]
 fn every_command_explains_itself() {
     let help = stdout(&["--help"]);
-    for command in ["demo", "inspect", "show", "convert", "bench", "compare", "runtime", "completions"] {
+    for command in ["demo", "inspect", "show", "convert", "bench", "compare", "audit", "runtime", "completions"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in\n{help}");
         let own = stdout(&[command, "--help"]);
         assert!(own.lines().next().is_some_and(|line| line.len() > 20), "{own}");

@@ -1,6 +1,7 @@
 //! Every integration test, in one binary: linking the runtimes once is enough.
 
 mod arrows;
+mod audit;
 mod blocks;
 mod cli;
 mod conformance;

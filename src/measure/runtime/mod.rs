@@ -4,6 +4,7 @@
 //! measuring time are done elsewhere.
 
 mod door;
+pub mod explain;
 #[cfg(feature = "full")]
 pub mod library;
 #[cfg(feature = "full")]
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::graph::tensor::{DType, Tensor};
+use explain::{Explanation, Runs};
 
 /// A model as it is in its file.
 #[derive(Clone, Debug)]
@@ -160,6 +162,19 @@ pub trait Runtime {
     /// # Errors
     /// When the runtime refuses the model, naming the node where the runtime does, or an option is not for this runtime.
     fn load(&self, model: &ModelBytes, options: &Options) -> Result<Box<dyn Session>, RuntimeError>;
+
+    /// What the runtime makes of a model, and how long each part of it takes on these inputs. Paths in the options are
+    /// passed over.
+    ///
+    /// # Errors
+    /// As [`load`](Runtime::load) and [`Session::run`]; also when what the runtime wrote of itself cannot be read.
+    fn explain(
+        &self,
+        model: &ModelBytes,
+        options: &Options,
+        inputs: &[(String, Tensor)],
+        runs: Runs,
+    ) -> Result<Explanation, RuntimeError>;
 }
 
 /// A loaded model.

@@ -3,7 +3,9 @@
 //! A process has one environment and one library; asking for another library later is an error. Its messages go to
 //! `tracing`, its telemetry is off.
 
+mod explain;
 mod narrow;
+mod profile;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +19,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSessionInner, SessionInputValue};
 use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 
+use super::explain::{Explanation, Runs};
 use super::library::{self, Search};
 use super::{Dim, Doing, ModelBytes, Optimization, Options, Runtime, RuntimeError, Session, ValueInfo};
 use super::{door, node_in, ordered};
@@ -143,6 +146,16 @@ impl Runtime for Onnxruntime {
             let session = OrtSession { model: name.clone(), session, inputs, outputs, profiles, runtime, casts };
             Ok(Box::new(session) as Box<dyn Session>)
         })
+    }
+
+    fn explain(
+        &self,
+        model: &ModelBytes,
+        options: &Options,
+        inputs: &[(String, Tensor)],
+        runs: Runs,
+    ) -> Result<Explanation, RuntimeError> {
+        explain::explain(self, model, options, inputs, runs)
     }
 }
 

@@ -1,6 +1,8 @@
 //! tract: pure Rust, always there. A plan is made for concrete shapes only; symbolic dimensions are bound from the shapes
 //! of the inputs of a run, and the plans of the last few sets of shapes are kept.
 
+mod explain;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use tract_onnx::prelude as tract;
 use tract_onnx::prelude::{Framework as _, InferenceModelExt as _};
 use tract_onnx::tract_hir::infer::Factoid as _;
 
+use super::explain::{Explanation, Runs};
 use super::{Dim, Doing, ModelBytes, Optimization, Options, Runtime, RuntimeError, Session, ValueInfo};
 use super::{door, node_in, ordered};
 use crate::graph::tensor::{DType, Element, Tensor};
@@ -55,22 +58,24 @@ impl Runtime for Tract {
 
     fn load(&self, model: &ModelBytes, options: &Options) -> Result<Box<dyn Session>, RuntimeError> {
         refuse_options(options)?;
+        Ok(Box::new(TractSession::load(model, options)?))
+    }
+
+    fn explain(
+        &self,
+        model: &ModelBytes,
+        options: &Options,
+        inputs: &[(String, Tensor)],
+        runs: Runs,
+    ) -> Result<Explanation, RuntimeError> {
+        let options = Options { optimized_model: None, profile: None, ..options.clone() };
+        refuse_options(&options)?;
+        let mut session = TractSession::load(model, &options)?;
         let name = model.name();
-        door::through(NAME, Doing::Load, &name, || {
-            let (source, inputs, outputs) = parse(model).map_err(|error| refused(&name, Doing::Load, &error))?;
-            let mut session = TractSession {
-                model: name.clone(),
-                inputs,
-                outputs,
-                optimization: options.optimization,
-                source,
-                executor: executor(options.n_threads),
-                plans: VecDeque::new(),
-            };
-            if let Some(shapes) = session.declared_shapes() {
-                session.plan(shapes, Doing::Load)?;
-            }
-            Ok(Box::new(session) as Box<dyn Session>)
+        door::through(NAME, Doing::Run, &name, || {
+            let (plan, given) = session.ready(inputs)?;
+            let explained = multithread_tract_scope(session.executor.clone(), || explain::explain(&plan, &given, runs));
+            explained.map_err(|error| refused(&name, Doing::Run, &error))
         })
     }
 }
@@ -148,18 +153,9 @@ impl Session for TractSession {
     }
 
     fn run(&mut self, inputs: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, RuntimeError> {
-        let tensors = ordered(&self.model, &self.inputs, inputs)?;
         let model = self.model.clone();
         door::through(NAME, Doing::Run, &model, || {
-            let shapes = tensors.iter().map(|tensor| tensor.shape().to_vec()).collect();
-            let plan = self.plan(shapes, Doing::Run)?;
-            let given = tensors
-                .iter()
-                .zip(&self.inputs)
-                .map(|(tensor, info)| {
-                    to_tract(tensor).map(tract::TValue::from).map_err(|reason| self.exchange(&info.name, reason))
-                })
-                .collect::<Result<_, _>>()?;
+            let (plan, given) = self.ready(inputs)?;
             let computed = multithread_tract_scope(self.executor.clone(), || plan.run(given));
             let computed = computed.map_err(|error| refused(&self.model, Doing::Run, &error))?;
             let named = self.outputs.iter().zip(computed);
@@ -187,6 +183,37 @@ impl Session for TractSession {
 }
 
 impl TractSession {
+    fn load(model: &ModelBytes, options: &Options) -> Result<TractSession, RuntimeError> {
+        let name = model.name();
+        door::through(NAME, Doing::Load, &name, || {
+            let (source, inputs, outputs) = parse(model).map_err(|error| refused(&name, Doing::Load, &error))?;
+            let mut session = TractSession {
+                model: name.clone(),
+                inputs,
+                outputs,
+                optimization: options.optimization,
+                source,
+                executor: executor(options.n_threads),
+                plans: VecDeque::new(),
+            };
+            if let Some(shapes) = session.declared_shapes() {
+                session.plan(shapes, Doing::Load)?;
+            }
+            Ok(session)
+        })
+    }
+
+    /// The plan for inputs of these shapes, and the inputs as it takes them.
+    fn ready(&mut self, inputs: &[(String, Tensor)]) -> Result<(Plan, tract::TVec<tract::TValue>), RuntimeError> {
+        let tensors = ordered(&self.model, &self.inputs, inputs)?;
+        let shapes = tensors.iter().map(|tensor| tensor.shape().to_vec()).collect();
+        let plan = self.plan(shapes, Doing::Run)?;
+        let given = tensors.iter().zip(&self.inputs).map(|(tensor, info)| {
+            to_tract(tensor).map(tract::TValue::from).map_err(|reason| self.exchange(&info.name, reason))
+        });
+        Ok((plan, given.collect::<Result<_, _>>()?))
+    }
+
     fn exchange(&self, value: &str, reason: String) -> RuntimeError {
         RuntimeError::Exchange { runtime: NAME, model: self.model.clone(), value: value.to_owned(), reason }
     }

@@ -124,7 +124,7 @@ fn whole(
 ) -> Option<EncoderLayer> {
     let region = flow.region(&span.entry, &span.exit)?;
     let mut inside = region.between.iter().filter_map(|node_idx| flow.node(*node_idx));
-    let norm = match (is_post, inside.any(|node| norm_core(node))) {
+    let norm = match (is_post, inside.any(norm_core)) {
         (true, _) => Norm::Post,
         (false, true) => Norm::Pre,
         (false, false) => Norm::Absent,

@@ -7,6 +7,9 @@ use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
 
+/// The most nodes of a region: more than any block of a real network has.
+const LARGEST_REGION: usize = 4096;
+
 /// A graph seen along its activations.
 pub(super) struct Flow<'a> {
     pub(super) graph: &'a Graph,
@@ -15,6 +18,10 @@ pub(super) struct Flow<'a> {
     activations: HashSet<&'a str>,
     /// By node: the nodes that produce the activations that it computes on.
     sources: Vec<Vec<usize>>,
+    /// By node: the producer of each value that it reads, as often as it reads it.
+    producers: Vec<Vec<usize>>,
+    /// By node: how often live nodes read its outputs and the graph hands them out.
+    n_needed: Vec<usize>,
     /// By node: whether an output of the graph depends on it.
     live: Vec<bool>,
 }
@@ -55,8 +62,13 @@ impl<'a> Flow<'a> {
         let uses = Uses::of(graph);
         let source = |name: &Name| uses.producer_idx(name).filter(|_| activations.contains(name.as_str()));
         let sources = graph.nodes.iter().map(|node| data_reads(node).filter_map(source).collect()).collect();
+        let producer = |name: &Name| uses.producer_idx(name);
+        let producers = graph.nodes.iter().map(|node| node.reads().filter_map(producer).collect()).collect();
         let live = live(graph, &HashMap::new());
-        Flow { graph, types, uses, activations, sources, live }
+        let mut flow = Flow { graph, types, uses, activations, sources, producers, n_needed: Vec::new(), live };
+        let reads = |node: &Node| node.outputs.iter().flatten().map(|name| flow.n_reads(name)).sum();
+        flow.n_needed = graph.nodes.iter().map(reads).collect();
+        flow
     }
 
     pub(super) fn node(&self, node_idx: usize) -> Option<&'a Node> {
@@ -147,34 +159,37 @@ impl<'a> Flow<'a> {
         between
     }
 
-    /// The part of the graph from one value to another; none where the second does not depend on the first.
+    /// The part of the graph from one value to another; none where the second does not depend on the first, or where it is
+    /// larger than any block.
     pub(super) fn region(&self, entry: &Name, exit: &Name) -> Option<Region> {
         let between = self.between(entry, exit);
-        let last = *between.last()?;
+        let last = *between.last().filter(|_| between.len() <= LARGEST_REGION)?;
         let private = self.private(entry, exit, last);
-        // the last node first: where it is needed for another of its outputs, nothing is private
-        let escape = between.iter().rev().find_map(|node_idx| self.escape(*node_idx, exit, &private));
-        Some(Region { between, private: private.into_iter().collect(), escape })
+        // the last that is not private: what it is needed for lies outside, not further on
+        let kept = between.iter().rev().find(|node_idx| !private.contains(node_idx));
+        let escape = kept.and_then(|node_idx| self.escape(*node_idx, exit, &private));
+        let mut private: Vec<usize> = private.into_iter().collect();
+        private.sort_unstable();
+        Some(Region { between, private, escape })
     }
 
     /// The nodes that die with the exit's producer when the exit's readers read the entry.
-    fn private(&self, entry: &Name, exit: &Name, last: usize) -> BTreeSet<usize> {
-        let mut private = BTreeSet::new();
+    fn private(&self, entry: &Name, exit: &Name, last: usize) -> HashSet<usize> {
+        let mut private = HashSet::new();
+        let of_exit = self.n_reads(exit);
+        if self.n_needed.get(last).is_some_and(|&needed| needed > of_exit) {
+            return private;
+        }
         let mut n_needed: HashMap<usize, usize> = HashMap::new();
         let kept = self.uses.producer_idx(entry);
         let mut dying = vec![last];
-        if self.n_needed(last, Some(exit)) > 0 {
-            dying.clear();
-        }
         while let Some(node_idx) = dying.pop() {
             private.insert(node_idx);
-            for name in self.graph.nodes[node_idx].reads() {
-                let Some(producer) = self.uses.producer_idx(name).filter(|producer| Some(*producer) != kept) else {
-                    continue;
-                };
-                let needed = n_needed.entry(producer).or_insert_with(|| self.n_needed(producer, None));
+            for &producer in self.producers.get(node_idx).into_iter().flatten() {
+                let needed =
+                    n_needed.entry(producer).or_insert_with(|| self.n_needed.get(producer).copied().unwrap_or(0));
                 *needed = needed.saturating_sub(1);
-                if *needed == 0 && !private.contains(&producer) {
+                if *needed == 0 && Some(producer) != kept {
                     dying.push(producer);
                 }
             }
@@ -182,19 +197,14 @@ impl<'a> Flow<'a> {
         private
     }
 
-    /// How often live nodes read a node's outputs and the graph hands them out, `but` aside.
-    fn n_needed(&self, node_idx: usize, but: Option<&Name>) -> usize {
-        let Some(node) = self.node(node_idx) else { return 0 };
-        let outputs = node.outputs.iter().flatten().filter(|name| Some(*name) != but);
-        let needed = |name: &Name| {
-            let readers = self.uses.readers(name).iter().filter(|reader| self.is_live(reader.node_idx));
-            readers.count() + usize::from(self.uses.is_output(name))
-        };
-        outputs.map(needed).sum()
+    /// How often live nodes read a value and the graph hands it out.
+    fn n_reads(&self, name: &str) -> usize {
+        let readers = self.uses.readers(name).iter().filter(|reader| self.is_live(reader.node_idx));
+        readers.count() + usize::from(self.uses.is_output(name))
     }
 
     /// Why something outside needs an output of the node other than the exit; that it computes on one comes first.
-    fn escape(&self, node_idx: usize, exit: &Name, private: &BTreeSet<usize>) -> Option<Escape> {
+    fn escape(&self, node_idx: usize, exit: &Name, private: &HashSet<usize>) -> Option<Escape> {
         let outputs = self.node(node_idx)?.outputs.iter().flatten().filter(|name| *name != exit);
         let mut found: Option<Escape> = None;
         for name in outputs {

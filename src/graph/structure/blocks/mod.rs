@@ -3,7 +3,7 @@
 //!
 //! Everything is found along activations: what a network computes from its inputs, not its weights, its constants or the
 //! arithmetic of its shapes. A block or layer is a [`Span`] of values: side inputs from outside, such as a mask, may enter
-//! it, and what leaves it by another way than its exit stands against taking it out.
+//! it, and what leaves it by another way than its exit stands against taking it out. One of more than 4096 nodes is not looked for.
 
 mod attention;
 mod encoder;

@@ -16,7 +16,7 @@ fn listed(graph: &Graph) -> String {
             attention.value_projection,
             attention.output_projection,
         ];
-        nodes.map(|idx| idx.map_or("none".to_string(), |idx| graph.nodes[idx].outputs[0].clone().unwrap().to_string()))
+        nodes.map(|idx| idx.and_then(|idx| graph.nodes[idx].output(0)).map_or("none", Name::as_str))
     });
     let sizes = |line: &str| line.split("  ").next().unwrap_or_default().to_string();
     let texts = shown.lines().zip(projections).map(|(line, names)| format!("{}; {}", sizes(line), names.join(" ")));

@@ -1,6 +1,9 @@
 //! What aludel does with a file that somebody hands it, all at once: the body of the mutation test and of the fuzz target.
 
 use aludel::graph::shape::{Bindings, infer};
+use aludel::graph::simplify::{Options, simplify};
+use aludel::graph::structure::removal::{Removal, remove};
+use aludel::graph::structure::{blocks, groups};
 use aludel::graph::{Model, cost, show};
 use aludel::onnx;
 use bytes::Bytes;
@@ -19,7 +22,8 @@ pub(crate) fn exercise(bytes: Bytes) -> Result<(), onnx::OnnxError> {
     Ok(())
 }
 
-const LOOKS: &[fn(&Model)] = &[types_and_cost, text, written_at_its_own_opset, written_at_others];
+const LOOKS: &[fn(&Model)] =
+    &[types_and_cost, text, written_at_its_own_opset, written_at_others, simplified, taken_apart];
 
 fn types_and_cost(model: &Model) {
     if let Ok(types) = infer(&model.graph, &Bindings::default()) {
@@ -43,6 +47,27 @@ fn written_at_others(model: &Model) {
     for opset in [9, 28] {
         if let Ok(bytes) = onnx::to_bytes_at(model, opset) {
             onnx::read_bytes(bytes, None).expect("what is written at another opset can be read");
+        }
+    }
+}
+
+fn simplified(model: &Model) {
+    if infer(&model.graph, &Bindings::default()).is_ok() {
+        let simplified =
+            simplify(&model.graph, &Options::default()).expect("a graph whose types fit can be simplified");
+        simplified.graph.check().expect("what is simplified is a graph");
+    }
+}
+
+fn taken_apart(model: &Model) {
+    let Ok(types) = infer(&model.graph, &Bindings::default()) else { return };
+    let structure = blocks::structure(&model.graph, &types);
+    blocks::show(&structure, &model.graph);
+    let found = groups::groups(&model.graph, &types);
+    for group in found.groups.iter().take(4) {
+        let units: Vec<usize> = (0..group.n_units / 3).collect();
+        if let Ok(smaller) = remove(&model.graph, &types, &[Removal { group, units: &units }]) {
+            smaller.check().expect("what is left is a graph");
         }
     }
 }

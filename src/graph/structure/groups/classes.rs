@@ -89,9 +89,13 @@ impl Classes {
             facts.iter().enumerate().flat_map(|(idx, axes)| axes.folds.iter().map(move |f| (idx, f)))
         {
             let id = |slot| space.id(graph, node_idx, slot);
-            let factors: Option<Vec<AxisId>> = fold.factors.iter().map(|(slot, _)| id(*slot)).collect();
-            if let (Some(factors), Some(whole)) = (factors, id(fold.whole)) {
-                open.push(Open { label: graph.nodes[node_idx].label(), fold, factors, whole });
+            let label = graph.nodes[node_idx].label();
+            let ids: Vec<Option<AxisId>> = fold.factors.iter().map(|(slot, _)| id(*slot)).collect();
+            match (ids.iter().copied().collect(), id(fold.whole)) {
+                (Some(factors), Some(whole)) => open.push(Open { label, fold, factors, whole }),
+                (_, whole) => ids.into_iter().chain([whole]).flatten().for_each(|id| {
+                    self.pin_axis(space, id, || format!("{label}: an axis of it has too many slices"));
+                }),
             }
         }
         let mut marks = Marks::of(self, space);

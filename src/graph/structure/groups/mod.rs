@@ -203,8 +203,13 @@ fn join(graph: &Graph, node_idx: usize, axes: &Axes, classes: &mut Classes, spac
     let node = &graph.nodes[node_idx];
     let id = |slot: Slot| space.id(graph, node_idx, slot);
     for tie in &axes.ties {
-        if let (Some(a), Some(b)) = (id(tie.a), id(tie.b)) {
-            classes.tie(space, a, b, &tie.map);
+        match (id(tie.a), id(tie.b)) {
+            (Some(a), Some(b)) => classes.tie(space, a, b, &tie.map),
+            (Some(alone), None) | (None, Some(alone)) => {
+                classes
+                    .pin_axis(space, alone, || format!("{}: it is tied to an axis of too many slices", node.label()));
+            }
+            (None, None) => {}
         }
     }
     for &(slot, reason) in &axes.pinned {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::{Kind, Role};
 use crate::graph::axes::{Axes, Port, Slot};
 use crate::graph::shape::Types;
-use crate::graph::{Dim, Graph, Name};
+use crate::graph::tensor::Tensor;
+use crate::graph::{Dim, Graph, Name, Op};
 
 /// The number of an axis.
 pub(super) type AxisId = usize;
@@ -32,9 +33,14 @@ pub(super) struct Axis {
     pub(super) crossed_by: Vec<usize>,
 }
 
-/// All of them.
+/// The most atoms that are looked at: as many as a few thousand values of a few thousand channels have. What is beyond is
+/// as an axis of unknown size.
+const MOST_ATOMS: usize = 1 << 24;
+
+/// All of them, but for axes longer than those of any constant: no unit lies on them.
 pub(super) struct Space {
     axes: Vec<Axis>,
+    longest: usize,
     by_value: HashMap<Name, Vec<Option<AxisId>>>,
     bundles: HashMap<(usize, usize), AxisId>,
     n_atoms: usize,
@@ -43,7 +49,8 @@ pub(super) struct Space {
 impl Space {
     /// Numbers the constants' axes, then those of inputs and of what the nodes make, in their order.
     pub(super) fn of(graph: &Graph, types: &Types, facts: &[Axes]) -> Space {
-        let mut space = Space { axes: vec![], by_value: HashMap::new(), bundles: HashMap::new(), n_atoms: 0 };
+        let longest = longest_axis(graph);
+        let mut space = Space { axes: vec![], longest, by_value: HashMap::new(), bundles: HashMap::new(), n_atoms: 0 };
         for name in graph.initializers.keys() {
             space.add_value(name, types, true, true);
         }
@@ -51,16 +58,17 @@ impl Space {
             space.add_value(&input.name, types, false, false);
         }
         for (node_idx, node) in graph.nodes.iter().enumerate() {
-            let stores = matches!(node.op, crate::graph::Op::Constant(_));
-            let computes = node.op.bodies().is_empty() && !matches!(node.op, crate::graph::Op::Opaque(_));
+            let stores = matches!(node.op, Op::Constant(_));
+            let computes = node.op.bodies().is_empty() && !matches!(node.op, Op::Opaque(_));
             let known = |name: &Name| space.is_constant(name) || types.constant(name).is_some();
             let constant = computes && node.inputs.iter().flatten().all(known);
             for name in node.outputs.iter().flatten() {
                 space.add_value(name, types, stores, constant);
             }
             for (bundle_idx, &size) in facts[node_idx].bundles.iter().enumerate() {
-                let id = space.add(None, 0, size, false, false);
-                space.bundles.insert((node_idx, bundle_idx), id);
+                if let Some(id) = space.add(None, 0, size, false, false) {
+                    space.bundles.insert((node_idx, bundle_idx), id);
+                }
             }
         }
         space
@@ -69,7 +77,7 @@ impl Space {
     fn add_value(&mut self, name: &Name, types: &Types, is_initializer: bool, is_constant: bool) {
         let dims = types.tensor(name).and_then(|tensor| tensor.shape.as_deref()).unwrap_or_default();
         let ids = dims.iter().enumerate().map(|(axis, dim)| match dim {
-            Dim::Known(size) => Some(self.add(Some(name.clone()), axis, *size, is_initializer, is_constant)),
+            Dim::Known(size) => self.add(Some(name.clone()), axis, *size, is_initializer, is_constant),
             Dim::Symbol(_) | Dim::Unknown => None,
         });
         let ids = ids.collect();
@@ -83,12 +91,15 @@ impl Space {
         size: usize,
         is_initializer: bool,
         is_constant: bool,
-    ) -> AxisId {
+    ) -> Option<AxisId> {
+        if size > self.longest || size > MOST_ATOMS - self.n_atoms {
+            return None;
+        }
         let first_atom = self.n_atoms;
         self.n_atoms += size;
         let (role, kind, crossed_by) = (None, None, Vec::new());
         self.axes.push(Axis { value, axis, size, first_atom, is_initializer, is_constant, role, kind, crossed_by });
-        self.axes.len() - 1
+        Some(self.axes.len() - 1)
     }
 
     fn is_constant(&self, name: &Name) -> bool {
@@ -132,4 +143,13 @@ impl Space {
         };
         *self.by_value.get(name)?.get(slot.axis)?
     }
+}
+
+fn longest_axis(graph: &Graph) -> usize {
+    let computed = graph.nodes.iter().filter_map(|node| match &node.op {
+        Op::Constant(attributes) => Some(&attributes.value),
+        _ => None,
+    });
+    let constants = graph.initializers.values().chain(computed);
+    constants.flat_map(Tensor::shape).copied().max().unwrap_or(0)
 }

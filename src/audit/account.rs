@@ -99,14 +99,14 @@ pub(super) fn account(graph: &Graph, types: &Types, nodes: &[RunNode], outputs: 
             owners[source_idx] = read.filter_map(|reader| owners[reader.node_idx]).next();
         }
     }
-    settle(graph, &constants, owners, anchors, nodes)
+    settle(graph, &constants, &owners, anchors, nodes)
 }
 
 /// Main work and what went into it, from who owns what.
 fn settle(
     graph: &Graph,
     constants: &[bool],
-    owners: Vec<Option<usize>>,
+    owners: &[Option<usize>],
     anchors: Vec<Option<usize>>,
     nodes: &[RunNode],
 ) -> Account {

@@ -166,25 +166,22 @@ pub enum WhyFloat {
 /// Makes the table of an explanation. `types` are those of the file's values.
 pub(super) fn execution(runtime: &str, graph: &Graph, types: &Types, explanation: &Explanation) -> Execution {
     let mut notes = Vec::new();
-    let written = match &explanation.optimized_model {
-        Some(bytes) => match onnx::read_bytes(bytes.clone(), None) {
-            Ok(model) => pair(&explanation.nodes, &model.graph),
-            Err(error) => {
-                notes.push(format!(
-                    "the optimized graph cannot be read, so that fused nodes are known by their names only: {error}"
-                ));
-                Vec::new()
-            }
-        },
-        None => Vec::new(),
+    let nodes = &explanation.nodes;
+    let written = explanation.optimized_model.as_ref().map(|bytes| onnx::read_bytes(bytes.clone(), None));
+    let written: Vec<Option<WrittenNode>> = match written {
+        Some(Ok(model)) => pair(nodes, &model.graph),
+        Some(Err(error)) => {
+            notes.push(format!(
+                "the optimized graph cannot be read, fused nodes are known by their names only: {error}"
+            ));
+            nodes.iter().map(|_| None).collect()
+        }
+        None => nodes.iter().map(|_| None).collect(),
     };
-    let outputs: Vec<Vec<String>> = (0..explanation.nodes.len())
-        .map(|idx| written.get(idx).and_then(Option::as_ref).map(|node| node.outputs.clone()).unwrap_or_default())
-        .collect();
-    let account = account(graph, types, &explanation.nodes, &outputs);
-    let domains: Vec<&str> = (0..explanation.nodes.len())
-        .map(|idx| written.get(idx).and_then(Option::as_ref).map_or("", |node| node.domain.as_str()))
-        .collect();
+    let known = |node: &Option<WrittenNode>| node.as_ref().map(|node| node.outputs.clone()).unwrap_or_default();
+    let outputs: Vec<Vec<String>> = written.iter().map(known).collect();
+    let domains: Vec<&str> = written.iter().map(|node| node.as_ref().map_or("", |node| node.domain.as_str())).collect();
+    let account = account(graph, types, nodes, &outputs);
     let layers = layers(graph, explanation, &account, &domains);
     let operators = operators(graph, explanation, &account, &layers);
     let run_us = Spread::of(&explanation.run_us);

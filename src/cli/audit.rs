@@ -101,15 +101,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         refused: Vec::new(),
     };
     let progress = Progress::start("auditing");
+    let mut errors = Vec::new();
     for open in &runtimes {
         match audit_on(arguments, open, &loaded.model, &bytes, &progress) {
             Ok(audit) => report.audits.push(audit),
-            Err(error) if runtimes.len() > 1 => {
-                report.refused.push(Refused { runtime: open.runtime.name(), reason: format!("{error:#}") });
-            }
-            Err(error) => return Err(error),
+            Err(error) => errors.push((open.runtime.name(), error)),
         }
     }
+    if report.audits.is_empty()
+        && let Some((_, error)) = errors.pop()
+    {
+        errors.iter().for_each(|(runtime, error)| tracing::warn!("no audit on {runtime}: {error:#}"));
+        return Err(error);
+    }
+    let refused = |(runtime, error): (&'static str, anyhow::Error)| Refused { runtime, reason: format!("{error:#}") };
+    report.refused = errors.into_iter().map(refused).collect();
     drop(progress);
     let code = code(&report);
     let outcome = if arguments.json { Outcome::json(&report)? } else { Outcome::done(text(&report, arguments.layers)) };

@@ -196,9 +196,9 @@ fn a_model_that_the_runtime_refuses_is_an_error() {
     let mut model = Model::new(builder.finish().expect("a graph"));
     model.domains.insert("nobody".to_owned(), 1);
     let bytes = ModelBytes::new(onnx::to_bytes(&model).expect("it can be written")).at("unknown.onnx");
-    let feed: Feed = vec![("x".to_owned(), Tensor::vector(vec![1f32; 4]))];
+    let feeds: [Feed; 1] = [vec![("x".to_owned(), Tensor::vector(vec![1f32; 4]))]];
     for runtime in support::runtimes() {
-        let refused = audit::audit(&model, &bytes, runtime, &[feed.clone()], &Settings::default(), &mut |_| ());
+        let refused = audit::audit(&model, &bytes, runtime, &feeds, &Settings::default(), &mut |_| ());
         let error = refused.expect_err("nobody has Foo").to_string();
         assert!(error.contains(runtime.name()) && error.contains("unknown.onnx") && error.contains("Foo"), "{error}");
     }

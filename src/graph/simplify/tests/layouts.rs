@@ -33,13 +33,10 @@ fn a_sandwich_of_transposes_vanishes() {
          f = Conv(e, w)
          out f",
         "init %w: f32[3, 3, 1, 1] #3ec2f7b7
-         init %bias_2: f32[1, 3, 1, 1] [1.0, 2.0, 3.0]
-         init %pads_2: i64[8] [0, 0, 1, 1, 0, 0, 1, 1]
-         %a = Conv(%x, %w)
-         %c_2 = Add(%a, %bias_2)
+         init %w_bias: f32[3] [1.0, 2.0, 3.0]
+         %c_2 = Conv(%x, %w, %w_bias)
          %d_2 = Relu(%c_2)
-         %p_2 = Pad(%d_2, %pads_2)
-         %f = Conv(%p_2, %w)",
+         %f = Conv(%d_2, %w) {pads=[1, 1, 1, 1]}",
     );
 }
 

@@ -15,7 +15,9 @@ pub(super) fn fold(view: &View<'_>, node_idx: usize, edits: &mut Edits) {
     let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return };
     let before = view.uses.producer_idx(x).and_then(|idx| channels_second(view, idx));
     let after = view.uses.sole_reader(y).filter(|reader| reader.position == Some(0));
-    let after = after.and_then(|reader| channels_second(view, reader.node_idx));
+    let transposed = |idx: usize| matches!(&view.graph.nodes[idx].op, Op::Gemm(gemm) if gemm.trans_a);
+    let after = after.map(|reader| reader.node_idx).filter(|&idx| !transposed(idx));
+    let after = after.and_then(|idx| channels_second(view, idx));
     if before.is_none() && after.is_none() {
         return;
     }
@@ -58,7 +60,7 @@ fn fold_into_reader(
 
 /// What a normalization with fixed statistics does to each channel.
 fn affine(view: &View<'_>, node: &Node, attributes: &BatchNormalization) -> Result<Affine, String> {
-    if attributes.training_mode {
+    if attributes.training_mode || node.outputs.iter().skip(1).any(Option::is_some) {
         return Err("it is in training mode: its statistics are those of the batch".to_string());
     }
     let parameter = |position: usize| {
@@ -206,6 +208,16 @@ mod tests {
         net.builder.output(&y);
         let y = normalized(&mut net, &y, 4);
         check_declined(&net.finish(&y), &["`conv` is read elsewhere, too"]);
+    }
+
+    #[test]
+    fn a_transposed_input_has_its_channels_elsewhere() {
+        let mut net = Net::new(12);
+        let x = net.input(&[3, 4]);
+        let y = normalized(&mut net, &x, 4);
+        let w = net.random(&[3, 2]);
+        let y = net.node(Op::Gemm(Gemm { trans_a: true, ..Gemm::default() }), &[&y, &w]);
+        check_declined(&net.finish(&y), &[]);
     }
 
     #[test]

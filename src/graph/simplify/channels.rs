@@ -54,17 +54,18 @@ fn with_constant<'a>(view: &View<'a>, node_idx: usize, commutes: bool) -> Option
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{Net, check, check_declined};
-    use crate::graph::TensorType;
+    use super::super::Options;
+    use super::super::testing::{Net, check, check_declined, check_declined_with};
     use crate::graph::op::{Conv, ConvTranspose, DequantizeLinear, Gemm, Op};
     use crate::graph::tensor::{DType, Tensor};
+    use crate::graph::{Graph, TensorType};
 
     fn conv() -> Op {
         Op::Conv(Conv::default())
     }
 
     /// `op(Conv(x), constant of this shape)` of six channels
-    fn after_conv(op: Op, shape: &[usize], biased: bool) -> crate::graph::Graph {
+    fn after_conv(op: Op, shape: &[usize], biased: bool) -> Graph {
         let mut net = Net::new(1);
         let x = net.input(&[2, 4, 5, 5]);
         let w = net.random(&[6, 4, 3, 3]);
@@ -193,7 +194,8 @@ mod tests {
         let graph = after_conv(Op::Add, &[6, 1, 1], true);
         let mut parts = graph.to_parts();
         parts.overridable.insert("p".into());
-        check_declined(&crate::graph::Graph::new(parts).expect("a network"), &[]);
+        let options = Options { keep_overridable: true, ..Options::default() };
+        check_declined_with(&options, &Graph::new(parts).expect("a network"), &[]);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use crate::graph::eval;
 use crate::graph::op::{Cast, Op, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 
-/// The one number that a constant of a float type holds, and its number of dimensions.
-pub(super) fn scalar(view: &View<'_>, name: &str) -> Option<(f64, usize)> {
+/// The one number that a constant of a float type holds.
+pub(super) fn scalar(view: &View<'_>, name: &str) -> Option<f64> {
     let tensor = view.constant(name).filter(|tensor| tensor.len() == 1)?;
-    Some((*floats(tensor)?.first()?, tensor.rank()))
+    floats(tensor)?.first().copied()
 }
 
 /// Whether weights of this type can be computed with.

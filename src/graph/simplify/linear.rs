@@ -56,6 +56,10 @@ impl Layout {
     fn n_out(&self) -> usize {
         if self.out_first { self.n_first() } else { self.n_groups * self.shape[1] }
     }
+
+    fn n_in(&self) -> usize {
+        if self.out_first { self.n_groups * self.shape[1] } else { self.n_first() }
+    }
 }
 
 impl<'a> Linear<'a> {
@@ -111,7 +115,7 @@ impl<'a> Linear<'a> {
     /// # Errors
     /// Says why that is not done.
     pub(super) fn after(&self, view: &View<'_>, affine: &Affine) -> Result<Change, String> {
-        self.expect_bias_place(view, affine)?;
+        self.expect_fit(view, affine, self.n_out())?;
         let mut bias = self.bias(view)?;
         let mut weight = None;
         if let Some(scale) = &affine.scale {
@@ -130,7 +134,7 @@ impl<'a> Linear<'a> {
     /// # Errors
     /// Says why that is not done.
     pub(super) fn before(&self, view: &View<'_>, affine: &Affine) -> Result<Change, String> {
-        self.expect_bias_place(view, affine)?;
+        self.expect_fit(view, affine, self.layout.n_in())?;
         let mut numbers = self.own_weight(view)?;
         let mut shifted = None;
         if let Some(shift) = affine.shift.as_ref().filter(|shift| shift.iter().any(|&shift| shift != 0.0)) {
@@ -199,7 +203,10 @@ impl<'a> Linear<'a> {
         }
     }
 
-    fn expect_bias_place(&self, view: &View<'_>, affine: &Affine) -> Result<(), String> {
+    fn expect_fit(&self, view: &View<'_>, affine: &Affine, n_channels: usize) -> Result<(), String> {
+        if affine.scale.iter().chain(&affine.shift).any(|numbers| numbers.len() != n_channels) {
+            return Err(format!("its parameters are not those of {n_channels} channels"));
+        }
         let quantized =
             || view.uses.producer(self.weight).is_some_and(|node| matches!(node.op, Op::DequantizeLinear(_)));
         if affine.shift.is_some() && quantized() {

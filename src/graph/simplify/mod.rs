@@ -146,8 +146,6 @@ const REWRITES: &[Rewrite] = &[
     Rewrite { name: "recognise HardSwish", at: activations::hard_swish },
     Rewrite { name: "recognise HardSigmoid", at: activations::hard_sigmoid },
     Rewrite { name: "recognise Mish", at: activations::mish },
-    Rewrite { name: "recognise Softplus", at: activations::softplus },
-    Rewrite { name: "recognise Swish", at: activations::swish },
     Rewrite { name: "fold pad", at: pad::fold },
     Rewrite { name: "fold batch norm", at: batch_norm::fold },
     Rewrite { name: "fold scale", at: channels::fold_scale },

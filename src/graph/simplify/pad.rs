@@ -37,7 +37,7 @@ pub(super) fn fold(view: &View<'_>, node_idx: usize, edits: &mut Edits) {
 fn widened(view: &View<'_>, pad: &Node, x: &Name, reader_idx: usize) -> Result<Node, String> {
     let added = spatial_pads(view, pad, x)?;
     let value = match pad.input(2) {
-        Some(name) => scalar(view, name).ok_or_else(|| format!("`{name}` is not constant"))?.0,
+        Some(name) => scalar(view, name).ok_or_else(|| format!("`{name}` is not constant"))?,
         None => 0.0,
     };
     let mut reader = view.graph.nodes[reader_idx].clone();
@@ -156,7 +156,7 @@ fn least(view: &View<'_>, name: &Name) -> Option<f64> {
         Op::Relu | Op::Abs | Op::Sigmoid | Op::HardSigmoid(_) | Op::Softplus | Op::Softmax(_) | Op::Exp | Op::Sqrt => {
             Some(0.0)
         }
-        Op::Clip => node.input(1).filter(|min| view.constant(min).is_some()).and_then(|min| Some(scalar(view, min)?.0)),
+        Op::Clip => scalar(view, node.input(1)?),
         _ => None,
     }
 }

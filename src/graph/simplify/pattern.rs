@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let x = value("x");
-//! let softsign = x.clone() / (abs(x) + 1.0);
+//! let softsign = x.clone() / (node("Abs", [x]) + 1.0);
 //! ```
 //!
 //! The operands of `Add`, `Mul`, `Max` and `Min` are tried in both orders; how a formula associates is written out.
@@ -11,7 +11,8 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use super::View;
 use super::constants::scalar;
-use crate::graph::tensor::DType;
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::uses::Reader;
 use crate::graph::{Name, Node};
 
 /// What a value is to be.
@@ -93,7 +94,7 @@ impl Match {
 pub(super) fn expect_closed(view: &View<'_>, nodes: &[usize], last: usize) -> Result<(), String> {
     for node in nodes.iter().filter(|&&idx| idx != last).filter_map(|&idx| view.graph.nodes.get(idx)) {
         for output in node.outputs.iter().flatten() {
-            let inside = |reader: &crate::graph::uses::Reader| nodes.contains(&reader.node_idx);
+            let inside = |reader: &Reader| nodes.contains(&reader.node_idx);
             if view.uses.is_output(output) || !view.uses.readers(output).iter().all(inside) {
                 return Err(format!("`{output}` is read elsewhere, too"));
             }
@@ -115,15 +116,10 @@ fn solve(view: &View<'_>, mut open: Vec<(&Pattern, &Name)>, mut found: Match) ->
             }
             solve(view, open, found)
         }
-        Pattern::Number(number) => {
-            if is_near(view, name, *number) {
-                solve(view, open, found)
-            } else {
-                None
-            }
-        }
+        Pattern::Number(number) if is_near(view, name, *number) => solve(view, open, found),
+        Pattern::Number(_) => None,
         Pattern::Scalar(key) => {
-            let (number, _) = scalar(view, name)?;
+            let number = scalar(view, name)?;
             if found.scalar(key).is_some_and(|bound| bound != number) {
                 return None;
             }
@@ -170,12 +166,12 @@ fn solve_with<'p, 'n>(
 
 /// Exporters write such constants with six digits or more; narrow types hold fewer.
 fn is_near(view: &View<'_>, name: &str, number: f64) -> bool {
-    let tolerance = match view.constant(name).map(crate::graph::tensor::Tensor::dtype) {
+    let tolerance = match view.constant(name).map(Tensor::dtype) {
         Some(DType::F16) => 1e-3,
         Some(DType::BF16) => 8e-3,
         _ => 3e-6,
     };
-    scalar(view, name).is_some_and(|(found, _)| (found - number).abs() <= tolerance * number.abs())
+    scalar(view, name).is_some_and(|found| (found - number).abs() <= tolerance * number.abs())
 }
 
 impl From<f64> for Pattern {

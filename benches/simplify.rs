@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 const PEERS: [&str; 2] = ["onnxslim", "onnxsim"];
 
 /// Whole processes are timed this often, in turns.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 fn main() {
     let Some(data) = support::data() else { return };
@@ -150,7 +150,7 @@ fn timed(runtime: &dyn Runtime, files: &[(&str, PathBuf)]) -> Vec<Value> {
             Err(error) => rows[idx] = json!({"refused": error.to_string()}),
         }
     }
-    let options = latency::Options { budget: Duration::from_secs(15), ..latency::Options::default() };
+    let options = latency::Options { budget: Duration::from_secs(8), ..latency::Options::default() };
     match latency::interleaved(&mut contenders, &options, &mut |_| ()) {
         Ok(latencies) => {
             for latency in latencies {
@@ -171,7 +171,9 @@ fn timed(runtime: &dyn Runtime, files: &[(&str, PathBuf)]) -> Vec<Value> {
 /// Inputs of the sizes that the shared models are measured with.
 fn feed(infos: &[aludel::measure::runtime::ValueInfo]) -> Vec<(String, Tensor)> {
     let sizes = [("batch", 1), ("seq", 64), ("length", 20), ("sequence", 576), ("input#0", 24)];
-    let sizes: Bindings = sizes.iter().map(|&(name, size)| (name.to_string(), size)).collect();
+    let open = inputs::open_dimensions(infos);
+    let sizes = sizes.iter().filter(|(name, _)| open.iter().any(|key| key == name));
+    let sizes: Bindings = sizes.map(|&(name, size)| (name.to_string(), size)).collect();
     let mut given = inputs::random(infos, &sizes, 7).expect("every input is declared");
     for (name, tensor) in &mut given {
         if name == "sr" {

@@ -9,10 +9,13 @@ use crate::graph::op::Op;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Node};
 
+/// What equal constants have in common: element type, shape, and the hash of [`sampled`].
+type Kind<'a> = (DType, &'a [usize], u64);
+
 /// Lets everything read the first of several equal constants. Vectors of one and the same float, biases of zeros and gains
 /// of ones, are equal by accident and would be tied by it when the network is trained on: they stay apart.
 pub(super) fn constants(view: &View<'_>, edits: &mut Edits) {
-    let mut first: HashMap<(DType, &[usize], u64), Vec<(&Name, &Tensor)>> = HashMap::new();
+    let mut first: HashMap<Kind<'_>, Vec<(&Name, &Tensor)>> = HashMap::new();
     for (name, tensor) in &view.graph.initializers {
         if view.graph.overridable.contains(name) || is_uniform(tensor) {
             continue;

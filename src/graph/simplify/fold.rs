@@ -103,7 +103,7 @@ impl<'a> Fold<'a> {
             return Known::No;
         }
         let n_input_bytes: usize = inputs.iter().flatten().map(Tensor::n_bytes).fold(0, usize::saturating_add);
-        let n_bytes = |name: &Name| Some(self.view.dtype(name)?.n_bytes(n_elements(&types.known_shape(name)?)?)?);
+        let n_bytes = |name: &Name| self.view.dtype(name)?.n_bytes(n_elements(&types.known_shape(name)?)?);
         let n_output_bytes = node.outputs.iter().flatten().map(n_bytes).sum::<Option<usize>>();
         let Some(n_output_bytes) = n_output_bytes else { return Known::No };
         if n_output_bytes > FEW_BYTES.max(n_input_bytes.saturating_mul(MOST_GROWTH)) {

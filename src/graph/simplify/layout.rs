@@ -5,7 +5,7 @@
 //! value enters or leaves it otherwise. The part is changed only where there are fewer Transposes afterwards, so that this
 //! ends; nodes that do not help are left out of it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::edits::Edits;
 use super::transpose::{composed, inverse, is_identity, order, positive, reduction, signed, transpose, transposed};
@@ -16,7 +16,7 @@ use crate::graph::tensor::Tensor;
 use crate::graph::{Name, Node};
 
 /// The most nodes of a part.
-const MOST_NODES: usize = 48;
+const MOST_NODES: usize = 32;
 
 /// The most elements of a constant that is kept in two orders.
 const MOST_COPIED: usize = 1 << 10;
@@ -49,8 +49,8 @@ struct Layout<'a> {
 enum Entry {
     /// It has no axes that matter.
     AsItIs,
-    /// A constant, in the other order.
-    Constant(Tensor),
+    /// A constant, which is kept in the other order.
+    Constant,
     /// What a Transpose by the same order reads.
     Before(Name),
     /// A Transpose is needed.
@@ -58,10 +58,11 @@ enum Entry {
 }
 
 impl Layout<'_> {
+    /// The nodes nearest to a value that can work in the other order, those that help.
     fn part(&self, start: &Name) -> BTreeSet<usize> {
         let mut part = BTreeSet::new();
-        let mut waiting: Vec<usize> = self.readers(start).collect();
-        while let Some(node_idx) = waiting.pop() {
+        let mut waiting: VecDeque<usize> = self.readers(start).collect();
+        while let Some(node_idx) = waiting.pop_front() {
             let Some(node) = self.view.node(node_idx) else { continue };
             if part.len() >= MOST_NODES || part.contains(&node_idx) || self.pushed(node).is_none() {
                 continue;
@@ -110,7 +111,7 @@ impl Layout<'_> {
                 !self.view.uses.is_output(name) && self.readers(name).all(|node_idx| part.contains(&node_idx))
             };
             gain += match self.entry(name, inside(name)) {
-                Entry::AsItIs | Entry::Constant(_) => 0,
+                Entry::AsItIs | Entry::Constant => 0,
                 Entry::Before(_) => i64::from(inside(name)),
                 Entry::Moved => -1,
             };
@@ -173,10 +174,8 @@ impl Layout<'_> {
             if tensor.len() == 1 && tensor.rank() <= self.order.len() {
                 return Entry::AsItIs;
             }
-            let few = only_here || tensor.len() <= MOST_COPIED || tensor.rank() < self.order.len();
-            let moved = Some(tensor).filter(|_| few);
-            if let Some(moved) = moved.and_then(|tensor| self.moved(tensor)) {
-                return Entry::Constant(moved);
+            if only_here || tensor.len() <= MOST_COPIED || tensor.rank() < self.order.len() {
+                return Entry::Constant;
             }
         }
         let before = self.view.uses.producer(name).filter(|node| order(self.view, node).as_ref() == Some(&self.order));
@@ -199,11 +198,12 @@ impl Layout<'_> {
         for name in self.entering(part) {
             let readers: Vec<usize> = self.readers(name).filter(|node_idx| part.contains(node_idx)).collect();
             let outside = self.view.uses.is_output(name) || readers.len() < self.readers(name).count();
-            let moved = match self.entry(name, !outside) {
-                Entry::AsItIs => name.clone(),
-                Entry::Constant(tensor) => patch.add_initializer(name, tensor),
-                Entry::Before(input) => input,
-                Entry::Moved => {
+            let constant = || self.view.constant(name).and_then(|tensor| self.moved(tensor));
+            let moved = match (self.entry(name, !outside), constant()) {
+                (Entry::AsItIs, _) => name.clone(),
+                (Entry::Constant, Some(tensor)) => patch.add_initializer(name, tensor),
+                (Entry::Before(input), _) => input,
+                (Entry::Moved | Entry::Constant, _) => {
                     let moved = patch.fresh(name);
                     if let Some(&first) = readers.first() {
                         before.entry(first).or_default().push(transpose(&inverse(&self.order), name, &moved));
@@ -241,7 +241,8 @@ impl Layout<'_> {
             }
         }
         for (position, elements) in constants {
-            let name = patch.add_initializer("axes", Tensor::vector(elements));
+            let base = node.input(position).map_or("axes", |name| name.as_str());
+            let name = patch.add_initializer(base, Tensor::vector(elements));
             inputs.resize(inputs.len().max(position + 1), None);
             if let Some(input) = inputs.get_mut(position) {
                 *input = Some(name);

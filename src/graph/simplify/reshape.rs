@@ -18,7 +18,7 @@ pub(super) fn computed(view: &View<'_>, node_idx: usize, edits: &mut Edits) {
         return;
     }
     let Some(spelled) = spelled(view, data, output) else {
-        edits.decline(node_idx, "more than one dimension of its output is unknown");
+        edits.decline(node_idx, "more than one dimension of its output is unknown, or one is 0");
         return;
     };
     if let Some(patch) = edits.take(&[node_idx]) {

@@ -149,7 +149,8 @@ pub(super) fn into_reduction(view: &View<'_>, node_idx: usize, edits: &mut Edits
     }
     let moved: Option<Vec<usize>> = axes.iter().map(|&axis| order.get(axis).copied()).collect();
     let (Some(moved), Some(patch)) = (moved, edits.take(&[node_idx, before_idx])) else { return };
-    let axes = patch.add_initializer("axes", Tensor::vector(signed(&moved)));
+    let base = node.input(1).map_or("axes", |axes| axes.as_str());
+    let axes = patch.add_initializer(base, Tensor::vector(signed(&moved)));
     patch.replace(node_idx, vec![Node { inputs: vec![Some(data.clone()), Some(axes)], ..node.clone() }]);
 }
 

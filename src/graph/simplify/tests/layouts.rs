@@ -53,10 +53,10 @@ fn a_residual_sum_in_the_other_order_needs_no_transposes() {
          init axis: i64[1] 1
          f = Transpose(e) {perm=[0, 2, 1]}
          out f",
-        "init %axes: i64[1] [2]
+        "init %axis_2: i64[1] [2]
          %c_2 = Add(%x, %z)
          %d_2 = Softmax(%c_2) {axis=1}
-         %f = ReduceMean(%d_2, %axes)",
+         %f = ReduceMean(%d_2, %axis_2)",
     );
 }
 
@@ -133,8 +133,8 @@ fn a_reduction_reads_what_its_transpose_does() {
          a = Transpose(x) {perm=[0, 2, 3, 1]}
          y = ReduceMean(a, axes_hw) {keepdims=0}
          out y",
-        "init %axes: i64[2] [2, 3]
-         %y = ReduceMean(%x, %axes) {keepdims=0}",
+        "init %axes_hw_2: i64[2] [2, 3]
+         %y = ReduceMean(%x, %axes_hw_2) {keepdims=0}",
     );
 }
 

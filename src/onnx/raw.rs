@@ -106,15 +106,16 @@ pub(super) struct Context {
     scopes: Vec<Scope>,
     /// What sparse constants have been made whole in, in bytes.
     n_filled: usize,
-    /// The elements of the values that have been learned.
+    /// The elements of the values longer than shapes that have been learned.
     n_learned: usize,
 }
 
 /// The most bytes that the sparse constants of a model, which take few in its file, are made whole in.
 const MOST_FILLED: usize = 1 << 24;
 
-/// The most elements of values that are computed, shapes aside: a short file can state a long list again and again.
-const MOST_LEARNED: usize = 1 << 20;
+/// The most elements of computed values, those that are no shapes, that are kept: a short file can ask for a long list
+/// again and again.
+const MOST_LEARNED: usize = 1 << 18;
 
 #[derive(Debug, Default)]
 struct Scope {
@@ -183,7 +184,7 @@ impl Context {
         let mut inputs = Types::default();
         for name in node.inputs.iter().flatten() {
             if let Some(mut typed) = self.typed(name) {
-                typed.value.take_if(|value| self.n_learned > MOST_LEARNED && value.len() > MOST_DIMS);
+                typed.value.take_if(|value| value.len() > MOST_DIMS && self.n_learned > MOST_LEARNED);
                 inputs.insert(name, typed);
             }
         }
@@ -193,9 +194,9 @@ impl Context {
             if let Some(stated) = scope.types.get(name) {
                 fill(&mut typed.value_type, &stated.value_type);
             }
-            let n_elements = typed.value.as_ref().map_or(0, Value::len);
+            let n_elements = typed.value.as_ref().map(Value::len).filter(|&n| n > MOST_DIMS).unwrap_or(0);
             self.n_learned = self.n_learned.saturating_add(n_elements);
-            typed.value.take_if(|_| self.n_learned > MOST_LEARNED);
+            typed.value.take_if(|value| value.len() > MOST_DIMS && self.n_learned > MOST_LEARNED);
             scope.types.insert(name.clone(), typed);
         }
     }

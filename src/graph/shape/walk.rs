@@ -15,8 +15,9 @@ const MOST_NESTED: usize = 32;
 /// Names in bodies that are looked at, at most: a loop's body is looked at until nothing changes, and so is one inside.
 const MOST_BODY_NAMES: usize = 1 << 20;
 
-/// The most elements of computed values that are carried: a short file can state a long list again and again.
-const MOST_CARRIED: usize = 1 << 20;
+/// The most elements of computed values, those that are no shapes, that are carried: a short file can ask for a long list
+/// again and again.
+const MOST_CARRIED: usize = 1 << 18;
 
 /// The values that a node can read: of the graph that it stands in, and of those around.
 pub(super) struct Scope<'a> {
@@ -281,16 +282,22 @@ fn visit(node: &Node, scope: &Scope<'_>, context: Context<'_>) -> Result<(Vec<Fa
     for output in &mut outputs {
         output.shape.take_if(|dims| dims.len() > MOST_DIMS);
     }
-    if context.looked_at.n_elements.get() < MOST_CARRIED {
+    if !(context.looked_at.n_elements.get() > MOST_CARRIED && inputs.iter().flatten().any(|fact| n_listed(fact) > 0)) {
         value::carry(&call, rule.carrying, &mut outputs);
     }
     for output in &mut outputs {
-        let n_elements = output.value.as_ref().map_or(0, value::Value::len);
-        let n_elements = context.looked_at.n_elements.get().saturating_add(n_elements);
+        let n_elements = context.looked_at.n_elements.get().saturating_add(n_listed(output));
         context.looked_at.n_elements.set(n_elements);
-        output.value.take_if(|_| n_elements > MOST_CARRIED);
+        if n_listed(output) > 0 && n_elements > MOST_CARRIED {
+            output.value = None;
+        }
     }
     Ok((outputs, Vec::new()))
+}
+
+/// The number of elements of a value that is longer than a shape.
+fn n_listed(fact: &Fact) -> usize {
+    fact.value.as_ref().map(value::Value::len).filter(|&n| n > MOST_DIMS).unwrap_or(0)
 }
 
 /// The types of a graph that is not run, as far as they follow from what it declares.

@@ -265,7 +265,8 @@ fn read_varint(message: &[u8], position: &mut usize) -> Option<u64> {
     None
 }
 
-fn varint(mut number: u64) -> Vec<u8> {
+/// A number as protobuf packs it.
+pub(crate) fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(10);
     loop {
         let low = (number & 0x7f) as u8;

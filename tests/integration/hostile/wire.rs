@@ -1,5 +1,7 @@
 //! Messages of ONNX files byte by byte, field numbers as in `onnx.proto`: what a well-behaved writer would not write.
 
+use super::mutate::varint;
+
 /// A number of this field.
 pub(crate) fn int(field: u64, value: i64) -> Vec<u8> {
     [varint(field << 3), varint(value.cast_unsigned())].concat()
@@ -92,18 +94,4 @@ pub(crate) fn output(name: &str) -> Vec<u8> {
 pub(crate) fn model(opset: i64, graph: &[Vec<u8>]) -> Vec<u8> {
     [int(1, 10), field(7, graph.concat()), field(8, int(2, opset)), field(8, [field(1, "local"), int(2, 1)].concat())]
         .concat()
-}
-
-/// A number as protobuf packs it.
-pub(crate) fn varint(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(10);
-    loop {
-        let low = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
-    }
 }

@@ -16,32 +16,33 @@ pub(super) fn heads(facts: &mut Facts<'_>, attributes: &Attention) {
     let (Some(n_query), Some(n_kept)) = (n_query, n_kept.filter(|&n| n > 0)) else {
         return facts.pin_all("its number of heads is not known");
     };
-    let shared = n_query / n_kept;
-    for port in [queries, keys, values, output] {
-        (0..facts.rank(port)).filter(|&axis| axis != head_axis).for_each(|axis| {
-            facts.pin(Slot { port, axis }, "it is no axis of heads");
-        });
+    let ranks = [queries, keys, values, output].map(|port| facts.rank(port));
+    if ranks.iter().any(|&rank| rank != ranks[0]) || n_query % n_kept != 0 {
+        return facts.pin_all("its heads are not laid out alike");
     }
+    let shared = n_query / n_kept;
     let bundle = facts.bundle(n_kept);
     for (port, n_heads) in [(queries, n_query), (keys, n_kept), (values, n_kept), (output, n_query)] {
         let slot = Slot { port, axis: head_axis };
-        let inner = facts.size(slot).unwrap_or(0) / n_kept;
-        if inner % (n_heads / n_kept).max(1) == 0 {
-            facts.tie(bundle, slot, Map::Blocks { outer: 1, inner });
-        } else {
-            facts.pin(slot, "its size is not a multiple of the heads");
-        }
+        let inner = facts.size(slot).filter(|size| size % n_heads == 0).map_or(0, |size| size / n_kept);
+        tie_heads(facts, bundle, slot, inner);
     }
-    let caches = [Port::Input(4), Port::Input(5), Port::Output(1), Port::Output(2)].map(|port| (port, 1, 1));
-    let scores = (Port::Output(3), 1, shared);
-    let mask_axis = facts
-        .rank(Port::Input(3))
-        .checked_sub(3)
-        .filter(|&axis| facts.size(Slot { port: Port::Input(3), axis }) == Some(n_query));
-    let mask = mask_axis.map(|axis| (Port::Input(3), axis, shared));
-    for (port, axis, inner) in caches.into_iter().chain([scores]).chain(mask) {
-        if facts.dims(port).is_some() {
-            facts.tie(bundle, Slot { port, axis }, Map::Blocks { outer: 1, inner });
-        }
+    for port in [Port::Input(4), Port::Input(5), Port::Output(1), Port::Output(2)] {
+        tie_heads(facts, bundle, Slot { port, axis: 1 }, 1);
+    }
+    tie_heads(facts, bundle, Slot { port: Port::Output(3), axis: 1 }, shared);
+    let mask = Port::Input(3);
+    match facts.rank(mask).checked_sub(3).map(|axis| Slot { port: mask, axis }) {
+        Some(slot) if facts.size(slot) == Some(n_query) => tie_heads(facts, bundle, slot, shared),
+        Some(_) | None => facts.pin_value(mask, "it is no axis of heads"),
+    }
+}
+
+/// Ties the axis of heads of a value, if the node has it, and pins its other axes.
+fn tie_heads(facts: &mut Facts<'_>, bundle: Slot, slot: Slot, inner: usize) {
+    let others = (0..facts.rank(slot.port)).filter(|&axis| axis != slot.axis);
+    others.for_each(|axis| facts.pin(Slot { axis, ..slot }, "it is no axis of heads"));
+    if facts.dims(slot.port).is_some() {
+        facts.tie(bundle, slot, Map::Blocks { outer: 1, inner });
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn gather(facts: &mut Facts<'_>, axis: i64) {
     match picks {
         Some(picks) => facts.tie(input(0, axis), output(0, axis), Map::Picks(picks)),
         None => {
-            facts.pin(input(0, axis), "its slices are picked by data");
+            let known = facts.integers(1).is_some();
+            facts.pin(input(0, axis), if known { "one slice is picked" } else { "its slices are picked by data" });
             for of_indices in 0..n_indices {
                 let slot = Slot { port: Port::Output(0), axis: axis + of_indices };
                 facts.same(input(1, of_indices), slot);
@@ -70,8 +71,14 @@ pub(super) fn gather_elements(facts: &mut Facts<'_>, axis: i64) {
     facts.pin(input(0, axis), "its slices are picked by data");
     for other in 0..facts.rank(Port::Input(1)) {
         facts.same(input(1, other), output(0, other));
-        if other != axis {
+        if other == axis {
+            continue;
+        }
+        // Indices that are shorter than the data read its first slices only.
+        if facts.dim(input(1, other)) == facts.dim(input(0, other)) {
             facts.same(input(0, other), output(0, other));
+        } else {
+            facts.pin(input(0, other), "its first slices are read");
         }
     }
 }

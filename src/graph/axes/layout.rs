@@ -5,10 +5,13 @@ use std::ops::Range;
 use super::norm::without;
 use super::{Facts, Fold, Map, Port, Slot, elementwise, input, output};
 use crate::graph::Dim;
-use crate::graph::op::{DepthMode, DepthToSpace, PadMode};
+use crate::graph::op::{CoordinateTransformation, DepthMode, DepthToSpace, PadMode, Resize};
 
-/// Batch and channel stay; the places of the spatial axes are other ones.
+/// Batch and channel stay; the places of the spatial axes are other ones. `Indices` of MaxPool count through all of them.
 pub(super) fn pool(facts: &mut Facts<'_>) {
+    if facts.node.output(1).is_some() {
+        [0, 1].into_iter().for_each(|axis| facts.pin(input(0, axis), "its indices count along it"));
+    }
     for position in 0..facts.node.outputs.len() {
         [0, 1].into_iter().for_each(|axis| facts.same(input(0, axis), output(position, axis)));
         (2..facts.rank(Port::Output(position)))
@@ -22,13 +25,13 @@ pub(super) fn quantized_pool(facts: &mut Facts<'_>, channels_last: bool) {
     if channels_last { facts.pin_all("its channels are last") } else { pool(facts) }
 }
 
-/// The inputs from `first` on, one after the other along an axis.
-pub(super) fn concat(facts: &mut Facts<'_>, first: usize, axis: i64) {
+/// The inputs, one after the other along an axis.
+pub(super) fn concat(facts: &mut Facts<'_>, axis: i64) {
     let Some(axis) = facts.axis(Port::Output(0), axis) else {
         return facts.pin_all("its axis is out of range");
     };
     let mut to = Some(0);
-    for position in first..facts.node.inputs.len() {
+    for position in 0..facts.node.inputs.len() {
         for other in (0..facts.rank(Port::Input(position))).filter(|&other| other != axis) {
             facts.same(input(position, other), output(0, other));
         }
@@ -74,22 +77,22 @@ pub(super) fn split(facts: &mut Facts<'_>, axis: i64) {
 
 /// `[N, b² · C, H, W]` to `[N, C, b · H, b · W]`, the parts of a channel next to each other (CRD) or a whole C apart.
 pub(super) fn depth_to_space(facts: &mut Facts<'_>, attributes: &DepthToSpace) {
-    let map = match attributes.mode {
-        DepthMode::Dcr => blocks(attributes.blocksize).map(|n| Map::Blocks { outer: n, inner: 1 }),
-        DepthMode::Crd => blocks(attributes.blocksize).map(|n| Map::Blocks { outer: 1, inner: n }),
-    };
-    moved_between(facts, map, output(0, 1), input(0, 1));
+    moved_between(facts, parts(attributes), output(0, 1), input(0, 1));
 }
 
-/// `[N, C, H, W]` to `[N, b² · C, H / b, W / b]`, the parts of a channel a whole C apart.
+/// `[N, C, H, W]` to `[N, b² · C, H / b, W / b]`, the parts of a channel as in [`depth_to_space`].
 pub(super) fn space_to_depth(facts: &mut Facts<'_>, attributes: &DepthToSpace) {
-    let map = blocks(attributes.blocksize).map(|n| Map::Blocks { outer: n, inner: 1 });
-    moved_between(facts, map, input(0, 1), output(0, 1));
+    moved_between(facts, parts(attributes), input(0, 1), output(0, 1));
 }
 
-fn blocks(blocksize: i64) -> Option<usize> {
-    let size = usize::try_from(blocksize).ok().filter(|&size| size > 0)?;
-    size.checked_mul(size)
+/// Where the parts of a channel are: a whole C apart (DCR) or next to each other (CRD).
+fn parts(attributes: &DepthToSpace) -> Option<Map> {
+    let size = usize::try_from(attributes.blocksize).ok().filter(|&size| size > 0)?;
+    let n_parts = size.checked_mul(size)?;
+    Some(match attributes.mode {
+        DepthMode::Dcr => Map::Blocks { outer: n_parts, inner: 1 },
+        DepthMode::Crd => Map::Blocks { outer: 1, inner: n_parts },
+    })
 }
 
 fn moved_between(facts: &mut Facts<'_>, map: Option<Map>, few: Slot, many: Slot) {
@@ -126,7 +129,8 @@ pub(super) fn pad(facts: &mut Facts<'_>, mode: PadMode) {
         match (pads[axis], pads[axis + rank]) {
             (0, 0) => facts.same(input(0, axis), output(0, axis)),
             (begin, end) if begin >= 0 && end >= 0 && mode == PadMode::Constant => {
-                let (Ok(to), Some(len)) = (usize::try_from(begin), facts.size(input(0, axis))) else { continue };
+                let to = usize::try_from(begin).unwrap_or(usize::MAX);
+                let len = facts.size(input(0, axis)).unwrap_or(0);
                 facts.tie(input(0, axis), output(0, axis), Map::Range { from: 0, to, len });
             }
             (_, _) => {
@@ -137,10 +141,19 @@ pub(super) fn pad(facts: &mut Facts<'_>, mode: PadMode) {
     }
 }
 
-/// Axes that keep their size are taken to keep their places, the others are interpolated.
-pub(super) fn resize(facts: &mut Facts<'_>) {
+/// Batch and channel where they are not scaled; the other axes are interpolated.
+pub(super) fn resize(facts: &mut Facts<'_>, attributes: &Resize) {
+    let crops = attributes.coordinate_transformation_mode == CoordinateTransformation::TfCropAndResize;
+    let scales =
+        facts.node.input(2).and_then(|name| facts.types.constant(name)).and_then(|scales| scales.to_f32s().ok());
     for axis in 0..facts.rank(Port::Input(0)) {
-        if axis < 2 && facts.dim(input(0, axis)) == facts.dim(output(0, axis)) {
+        let unscaled = match (&scales, facts.node.input(2)) {
+            (Some(scales), _) => scales.get(axis) == Some(&1.0),
+            (None, Some(_)) => false,
+            (None, None) => true,
+        };
+        let kept = facts.dim(input(0, axis)) == facts.dim(output(0, axis));
+        if axis < 2 && kept && unscaled && !crops && attributes.axes.is_empty() {
             facts.same(input(0, axis), output(0, axis));
         } else {
             facts.pin(input(0, axis), "it is interpolated");
@@ -212,7 +225,7 @@ pub(super) fn tile(facts: &mut Facts<'_>) {
             (Some(before), Some(after)) if before > 1 => {
                 facts.tie(input(0, axis), output(0, axis), Map::Blocks { outer: after / before, inner: 1 });
             }
-            (Some(1), Some(_)) | (None, None) => {}
+            (Some(1), Some(after)) if after > 1 => facts.pin(output(0, axis), "one slice is repeated along it"),
             (_, _) => facts.same(input(0, axis), output(0, axis)),
         }
     }

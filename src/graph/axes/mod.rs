@@ -77,16 +77,22 @@ impl Map {
     /// The same index.
     pub const SAME: Map = Map::Blocks { outer: 1, inner: 1 };
 
+    /// Whether it is [`Map::SAME`].
+    pub fn is_same(&self) -> bool {
+        *self == Map::SAME
+    }
+
     /// Calls `pair` with every index of `a` (of size `n`) and an index of `b` that belongs to it.
     pub fn for_each(&self, n: usize, mut pair: impl FnMut(usize, usize)) {
         match self {
-            Map::Blocks { outer, inner } => {
+            Map::Blocks { outer, inner } if n > 0 && *inner > 0 => {
                 for o in 0..*outer {
                     for i in 0..n {
                         (0..*inner).for_each(|r| pair(i, (o * n + i) * inner + r));
                     }
                 }
             }
+            Map::Blocks { .. } => {}
             Map::Range { from, to, len } => (0..*len).for_each(|k| pair(from + k, to + k)),
             Map::Picks(picks) => picks.iter().enumerate().for_each(|(k, &i)| pair(i, k)),
         }

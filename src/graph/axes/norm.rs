@@ -57,6 +57,12 @@ pub(super) fn skip_layer(facts: &mut Facts<'_>) {
     }
 }
 
+/// One scale for all of it, from the least and the greatest element.
+pub(super) fn dynamic_quantize(facts: &mut Facts<'_>) {
+    elementwise::unary(facts);
+    (0..facts.rank(Port::Input(0))).for_each(|axis| facts.cross(input(0, axis)));
+}
+
 /// One axis is normalised: `Softmax`, `LpNormalization`.
 pub(super) fn along(facts: &mut Facts<'_>, axis: i64) {
     elementwise::unary(facts);

@@ -1,6 +1,8 @@
 //! Convolutions and matrix products.
 
-use super::{Facts, Map, Port, Slot, Weight, input, output};
+use std::collections::BTreeMap;
+
+use super::{Facts, Map, Port, Slot, Weight, elementwise, input, output};
 
 /// Where a convolution's inputs are.
 #[derive(Clone, Copy)]
@@ -20,11 +22,7 @@ pub(super) fn conv(facts: &mut Facts<'_>, group: i64, inputs: ConvInputs) {
     let weight = input(inputs.weight, 0);
     facts.same(input(0, 0), output(0, 0));
     facts.same(weight, output(0, 1));
-    for &position in inputs.by_channel {
-        if facts.rank(Port::Input(position)) == 1 {
-            facts.same(input(position, 0), output(0, 1));
-        }
-    }
+    elementwise::by_slice(facts, inputs.by_channel, Some(output(0, 1)));
     let bias = inputs.bias.filter(|&bias| facts.node.input(bias).is_some());
     facts.axes.weights.push(Weight { position: inputs.weight, output_axis: 0, input_axis: Some(1), bias });
     channel_groups(facts, group, Slot { axis: 1, ..weight }, weight);
@@ -80,42 +78,48 @@ fn window(facts: &mut Facts<'_>, weight: usize) {
     }
 }
 
-/// `A [.., m, k]` and `B [.., k, n]` to `Y [.., m, n]`; one-dimensional operands have only `k`. `by_column` are inputs
-/// that may have an element for each column of B.
-pub(super) fn matmul(facts: &mut Facts<'_>, a: usize, b: usize, by_column: &[usize]) {
+/// Where a matrix product's operands are, and the scales and zero points of A's rows and of B's columns.
+#[derive(Clone, Copy)]
+pub(super) struct MatMulInputs {
+    b: usize,
+    by_row: &'static [usize],
+    by_column: &'static [usize],
+}
+
+pub(super) const MATMUL: MatMulInputs = MatMulInputs { b: 1, by_row: &[], by_column: &[] };
+pub(super) const MATMUL_INTEGER: MatMulInputs = MatMulInputs { b: 1, by_row: &[2], by_column: &[3] };
+pub(super) const QLINEAR_MATMUL: MatMulInputs = MatMulInputs { b: 3, by_row: &[1, 2], by_column: &[4, 5] };
+
+/// `A [.., m, k]` and `B [.., k, n]` to `Y [.., m, n]`; one-dimensional operands have only `k`.
+pub(super) fn matmul(facts: &mut Facts<'_>, inputs: MatMulInputs) {
+    let (a, b) = (0, inputs.b);
     let [a_rank, b_rank, rank] = [Port::Input(a), Port::Input(b), Port::Output(0)].map(|port| facts.rank(port));
     if a_rank == 0 || b_rank == 0 {
         return facts.pin_all("an operand is a scalar");
     }
-    facts.contract(input(a, a_rank - 1), input(b, b_rank.saturating_sub(2)));
-    if b_rank >= 2 && rank >= 1 {
-        facts.same(input(b, b_rank - 1), output(0, rank - 1));
-        facts.axes.weights.push(Weight {
-            position: b,
-            output_axis: b_rank - 1,
-            input_axis: Some(b_rank - 2),
-            bias: None,
-        });
-        for &position in by_column {
-            if facts.rank(Port::Input(position)) == 1 {
-                facts.same(input(position, 0), output(0, rank - 1));
-            }
-        }
-    }
     // Axes of the output before those of the matrix itself.
     let matrix_axes = usize::from(a_rank >= 2) + usize::from(b_rank >= 2);
-    let Some(n_batch) = rank.checked_sub(matrix_axes) else { return };
-    if a_rank >= 2 {
-        facts.same(input(a, a_rank - 2), output(0, n_batch));
-        if b_rank == 1 {
-            let weight = Weight { position: a, output_axis: a_rank - 2, input_axis: Some(a_rank - 1), bias: None };
-            facts.axes.weights.push(weight);
-        }
+    let Some(n_batch) = rank.checked_sub(matrix_axes) else { return facts.pin_all("its output has too few axes") };
+    facts.contract(input(a, a_rank - 1), input(b, b_rank.saturating_sub(2)));
+    if b_rank >= 2 {
+        let (output_axis, input_axis) = (b_rank - 1, Some(b_rank - 2));
+        facts.same(input(b, output_axis), output(0, rank - 1));
+        facts.axes.weights.push(Weight { position: b, output_axis, input_axis, bias: None });
     }
+    if a_rank >= 2 {
+        let (output_axis, input_axis) = (a_rank - 2, Some(a_rank - 1));
+        facts.same(input(a, output_axis), output(0, n_batch));
+        facts.axes.weights.push(Weight { position: a, output_axis, input_axis, bias: None });
+    }
+    elementwise::by_slice(facts, inputs.by_row, a_rank.checked_sub(2).map(|axis| input(a, axis)));
+    elementwise::by_slice(facts, inputs.by_column, (b_rank >= 2).then(|| input(b, b_rank - 1)));
     for (position, own_rank) in [(a, a_rank), (b, b_rank)] {
         let own_batch = own_rank.saturating_sub(2);
-        for axis in 0..own_batch.min(n_batch) {
-            facts.same(input(position, axis), output(0, axis + n_batch - own_batch));
+        for axis in 0..own_batch {
+            match (axis + n_batch).checked_sub(own_batch) {
+                Some(other) => facts.same(input(position, axis), output(0, other)),
+                None => facts.pin(input(position, axis), "the output has no such axis"),
+            }
         }
     }
 }
@@ -147,19 +151,26 @@ pub(super) fn einsum(facts: &mut Facts<'_>, equation: &str) {
     if equation.contains('.') || !ranks_fit || facts.rank(Port::Output(0)) != result.len() {
         return facts.pin_all("its equation is not of plain letters");
     }
-    let mut seen: Vec<(char, Slot)> =
-        result.iter().enumerate().map(|(axis, &letter)| (letter, output(0, axis))).collect();
-    for (position, term) in terms.iter().enumerate() {
-        for (axis, &letter) in term.iter().enumerate() {
-            let slot = input(position, axis);
-            match seen.iter().find(|(other, _)| *other == letter).map(|(_, slot)| *slot) {
-                None if terms.iter().skip(position + 1).any(|later| later.contains(&letter)) => {
-                    seen.push((letter, slot))
-                }
-                None => facts.cross(slot),
-                Some(first) if result.contains(&letter) => facts.same(first, slot),
-                Some(first) => facts.contract(first, slot),
-            }
+    let of_output = result.iter().enumerate().map(|(axis, &letter)| (letter, output(0, axis)));
+    let of_inputs = terms.iter().enumerate().flat_map(|(position, term)| {
+        term.iter().enumerate().map(move |(axis, &letter)| (letter, input(position, axis)))
+    });
+    let mut first: BTreeMap<char, Slot> = BTreeMap::new();
+    for (letter, slot) in of_output.chain(of_inputs) {
+        let other = *first.entry(letter).or_insert(slot);
+        if facts.dim(other) != facts.dim(slot) {
+            return facts.pin_all("an axis of size one is repeated");
+        }
+        match (other == slot, result.contains(&letter)) {
+            (true, _) => {}
+            (false, true) => facts.same(other, slot),
+            (false, false) => facts.contract(other, slot),
+        }
+    }
+    for slot in first.into_values().filter(|slot| matches!(slot.port, Port::Input(_))) {
+        let is_paired = facts.axes.contracted.iter().any(|(a, b)| *a == slot || *b == slot);
+        if !is_paired {
+            facts.cross(slot);
         }
     }
     einsum_weight(facts, &terms, &result);

@@ -22,8 +22,10 @@ pub(super) fn layer(facts: &mut Facts<'_>, n_gates: usize, layout: i64) {
     for position in [1, 2, 3, 7] {
         facts.pin(input(position, 0), "it is the axis of directions");
     }
-    facts.axes.weights.push(Weight { position: 1, output_axis: 1, input_axis: Some(2), bias: Some(3) });
-    facts.axes.weights.push(Weight { position: 2, output_axis: 1, input_axis: Some(2), bias: Some(3) });
+    let bias = facts.node.input(3).map(|_| 3);
+    for position in [1, 2] {
+        facts.axes.weights.push(Weight { position, output_axis: 1, input_axis: Some(2), bias });
+    }
     if facts.node.output(0).is_some() {
         facts.same(unit, output(0, 3));
         facts.same(input(0, x_batch), output(0, y_batch));

@@ -1,6 +1,6 @@
 //! Which rule each operator follows: one table.
 
-use super::{Facts, attention, elementwise, index, layout, norm, product, recurrent};
+use super::{Facts, Port, attention, elementwise, index, layout, norm, product, recurrent};
 use crate::graph::op::Op;
 
 pub(super) fn apply(facts: &mut Facts<'_>) {
@@ -28,16 +28,16 @@ pub(super) fn apply(facts: &mut Facts<'_>) {
         Op::QLinearAdd | Op::QLinearMul => elementwise::broadcast_of(facts, &[0, 3]),
         Op::QuantizeLinear(attributes) => elementwise::scaled(facts, attributes.axis, attributes.block_size),
         Op::DequantizeLinear(attributes) => elementwise::scaled(facts, attributes.axis, attributes.block_size),
-        Op::DynamicQuantizeLinear => elementwise::unary(facts),
+        Op::DynamicQuantizeLinear => norm::dynamic_quantize(facts),
 
         Op::Conv(attributes) => product::conv(facts, attributes.group, product::CONV),
         Op::ConvInteger(attributes) => product::conv(facts, attributes.group, product::CONV_INTEGER),
         Op::QLinearConv(attributes) => product::conv(facts, attributes.group, product::QLINEAR_CONV),
         Op::ConvTranspose(attributes) => product::conv_transpose(facts, attributes.group),
         Op::Gemm(attributes) => product::gemm(facts, attributes.trans_a, attributes.trans_b),
-        Op::MatMul => product::matmul(facts, 0, 1, &[]),
-        Op::MatMulInteger => product::matmul(facts, 0, 1, &[3]),
-        Op::QLinearMatMul => product::matmul(facts, 0, 3, &[4, 5]),
+        Op::MatMul => product::matmul(facts, product::MATMUL),
+        Op::MatMulInteger => product::matmul(facts, product::MATMUL_INTEGER),
+        Op::QLinearMatMul => product::matmul(facts, product::QLINEAR_MATMUL),
         Op::Einsum(attributes) => product::einsum(facts, &attributes.equation),
 
         Op::BatchNormalization(attributes) => norm::batch(facts, attributes.training_mode),
@@ -54,14 +54,14 @@ pub(super) fn apply(facts: &mut Facts<'_>) {
         Op::MaxPool(_) => layout::pool(facts),
         Op::QLinearAveragePool(attributes) => layout::quantized_pool(facts, attributes.channels_last),
         Op::QLinearGlobalAveragePool(attributes) => layout::quantized_pool(facts, attributes.channels_last),
-        Op::Concat(attributes) => layout::concat(facts, 0, attributes.axis),
+        Op::Concat(attributes) => layout::concat(facts, attributes.axis),
         Op::DepthToSpace(attributes) => layout::depth_to_space(facts, attributes),
         Op::SpaceToDepth(attributes) => layout::space_to_depth(facts, attributes),
         Op::Expand => layout::expand(facts),
         Op::Flatten(attributes) => layout::flatten(facts, attributes.axis),
         Op::Pad(attributes) => layout::pad(facts, attributes.mode),
         Op::Reshape(_) => layout::reshape(facts),
-        Op::Resize(_) => layout::resize(facts),
+        Op::Resize(attributes) => layout::resize(facts, attributes),
         Op::Slice => layout::slice(facts),
         Op::Split(attributes) => layout::split(facts, attributes.axis),
         Op::Squeeze | Op::Unsqueeze => layout::squeeze(facts),
@@ -90,7 +90,8 @@ pub(super) fn apply(facts: &mut Facts<'_>) {
         Op::Attention(attributes) => attention::heads(facts, attributes),
 
         // Their outputs are new; what they read of an input is its shape or a number.
-        Op::Constant(_) | Op::ConstantOfShape(_) | Op::Shape(_) | Op::Size => {}
+        Op::Constant(_) | Op::ConstantOfShape(_) | Op::Size => {}
+        Op::Shape(_) => facts.pin_value(Port::Output(0), "it spells a shape"),
 
         Op::QLinearSoftmax(_) | Op::QLinearConcat(_) | Op::QGemm(_) => facts.pin_all(UNCOVERED),
         Op::DynamicQuantizeLSTM(_) | Op::MatMulNBits(_) => facts.pin_all(UNCOVERED),

@@ -1,9 +1,10 @@
 //! Classes of atoms that go together, and what pins them.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::space::{AxisId, Space};
-use super::{Kind, Role, is_same};
+use super::{Kind, Role};
 use crate::graph::Graph;
 use crate::graph::axes::{Axes, Fold, Map};
 
@@ -65,19 +66,21 @@ impl Classes {
     pub(super) fn tie(&mut self, space: &Space, a: AxisId, b: AxisId, map: &Map) {
         let (first, other) = (space.axis(a), space.axis(b));
         map.for_each(first.size, |i, j| self.atoms.join(first.first_atom + i, other.first_atom + j));
-        if is_same(map) {
+        if map.is_same() {
             self.axes.join(a, b);
         }
     }
 
     pub(super) fn pin_axis(&mut self, space: &Space, id: AxisId, reason: impl FnOnce() -> String) {
         self.pinned_axes[id] = true;
+        let axis = space.axis(id);
+        let pinned = &mut self.pinned_atoms[axis.first_atom..axis.first_atom + axis.size];
+        if pinned.iter().all(Option::is_some) {
+            return;
+        }
         let reason_idx = u32::try_from(self.reasons.len()).unwrap_or(u32::MAX);
         self.reasons.push(reason());
-        let axis = space.axis(id);
-        for pinned in &mut self.pinned_atoms[axis.first_atom..axis.first_atom + axis.size] {
-            pinned.get_or_insert(reason_idx);
-        }
+        pinned.iter_mut().for_each(|pinned| _ = pinned.get_or_insert(reason_idx));
     }
 
     /// Ties each axis that consists of several to one of them, and pins the others, which cannot lose slices then. What is
@@ -99,31 +102,51 @@ impl Classes {
             }
         }
         let mut marks = Marks::of(self, space);
-        while !open.is_empty() {
-            let free = |classes: &mut Classes, marks: &Marks, fold: &Open<'_>| -> Vec<usize> {
-                let sets: Vec<usize> = fold.factors.iter().map(|&id| classes.axes.find(id)).collect();
-                (0..sets.len()).filter(|&position| !marks.pinned[sets[position]]).collect()
-            };
-            let forced = (0..open.len()).find(|&idx| free(self, &marks, &open[idx]).len() < 2);
-            let fold = open.remove(forced.unwrap_or(0));
-            let choice = free(self, &marks, &fold).into_iter().max_by_key(|&position| {
+        let mut folds_of: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (fold_idx, fold) in open.iter().enumerate() {
+            fold.factors.iter().for_each(|&id| folds_of.entry(self.axes.find(id)).or_default().push(fold_idx));
+        }
+        let mut forced: BTreeSet<usize> =
+            (0..open.len()).filter(|&fold_idx| self.free(&open[fold_idx], &marks).len() < 2).collect();
+        let mut undecided: BTreeSet<usize> = (0..open.len()).collect();
+        while let Some(fold_idx) = forced.pop_first().or_else(|| undecided.first().copied()) {
+            if !undecided.remove(&fold_idx) {
+                continue;
+            }
+            let fold = &open[fold_idx];
+            let choice = self.free(fold, &marks).into_iter().max_by_key(|&position| {
                 let set = self.axes.find(fold.factors[position]);
-                (marks.made[set], marks.heads[set], fold.fold.factors[position].1, std::cmp::Reverse(position))
+                (marks.made[set], marks.heads[set], fold.fold.factors[position].1, Reverse(position))
             });
-            self.resolve(space, &fold, choice, &mut marks);
+            for set in self.resolve(space, fold, choice, &mut marks) {
+                let concerned =
+                    folds_of.get(&set).into_iter().flatten().filter(|fold_idx| undecided.contains(fold_idx));
+                forced.extend(concerned.filter(|&&fold_idx| self.free(&open[fold_idx], &marks).len() < 2));
+            }
         }
     }
 
-    fn resolve(&mut self, space: &Space, fold: &Open<'_>, choice: Option<usize>, marks: &mut Marks) {
+    /// The factors that nothing pins.
+    fn free(&mut self, fold: &Open<'_>, marks: &Marks) -> Vec<usize> {
+        (0..fold.factors.len()).filter(|&position| !marks.pinned[self.axes.find(fold.factors[position])]).collect()
+    }
+
+    /// Ties the whole to the chosen factor. The sets that are pinned by that.
+    fn resolve(&mut self, space: &Space, fold: &Open<'_>, choice: Option<usize>, marks: &mut Marks) -> Vec<usize> {
+        let mut newly_pinned = Vec::new();
         for (position, &id) in fold.factors.iter().enumerate().filter(|&(position, _)| choice != Some(position)) {
             let size = fold.fold.factors[position].1;
             self.pin_axis(space, id, || format!("{}: an axis of {size} becomes part of another", fold.label));
-            marks.pinned[self.axes.find(id)] = true;
+            let set = self.axes.find(id);
+            if !std::mem::replace(&mut marks.pinned[set], true) {
+                newly_pinned.push(set);
+            }
         }
         match choice {
             Some(position) => self.tie(space, fold.factors[position], fold.whole, &part(fold.fold, position)),
             None => self.pin_axis(space, fold.whole, || format!("{}: none of its parts can lose slices", fold.label)),
         }
+        newly_pinned
     }
 
     /// The classes that reach into a weight, in the order of their first atoms.

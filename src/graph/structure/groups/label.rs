@@ -1,7 +1,7 @@
 //! What the axes of weights are: where units are made, where they are summed over, what an operator calls them.
 
 use super::space::Space;
-use super::{Kind, Role, is_same};
+use super::{Kind, Role};
 use crate::graph::axes::{Axes, Port, Slot};
 use crate::graph::{Graph, Op};
 
@@ -41,9 +41,9 @@ fn label_weights(graph: &Graph, node_idx: usize, axes: &Axes, space: &mut Space)
             axis.role = Some(Role::Made);
             axis.kind = axis.kind.max(Some(kind));
         }
-        if output.is_some_and(|id| !space.axis(id).is_constant) && matches!(op, Op::MatMul) {
-            label_heads(graph, node_idx, space);
-        }
+    }
+    if matches!(op, Op::MatMul) {
+        label_heads(graph, node_idx, space);
     }
 }
 
@@ -56,9 +56,14 @@ fn label_bundle(graph: &Graph, node_idx: usize, space: &mut Space) {
 
 /// A product of two computed values: what it is done side by side for are heads.
 fn label_heads(graph: &Graph, node_idx: usize, space: &mut Space) {
+    let node = &graph.nodes[node_idx];
+    let is_constant = |position| node.input(position).is_none_or(|name| space.is_constant(name));
+    if is_constant(0) || is_constant(1) {
+        return;
+    }
     for position in 0..2 {
         let ids = (0..).map_while(|axis| {
-            let rank = graph.nodes[node_idx].input(position).map_or(0, |name| space.rank(name));
+            let rank = node.input(position).map_or(0, |name| space.rank(name));
             (axis + 2 < rank).then(|| space.id(graph, node_idx, Slot { port: Port::Input(position), axis }))
         });
         for id in ids.flatten().collect::<Vec<_>>() {
@@ -68,7 +73,7 @@ fn label_heads(graph: &Graph, node_idx: usize, space: &mut Space) {
 }
 
 fn hand_on(graph: &Graph, node_idx: usize, axes: &Axes, space: &mut Space) {
-    let same = axes.ties.iter().filter(|tie| is_same(&tie.map)).map(|tie| (tie.a, tie.b));
+    let same = axes.ties.iter().filter(|tie| tie.map.is_same()).map(|tie| (tie.a, tie.b));
     let folded = axes.folds.iter().flat_map(|fold| fold.factors.iter().map(|&(factor, _)| (factor, fold.whole)));
     for (a, b) in same.chain(folded) {
         let (from, to) = match (a.port, b.port) {

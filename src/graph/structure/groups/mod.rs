@@ -10,14 +10,14 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::graph::axes::{self, Axes, Map, Slot};
+use crate::graph::axes::{self, Axes, Slot};
 use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
-use crate::graph::{Graph, Name};
+use crate::graph::{Graph, Name, Op};
 
 use classes::Classes;
 use space::{AxisId, Space};
@@ -161,8 +161,8 @@ fn pin_ports(graph: &Graph, classes: &mut Classes, space: &Space) {
 fn pin_sizes(graph: &Graph, types: &Types, uses: &Uses<'_>, classes: &mut Classes, space: &Space) {
     for node in &graph.nodes {
         let (first, end) = match &node.op {
-            crate::graph::Op::Shape(attributes) => (attributes.start, attributes.end),
-            crate::graph::Op::Size => (0, None),
+            Op::Shape(attributes) => (attributes.start, attributes.end),
+            Op::Size => (0, None),
             _ => continue,
         };
         let (Some(data), Some(shape)) = (node.input(0), node.output(0)) else { continue };
@@ -170,7 +170,7 @@ fn pin_sizes(graph: &Graph, types: &Types, uses: &Uses<'_>, classes: &mut Classe
         let start = axes::from_start(first, rank).unwrap_or(0);
         let end = end.and_then(|end| axes::from_start(end, rank)).unwrap_or(rank);
         let read = match (&node.op, sizes_read(graph, types, uses, shape)) {
-            (crate::graph::Op::Shape(_), Some(read)) => read.into_iter().map(|position| position + start).collect(),
+            (Op::Shape(_), Some(read)) => read.into_iter().map(|position| position + start).collect(),
             (_, _) => (start..end).collect::<Vec<usize>>(),
         };
         for id in space.of_value(data).filter(|&id| read.contains(&space.axis(id).axis)) {
@@ -189,7 +189,7 @@ fn sizes_read(graph: &Graph, types: &Types, uses: &Uses<'_>, shape: &Name) -> Op
     for reader in uses.readers(shape) {
         let node = &graph.nodes[reader.node_idx];
         let indices = match (&node.op, reader.position) {
-            (crate::graph::Op::Gather(_), Some(0)) => types.value(node.input(1)?)?.elements()?,
+            (Op::Gather(_), Some(0)) => types.value(node.input(1)?)?.elements()?,
             (_, _) => return None,
         };
         for index in indices {
@@ -272,7 +272,7 @@ fn only_slice(space: &Space, id: AxisId) -> String {
 fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[Vec<(AxisId, usize)>]) -> Group {
     let mut members = Vec::new();
     let mut kind = None;
-    let mut crossing = std::collections::BTreeSet::new();
+    let mut crossing = BTreeSet::new();
     let mut start = 0;
     for &(id, n_per_unit) in signature {
         let axis = space.axis(id);
@@ -288,9 +288,4 @@ fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[V
     }
     let crosses = crossing.into_iter().map(|node_idx: usize| graph.nodes[node_idx].label()).collect();
     Group { kind: kind.unwrap_or(Kind::Features), n_units: units.len(), members, crosses }
-}
-
-/// Whether a map is index by index.
-fn is_same(map: &Map) -> bool {
-    *map == Map::SAME
 }

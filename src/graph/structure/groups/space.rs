@@ -102,7 +102,8 @@ impl Space {
         Some(self.axes.len() - 1)
     }
 
-    fn is_constant(&self, name: &Name) -> bool {
+    /// Whether a value follows from stored ones alone.
+    pub(super) fn is_constant(&self, name: &Name) -> bool {
         let ids = self.by_value.get(name).map(Vec::as_slice).unwrap_or_default();
         ids.iter().flatten().next().is_some_and(|&id| self.axes[id].is_constant)
     }

@@ -1,14 +1,14 @@
 //! What an operator says of its own sizes, in attributes and in operands that count slices.
 
 use super::gone::{Mask, n_left};
-use super::{Edited, RemovalError, Work, counts_groups, slices};
+use super::{RemovalError, Work, counts_groups, slices};
 use crate::graph::axes::from_start;
 use crate::graph::op::Op;
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Name, Node};
+use crate::graph::{Dim, Name, Node};
 
 /// The node for its smaller inputs, as far as its operator's definition alone tells.
-pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Edited, RemovalError> {
+pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Node, RemovalError> {
     let mut edited = node.clone();
     match &mut edited.op {
         op if counts_groups(op) => regroup(work, node, op),
@@ -20,13 +20,15 @@ pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Edited, RemovalEr
         Op::Attention(attributes) => {
             let heads = [(0, &mut attributes.q_num_heads), (1, &mut attributes.kv_num_heads)];
             for (position, n_heads) in heads {
-                let mask = work.gone.mask(node.input(position), 2);
+                let rank = node.input(position).and_then(|name| work.types.tensor(name)?.rank());
+                let axis = if rank == Some(3) { 2 } else { 1 };
+                let mask = work.gone.mask(node.input(position), axis);
                 *n_heads = n_heads.map(|n| mask.and_then(|mask| share(n, mask)).unwrap_or(n));
             }
         }
-        Op::RNN(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
-        Op::GRU(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
-        Op::LSTM(attributes) => attributes.hidden_size = attributes.hidden_size.and(hidden_size(work, node)),
+        Op::RNN(attributes) => set_hidden_size(work, node, &mut attributes.hidden_size),
+        Op::GRU(attributes) => set_hidden_size(work, node, &mut attributes.hidden_size),
+        Op::LSTM(attributes) => set_hidden_size(work, node, &mut attributes.hidden_size),
         Op::Split(attributes) => {
             if let Some(sizes) = split_sizes(work, node, attributes.axis) {
                 attributes.num_outputs = None;
@@ -40,11 +42,12 @@ pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Edited, RemovalEr
                 set_operand(work, &mut edited, 1, "indices", &indices)?;
             }
         }
+        Op::Squeeze => squeeze(work, node, &mut edited)?,
         Op::Slice => slice(work, node, &mut edited)?,
         Op::Pad(_) => pad(work, node, &mut edited)?,
         _ => {}
     }
-    Ok(Edited::of(edited))
+    Ok(edited)
 }
 
 /// Whole groups go: as many are left as the channels of the first input are enough for.
@@ -65,9 +68,22 @@ fn share(n: i64, mask: &Mask) -> Option<i64> {
     i64::try_from(left).ok()
 }
 
-fn hidden_size(work: &Work<'_>, node: &Node) -> Option<i64> {
-    let recurrent = work.types.known_shape(node.input(2)?)?;
-    i64::try_from(*recurrent.get(2)?).ok()
+/// An attribute that is stated follows the recurrent weight `[dirs, gates · H, H]`.
+fn set_hidden_size(work: &Work<'_>, node: &Node, stated: &mut Option<i64>) {
+    let recurrent = node.input(2).and_then(|name| work.types.known_shape(name));
+    let size = recurrent.and_then(|shape| i64::try_from(*shape.get(2)?).ok());
+    *stated = stated.map(|stated| size.unwrap_or(stated));
+}
+
+/// Without axes it would drop an axis of which one slice is left, too.
+fn squeeze(work: &mut Work<'_>, node: &Node, edited: &mut Node) -> Result<(), RemovalError> {
+    let masks = node.input(0).and_then(|name| work.gone.of_value(name));
+    let (Some(masks), None) = (masks, node.input(1)) else { return Ok(()) };
+    let dims = node.input(0).and_then(|name| work.types.tensor(name)?.shape.clone()).unwrap_or_default();
+    let squeezed = (0i64..).zip(dims.iter().enumerate());
+    let squeezed = squeezed.filter(|(_, (axis, dim))| **dim == Dim::Known(1) && !masks.contains_key(axis));
+    let axes: Vec<i64> = squeezed.map(|(axis, _)| axis).collect();
+    set_operand(work, edited, 1, "axes", &axes)
 }
 
 /// An axis of the first input as a number from the front.

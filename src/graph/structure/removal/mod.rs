@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use super::groups::Group;
 use crate::graph::patch::{Patch, PatchError};
 use crate::graph::shape::{self, ShapeError, Types};
-use crate::graph::{Dim, Graph, Name, Node, Op};
+use crate::graph::{Dim, Graph, Name, Node, Op, TensorType, ValueType};
 use gone::Gone;
 
 /// Units of one group to take out.
@@ -84,7 +84,7 @@ pub enum RemovalError {
 
 /// The graph without these units. What made them, summed over them or carried them is smaller; the rest computes what it
 /// did with the summing weights' slices at zero. A layer that normalises over the units does so over those that are left,
-/// and attention keeps its scale. `types` are those that the groups were found with.
+/// and attention keeps its scale. Constants that a caller may override are cut like others: their inputs change. `types` are those that the groups were found with.
 ///
 /// # Errors
 /// When an axis would lose its last slice, and when a size cannot be written anew; the graph is then as it was.
@@ -128,12 +128,8 @@ fn makes_less(node: &Node, gone: &Gone) -> bool {
 }
 
 fn rewrite(work: &mut Work<'_>, node_idx: usize, node: &Node) -> Result<(), RemovalError> {
-    let edited = edit::edit(work, node)?;
-    let mut nodes = edited.before;
-    let mut last = edited.node;
-    for helper in &nodes {
-        infer(work, helper)?;
-    }
+    let mut nodes = Vec::new();
+    let mut last = edit::edit(work, node)?;
     let mut outputs = shape::infer_node(&last, &work.types);
     if !fits(work, node, outputs.as_ref().ok()) {
         let operand = operand::respelled(work, &last, node)?;
@@ -148,6 +144,7 @@ fn rewrite(work: &mut Work<'_>, node_idx: usize, node: &Node) -> Result<(), Remo
             if work.gone.of_value(name).is_some() {
                 work.patch.retype(name);
             }
+            let typed = with_stated_sizes(work, name, typed);
             work.state(name, typed);
         }
     }
@@ -179,19 +176,38 @@ fn check(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Resu
     }
 }
 
-/// The first output whose known sizes are not those that are left.
+/// The first output whose sizes are not those that are left. A size that the file states and inference cannot tell is taken
+/// on trust, where no slices go.
 fn misfit(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Option<(String, String)> {
     for (name, typed) in node.outputs.iter().zip(outputs) {
-        let (Some(expected), Some(typed)) = (name.as_ref().and_then(|name| work.gone.left(name)), typed) else {
-            continue;
+        let Some(name) = name else { continue };
+        let (Some(expected), Some(masks)) = (work.gone.left(name), work.gone.of_value(name)) else { continue };
+        let tensor = typed.as_ref().and_then(|typed| typed.value_type.tensor());
+        let Some(got) = tensor.and_then(|tensor| tensor.shape.clone()) else {
+            return Some((text(&expected), "of unknown rank".to_string()));
         };
-        let got = typed.value_type.tensor().and_then(|tensor| tensor.shape.clone())?;
-        let differs = |(expected, got): (&Dim, &Dim)| expected.known().is_some() && expected != got;
-        if expected.len() != got.len() || expected.iter().zip(&got).any(differs) {
+        let differs = |(axis, (expected, got)): (usize, (&Dim, &Dim))| {
+            let must_be_known = masks.contains_key(&axis) || got.known().is_some();
+            expected.known().is_some() && expected != got && must_be_known
+        };
+        if expected.len() != got.len() || expected.iter().zip(&got).enumerate().any(differs) {
             return Some((text(&expected), text(&got)));
         }
     }
     None
+}
+
+/// The type with the sizes that were known before and stay.
+fn with_stated_sizes(work: &Work<'_>, name: &Name, mut typed: shape::Typed) -> shape::Typed {
+    let before = work.gone.left(name).or_else(|| work.types.tensor(name)?.shape.clone());
+    if let (Some(before), ValueType::Tensor(TensorType { shape: Some(dims), .. })) = (before, &mut typed.value_type) {
+        if before.len() == dims.len() {
+            for (dim, before) in dims.iter_mut().zip(before).filter(|(dim, _)| **dim == Dim::Unknown) {
+                *dim = before;
+            }
+        }
+    }
+    typed
 }
 
 fn text(dims: &[Dim]) -> String {
@@ -205,6 +221,7 @@ struct Edited {
 }
 
 impl Edited {
+    /// A node that needs nothing before it.
     fn of(node: Node) -> Edited {
         Edited { node, before: Vec::new() }
     }

@@ -8,26 +8,58 @@ use proptest::prelude::*;
 /// A layer of a convolutional network. One that does not fit what comes before it is left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    Conv { channels: usize, kernel: usize, bias: bool },
-    Depthwise { multiplier: usize },
-    Grouped { per_group: usize },
-    Transposed { channels: usize },
+    Conv {
+        channels: usize,
+        kernel: usize,
+        bias: bool,
+    },
+    Depthwise {
+        multiplier: usize,
+    },
+    Grouped {
+        per_group: usize,
+    },
+    Transposed {
+        channels: usize,
+    },
+    /// Weight and bias are integers behind DequantizeLinear, with a scale for each channel.
+    Quantized {
+        channels: usize,
+    },
     BatchNorm,
-    GroupNorm { groups: usize },
+    GroupNorm {
+        groups: usize,
+    },
     InstanceNorm,
     LayerNormLast,
-    Activation { which: usize },
+    Activation {
+        which: usize,
+    },
     PRelu,
     Swish,
-    Residual { channels: usize },
-    Projection { channels: usize },
-    Dense { channels: usize },
+    Residual {
+        channels: usize,
+    },
+    Projection {
+        channels: usize,
+    },
+    Dense {
+        channels: usize,
+    },
     SplitConcat,
     Shuffle,
-    PixelShuffle { crd: bool },
-    SpaceToDepth,
-    SqueezeExcite { channels: usize },
-    Pool { max: bool },
+    PixelShuffle {
+        crd: bool,
+    },
+    SpaceToDepth {
+        crd: bool,
+    },
+    SqueezeExcite {
+        channels: usize,
+    },
+    Pool {
+        max: bool,
+    },
     SliceChannels,
     ReverseChannels,
     PadChannels,
@@ -56,7 +88,8 @@ pub(crate) fn layers() -> impl Strategy<Value = Vec<Layer>> {
         1 => Just(Layer::SplitConcat),
         1 => Just(Layer::Shuffle),
         1 => any::<bool>().prop_map(|crd| Layer::PixelShuffle { crd }),
-        1 => Just(Layer::SpaceToDepth),
+        1 => Just(Layer::SpaceToDepth { crd: false }), // the other order needs opset 28
+        1 => channels.clone().prop_map(|channels| Layer::Quantized { channels }),
         1 => channels.prop_map(|channels| Layer::SqueezeExcite { channels }),
         1 => any::<bool>().prop_map(|max| Layer::Pool { max }),
         1 => Just(Layer::SliceChannels),
@@ -236,6 +269,21 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let bias = b.constant("bias", &[channels], 0.0, 0.5);
             b.node(Op::ConvTranspose(op::ConvTranspose::default()), &[&x, &weight, &bias])
         }
+        Layer::Quantized { channels } => {
+            b.channels = channels;
+            let numbers = (0..channels * c).map(|_| (b.number() * 127.0) as i8).collect();
+            let weight = Tensor::new(&[channels, c, 1, 1], numbers).expect("as many as the shape has");
+            let weight = b.graph.initializer("integers", weight);
+            let bias = (0..channels).map(|_| (b.number() * 1e4) as i32).collect::<Vec<i32>>();
+            let bias = b.graph.initializer("integers", Tensor::vector(bias));
+            let scale = b.constant("scale", &[channels], 0.01, 0.005);
+            let bias_scale = b.constant("scale", &[channels], 1e-4, 5e-5);
+            let by_row = op::DequantizeLinear { axis: 0, block_size: 0, output_dtype: None };
+            let weight = b.node(Op::DequantizeLinear(by_row), &[&weight, &scale]);
+            let default = op::DequantizeLinear { axis: 1, block_size: 0, output_dtype: None };
+            let bias = b.node(Op::DequantizeLinear(default), &[&bias, &bias_scale]);
+            b.node(Op::Conv(op::Conv::default()), &[&x, &weight, &bias])
+        }
         Layer::BatchNorm => {
             let [scale, shift, mean] = ["scale", "shift", "mean"].map(|name| b.constant(name, &[c], 0.5, 0.5));
             let variance = b.constant("variance", &[c], 1.0, 0.5);
@@ -309,10 +357,11 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let mode = if crd { DepthMode::Crd } else { DepthMode::Dcr };
             b.node(Op::DepthToSpace(op::DepthToSpace { blocksize: 2, mode }), &[&x])
         }
-        Layer::SpaceToDepth if b.size % 2 == 0 && c <= 8 => {
+        Layer::SpaceToDepth { crd } if b.size % 2 == 0 && c <= 8 => {
             b.channels = 4 * c;
             b.size /= 2;
-            b.node(Op::SpaceToDepth(op::DepthToSpace { blocksize: 2, mode: DepthMode::Dcr }), &[&x])
+            let mode = if crd { DepthMode::Crd } else { DepthMode::Dcr };
+            b.node(Op::SpaceToDepth(op::DepthToSpace { blocksize: 2, mode }), &[&x])
         }
         Layer::SqueezeExcite { channels } => {
             let pooled = b.node(Op::GlobalAveragePool, &[&x]);

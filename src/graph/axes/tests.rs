@@ -150,6 +150,31 @@ fn normalisations_and_reductions_cross() {
 }
 
 #[test]
+fn scales_follow_the_axis_that_they_stand_for() {
+    let quantize = |axis| Op::QuantizeLinear(op::QuantizeLinear { axis, ..op::QuantizeLinear::default() });
+    check(quantize(1), &[Shape(&[2, 3]), Shape(&[3])], "A0~Y0 A1~Y1 B0~A1");
+    check(quantize(1), &[Shape(&[3]), Shape(&[3])], "A0~Y0 B0~A0");
+    check(quantize(1), &[Shape(&[2, 3]), Shape(&[])], "A0~Y0 A1~Y1");
+    let given = [Shape(&[2, 3])];
+    assert_eq!(text(&of(Op::DynamicQuantizeLinear, &given, 3)), "A0~Y0 A1~Y1 /A0 /A1");
+}
+
+#[test]
+fn heads_of_the_operator_attention_are_bundled() {
+    let attention = |q_num_heads, kv_num_heads| {
+        Op::Attention(op::Attention { q_num_heads, kv_num_heads, ..op::Attention::default() })
+    };
+    let flat = [Shape(&[2, 5, 8]), Shape(&[2, 6, 4]), Shape(&[2, 6, 4])];
+    let pinned = "!A0 !A1 !B0 !B1 !C0 !C1 !Y0 !Y1";
+    let ties = "#0~A2*1.4 #0~B2*1.2 #0~C2*1.2 #0~Y2*1.4";
+    check(attention(Some(4), Some(2)), &flat, &format!("{ties} {pinned}"));
+    let apart = [Shape(&[2, 4, 5, 3]), Shape(&[2, 4, 6, 3]), Shape(&[2, 4, 6, 3]), Shape(&[4, 5, 6])];
+    let pinned = "!A0 !A2 !A3 !B0 !B2 !B3 !C0 !C2 !C3 !D1 !D2 !Y0 !Y2 !Y3";
+    let ties = "#0~A1*1.1 #0~B1*1.1 #0~C1*1.1 #0~Y1*1.1 #0~D0*1.1";
+    check(attention(None, None), &apart, &format!("{} {pinned}", ties.replace("*1.1", "")));
+}
+
+#[test]
 fn a_value_of_unknown_rank_pins_everything() {
     let mut builder = GraphBuilder::new("unranked");
     let x = builder.input("x", TensorType::new(DType::F32, [2usize, 3]));

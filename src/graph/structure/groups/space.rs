@@ -37,7 +37,11 @@ pub(super) struct Axis {
 /// as an axis of unknown size.
 const MOST_ATOMS: usize = 1 << 24;
 
-/// All of them, but for axes longer than those of any constant: no unit lies on them.
+/// How many times longer an axis may be than the longest of any constant. Units lie on longer axes than their weights' only
+/// where channels are joined or taken apart.
+const MOST_TIMES_LONGER: usize = 64;
+
+/// All of them, but for axes so long that no unit lies on them.
 pub(super) struct Space {
     axes: Vec<Axis>,
     longest: usize,
@@ -49,7 +53,7 @@ pub(super) struct Space {
 impl Space {
     /// Numbers the constants' axes, then those of inputs and of what the nodes make, in their order.
     pub(super) fn of(graph: &Graph, types: &Types, facts: &[Axes]) -> Space {
-        let longest = longest_axis(graph);
+        let longest = longest_axis(graph).saturating_mul(MOST_TIMES_LONGER);
         let mut space = Space { axes: vec![], longest, by_value: HashMap::new(), bundles: HashMap::new(), n_atoms: 0 };
         for name in graph.initializers.keys() {
             space.add_value(name, types, true, true);

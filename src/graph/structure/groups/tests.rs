@@ -55,6 +55,8 @@ fn layers_that_only_carry_channels_add_nothing() {
 fn convolutions() {
     let conv = Layer::Conv { channels: 5, kernel: 3, bias: true };
     check_layer(conv, &["4 channels: weight[0] -> weight_2[1]", "5 channels: weight_2[0] -> weight_3[1]"]);
+    let quantized = ["4 channels: weight[0] -> integers[1]", "5 channels: integers[0] -> weight_2[1]"];
+    check_layer(Layer::Quantized { channels: 5 }, &quantized);
     let transposed = Layer::Transposed { channels: 3 };
     check_layer(transposed, &["4 channels: weight[0] -> weight_2[0]", "3 channels: weight_2[1] -> weight_3[1]"]);
     check_layer(Layer::Depthwise { multiplier: 2 }, &["4 channels: weight[0] weight_2[0]x2 -> weight_3[1]x2"]);
@@ -79,7 +81,9 @@ fn channels_that_are_moved_are_followed() {
     let alone = "refused 1 of weight[0]: nothing would be left of `split`";
     check_layer(Layer::SplitConcat, &["3 channels: weight[0] -> weight_2[1]", alone]);
     check_layer(Layer::SliceChannels, &["2 channels: weight[0] -> weight_2[1]", "2 channels: weight[0]"]);
-    check_layer(Layer::SpaceToDepth, &["4 channels: weight[0] -> weight_2[1]x4"]);
+    for crd in [false, true] {
+        check_layer(Layer::SpaceToDepth { crd }, &["4 channels: weight[0] -> weight_2[1]x4"]);
+    }
     let shuffled = [Layer::Conv { channels: 6, kernel: 1, bias: false }, Layer::Shuffle];
     let shuffled = brief(&convolutional(&shuffled, false, 7));
     assert_eq!(shuffled[1], "3 channels: weight_2[0]x2 -> weight_3[1]x2");

@@ -244,3 +244,33 @@ fn computed_shapes_are_corrected() {
     let found = check_all(&builder.finish().expect("a graph"));
     assert_eq!(found.groups.len(), 1);
 }
+
+#[test]
+fn pixels_are_followed_in_both_orders() {
+    for crd in [false, true] {
+        let layers = [
+            random_graphs::Layer::SpaceToDepth { crd },
+            random_graphs::Layer::Conv { channels: 5, kernel: 1, bias: true },
+        ];
+        let found = check_all(&random_graphs::convolutional(&layers, false, 3));
+        assert_eq!(found.groups.len(), 2);
+    }
+}
+
+#[test]
+fn an_axis_that_shrinks_to_one_is_not_squeezed() {
+    let mut builder = GraphBuilder::new("squeeze");
+    let x = builder.input("x", TensorType::new(DType::F32, [2usize, 3]));
+    let weights = [[3usize, 2], [2, 2]].map(|shape| {
+        let numbers = (0..shape[0] * shape[1]).map(|k| (k as f32 * 1.3).cos()).collect();
+        builder.initializer("weight", Tensor::new(&shape, numbers).expect("a tensor"))
+    });
+    let axes = builder.initializer("axes", Tensor::vector(vec![1i64]));
+    let units = builder.node(Op::MatMul, &[&x, &weights[0]]);
+    let units = builder.node(Op::Unsqueeze, &[&units, &axes]);
+    let units = builder.node(Op::Squeeze, &[&units]);
+    let y = builder.node(Op::MatMul, &[&units, &weights[1]]);
+    builder.output(&y);
+    let found = check_all(&builder.finish().expect("a graph"));
+    assert_eq!(found.groups.len(), 1);
+}

@@ -279,9 +279,8 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let scale = b.constant("scale", &[channels], 0.01, 0.005);
             let bias_scale = b.constant("scale", &[channels], 1e-4, 5e-5);
             let by_row = op::DequantizeLinear { axis: 0, block_size: 0, output_dtype: None };
-            let weight = b.node(Op::DequantizeLinear(by_row), &[&weight, &scale]);
-            let default = op::DequantizeLinear { axis: 1, block_size: 0, output_dtype: None };
-            let bias = b.node(Op::DequantizeLinear(default), &[&bias, &bias_scale]);
+            let weight = b.node(Op::DequantizeLinear(by_row.clone()), &[&weight, &scale]);
+            let bias = b.node(Op::DequantizeLinear(by_row), &[&bias, &bias_scale]);
             b.node(Op::Conv(op::Conv::default()), &[&x, &weight, &bias])
         }
         Layer::BatchNorm => {

@@ -417,12 +417,14 @@ fn split(node: &Node, raw: &mut Raw, target: Target, context: &mut Context) -> W
         raw.inputs.truncate(1);
     }
     let Op::Split(split) = &node.op else { return Ok(()) };
-    let parts = split.num_outputs.filter(|_| node.input(1).is_none()).and_then(|parts| usize::try_from(parts).ok());
+    let parts = split.num_outputs.filter(|_| node.input(1).is_none());
+    let n_outputs = node.outputs.len();
     let shape = node.input(0).and_then(|name| context.known(name).shape);
     let size = shape.and_then(|shape| shape.get(position(split.axis, shape.len())?)?.known());
     let even = match (parts, size) {
         (None, _) => true,
-        (Some(parts), Some(size)) => size.checked_rem(parts) == Some(0),
+        (Some(parts), _) if usize::try_from(parts) != Ok(n_outputs) => false,
+        (Some(_), Some(size)) => size.checked_rem(n_outputs) == Some(0),
         (Some(_), None) => target.own_opset < 18,
     };
     remove(raw, "num_outputs");

@@ -321,6 +321,7 @@ fn parts_pads_and_splits() {
     check(17, "x: f32[7]; Split(num_outputs=2) x -> a, b", &["a_split = i64 [4, 3]", "Split x, a_split -> a, b"]);
     check(17, "x: f32[6]; Split(num_outputs=2) x -> a, b", &["Split x -> a, b"]);
     refused(17, "x: f32[n]; Split(num_outputs=2) x -> a, b", 18, "same size");
+    refused(17, "x: f32[6]; Split(num_outputs=-3) x -> a, b", 18, "same size");
     check(
         17,
         "x: f32[2, 3]; p = i64 [1, 2]; a = i64 [-1]; Pad x, p, _, a -> y",

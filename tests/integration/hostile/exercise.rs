@@ -14,16 +14,26 @@ use bytes::Bytes;
 /// # Errors
 /// Why the bytes are no model.
 pub(crate) fn exercise(bytes: Bytes) -> Result<(), onnx::OnnxError> {
-    let model = onnx::read_bytes(bytes, None)?;
-    model.graph.check().expect("what is read is a graph");
-    for look in LOOKS {
-        look(&model);
-    }
-    Ok(())
+    read(bytes.clone())?;
+    understand(bytes)
 }
 
-const LOOKS: &[fn(&Model)] =
-    &[types_and_cost, text, written_at_its_own_opset, written_at_others, simplified, taken_apart];
+/// Reads, types, counts, shows and writes a model.
+pub(crate) fn read(bytes: Bytes) -> Result<(), onnx::OnnxError> {
+    look(bytes, &[types_and_cost, text, written_at_its_own_opset, written_at_others])
+}
+
+/// Simplifies a model, finds what it is made of, and takes some of it out.
+pub(crate) fn understand(bytes: Bytes) -> Result<(), onnx::OnnxError> {
+    look(bytes, &[simplified, taken_apart])
+}
+
+fn look(bytes: Bytes, looks: &[fn(&Model)]) -> Result<(), onnx::OnnxError> {
+    let model = onnx::read_bytes(bytes, None)?;
+    model.graph.check().expect("what is read is a graph");
+    looks.iter().for_each(|look| look(&model));
+    Ok(())
+}
 
 fn types_and_cost(model: &Model) {
     if let Ok(types) = infer(&model.graph, &Bindings::default()) {

@@ -38,6 +38,9 @@ pub enum Skip {
     },
 }
 
+/// The most values that a block's sum adds up: a network's branches, not its ensembles.
+const MOST_TERMS: usize = 64;
+
 /// The most nodes of a projection.
 const LONGEST_PROJECTION: usize = 8;
 
@@ -56,6 +59,9 @@ fn block(flow: &Flow<'_>, node_idx: usize) -> Option<ResidualBlock> {
     let mut sums = BTreeSet::new();
     let mut terms = Vec::new();
     collect_terms(flow, node_idx, exit, &mut sums, &mut terms);
+    if terms.len() > MOST_TERMS {
+        return None;
+    }
     identity(flow, exit, &terms).or_else(|| projection(flow, exit, &sums, &terms))
 }
 
@@ -82,7 +88,7 @@ fn continues(flow: &Flow<'_>, node: &Node, exit: &Name) -> bool {
     bias && matches!(node.op, Op::Add | Op::Sum) && reader.output(0).is_some_and(|sum| same_shape(flow, exit, sum))
 }
 
-/// The activations that a tree of sums adds up.
+/// The activations that a tree of sums adds up; where they are too many, some of them.
 fn collect_terms<'a>(
     flow: &Flow<'a>,
     node_idx: usize,
@@ -91,9 +97,9 @@ fn collect_terms<'a>(
     terms: &mut Vec<&'a Name>,
 ) {
     let mut open = vec![node_idx];
-    while let Some(node_idx) = open.pop() {
+    while let Some(node_idx) = open.pop().filter(|_| terms.len() <= MOST_TERMS) {
         let Some(node) = flow.node(node_idx).filter(|_| sums.insert(node_idx)) else { continue };
-        for name in addends(node).filter(|name| flow.is_activation(name)) {
+        for name in addends(node).filter(|name| flow.is_activation(name)).take(MOST_TERMS + 1) {
             let inner = flow.uses.producer_idx(name).filter(|&inner| {
                 let adds = flow.node(inner).is_some_and(|inner| matches!(inner.op, Op::Add | Op::Sum));
                 adds && flow.sole_data_reader(name) == Some(node_idx) && same_shape(flow, name, exit)

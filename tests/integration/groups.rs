@@ -8,17 +8,18 @@ use aludel::graph::axes::{self, Port};
 use aludel::graph::op::{self, PadMode};
 use aludel::graph::patch::{Patch, Place};
 use aludel::graph::shape::{self, Bindings, Types};
+use aludel::graph::simplify::{Options, simplify};
 use aludel::graph::structure::groups::{Group, Groups, Role, groups};
 use aludel::graph::structure::removal::{Removal, RemovalError, remove};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Graph, Model, Name, Node, Op, TensorType, ValueInfo, cost};
 use aludel::measure::difference::difference;
-use aludel::measure::runtime::{ModelBytes, Options, Runtime};
+use aludel::measure::runtime::{self, ModelBytes, Runtime};
 use aludel::onnx;
 use proptest::prelude::*;
 
 use crate::random_graphs;
-use crate::real::{self, Outputs, Real, real_models, run_bytes};
+use crate::real::{Outputs, Real, real_models, run_bytes};
 use crate::support;
 
 /// By index, 30 % of a group's units, at least one, spread over all of them.
@@ -161,8 +162,15 @@ fn thirds(found: &Groups) -> Vec<(usize, Vec<usize>)> {
     found.groups.iter().enumerate().map(|(idx, group)| (idx, third(group))).collect()
 }
 
+/// The file as it is, and simplified.
 fn check_real(real: &Real, model: &Model, table: &mut String) {
     let name = real.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    check_model(real, model, &name, table);
+    let simplified = simplify(&model.graph, &Options::default()).expect("types fit").graph;
+    check_model(real, &model.with_graph(simplified), "  simplified", table);
+}
+
+fn check_model(real: &Real, model: &Model, name: &str, table: &mut String) {
     let types = shape::infer(&model.graph, &Bindings::default()).expect("types fit");
     let found = groups(&model.graph, &types);
     let thirds = thirds(&found);
@@ -179,8 +187,8 @@ fn check_real(real: &Real, model: &Model, table: &mut String) {
             continue;
         }
         let [expected, got] = [&whole, &smaller].map(|bytes| {
-            run_bytes(runtime, real, bytes, &Options::default())
-                .unwrap_or_else(|e| panic!("{name} on {}: {e}", runtime.name()))
+            let outputs = run_bytes(runtime, real, bytes, &runtime::Options::default());
+            outputs.unwrap_or_else(|error| panic!("{name} on {}: {error}", runtime.name()))
         });
         let apart = apart(&expected, &got);
         assert!(apart <= 1e-4, "{name} on {}: {apart:.1e}", runtime.name());
@@ -241,7 +249,7 @@ fn random_input(graph: &Graph) -> Outputs {
 }
 
 fn run_random(runtime: &dyn Runtime, bytes: &ModelBytes, input: &Outputs) -> Result<Outputs, String> {
-    let mut session = runtime.load(bytes, &Options::default()).map_err(|error| error.to_string())?;
+    let mut session = runtime.load(bytes, &runtime::Options::default()).map_err(|error| error.to_string())?;
     session.run(input).map_err(|error| error.to_string())
 }
 

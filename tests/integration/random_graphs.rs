@@ -31,7 +31,7 @@ pub(crate) enum Layer {
         groups: usize,
     },
     InstanceNorm,
-    LayerNormLast,
+    NormLast,
     Activation {
         which: usize,
     },
@@ -78,7 +78,7 @@ pub(crate) fn layers() -> impl Strategy<Value = Vec<Layer>> {
         1 => Just(Layer::BatchNorm),
         1 => (1usize..4).prop_map(|groups| Layer::GroupNorm { groups }),
         1 => Just(Layer::InstanceNorm),
-        1 => Just(Layer::LayerNormLast),
+        1 => Just(Layer::NormLast),
         1 => (0usize..5).prop_map(|which| Layer::Activation { which }),
         1 => Just(Layer::PRelu),
         1 => Just(Layer::Swish),
@@ -297,7 +297,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let [scale, shift] = ["scale", "shift"].map(|name| b.constant(name, &[c], 0.5, 0.5));
             b.node(Op::InstanceNormalization(op::InstanceNormalization { epsilon: 1e-3 }), &[&x, &scale, &shift])
         }
-        Layer::LayerNormLast => {
+        Layer::NormLast => {
             let last = b.node(Op::Transpose(op::Transpose { perm: vec![0, 2, 3, 1] }), &[&x]);
             let [scale, shift] = ["scale", "shift"].map(|name| b.constant(name, &[c], 0.5, 0.5));
             let op = op::LayerNormalization { epsilon: 1e-3, ..op::LayerNormalization::default() };

@@ -34,10 +34,13 @@ impl Sets {
     }
 }
 
+/// Atoms as axis and index, ascending.
+pub(super) type Atoms = Vec<(AxisId, usize)>;
+
 /// One class of atoms.
 pub(super) struct Class {
-    /// The atoms: axis and index, ascending.
-    pub(super) atoms: Vec<(AxisId, usize)>,
+    /// The atoms.
+    pub(super) atoms: Atoms,
     /// What pins them, if anything does.
     pub(super) reason: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Op};
 
-use classes::Classes;
+use classes::{Atoms, Classes};
 use space::{AxisId, Space};
 
 /// What the units of a group are.
@@ -228,15 +228,18 @@ fn join(graph: &Graph, node_idx: usize, axes: &Axes, classes: &mut Classes, spac
     }
 }
 
+/// How many atoms lie on each axis, in the order of the axes.
+type Signature = Vec<(AxisId, usize)>;
+
 fn collect(graph: &Graph, classes: &mut Classes, space: &Space) -> Groups {
     let mut found = Groups::default();
-    let mut by_signature: BTreeMap<(AxisId, Vec<(AxisId, usize)>), Vec<Vec<(AxisId, usize)>>> = BTreeMap::new();
+    let mut by_signature: BTreeMap<(AxisId, Signature), Vec<Atoms>> = BTreeMap::new();
     let mut refused: BTreeMap<(AxisId, String), usize> = BTreeMap::new();
     for class in classes.classes(space) {
         let Some(&(made, _)) = class.atoms.iter().find(|(id, _)| space.axis(*id).role == Some(Role::Made)) else {
             continue;
         };
-        let mut signature: Vec<(AxisId, usize)> = Vec::new();
+        let mut signature = Signature::new();
         for &(id, _) in &class.atoms {
             match signature.last_mut() {
                 Some((last, n)) if *last == id => *n += 1,
@@ -269,7 +272,7 @@ fn only_slice(space: &Space, id: AxisId) -> String {
     }
 }
 
-fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[Vec<(AxisId, usize)>]) -> Group {
+fn group(graph: &Graph, space: &Space, signature: &[(AxisId, usize)], units: &[Atoms]) -> Group {
     let mut members = Vec::new();
     let mut kind = None;
     let mut crossing = BTreeSet::new();

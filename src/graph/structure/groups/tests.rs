@@ -28,61 +28,61 @@ fn brief(graph: &Graph) -> Vec<String> {
     lines
 }
 
-fn check_layer(layer: Layer, expected: &[&str]) {
-    assert_eq!(brief(&convolutional(std::slice::from_ref(&layer), false, 7)), expected, "{layer:?}");
+fn check_layer(layer: &Layer, expected: &[&str]) {
+    assert_eq!(brief(&convolutional(std::slice::from_ref(layer), false, 7)), expected, "{layer:?}");
 }
 
-fn check_block(block: Block, expected: &[&str]) {
-    assert_eq!(brief(&sequential(std::slice::from_ref(&block), 7)), expected, "{block:?}");
+fn check_block(block: &Block, expected: &[&str]) {
+    assert_eq!(brief(&sequential(std::slice::from_ref(block), 7)), expected, "{block:?}");
 }
 
 #[test]
 fn layers_that_only_carry_channels_add_nothing() {
     let carried = ["4 channels: weight[0] -> weight_2[1]"];
-    check_layer(Layer::BatchNorm, &carried);
-    check_layer(Layer::InstanceNorm, &carried);
-    check_layer(Layer::Activation { which: 1 }, &carried);
-    check_layer(Layer::PRelu, &carried);
-    check_layer(Layer::Swish, &carried);
-    check_layer(Layer::Pool { max: true }, &carried);
-    check_layer(Layer::ReverseChannels, &carried);
-    check_layer(Layer::PadChannels, &carried);
-    check_layer(Layer::Resize, &carried);
+    check_layer(&Layer::BatchNorm, &carried);
+    check_layer(&Layer::InstanceNorm, &carried);
+    check_layer(&Layer::Activation { which: 1 }, &carried);
+    check_layer(&Layer::PRelu, &carried);
+    check_layer(&Layer::Swish, &carried);
+    check_layer(&Layer::Pool { max: true }, &carried);
+    check_layer(&Layer::ReverseChannels, &carried);
+    check_layer(&Layer::PadChannels, &carried);
+    check_layer(&Layer::Resize, &carried);
     assert_eq!(brief(&convolutional(&[], true, 7)), ["4 channels: weight[0] -> weight_2[1]x16"], "flattened");
 }
 
 #[test]
 fn convolutions() {
     let conv = Layer::Conv { channels: 5, kernel: 3, bias: true };
-    check_layer(conv, &["4 channels: weight[0] -> weight_2[1]", "5 channels: weight_2[0] -> weight_3[1]"]);
+    check_layer(&conv, &["4 channels: weight[0] -> weight_2[1]", "5 channels: weight_2[0] -> weight_3[1]"]);
     let quantized = ["4 channels: weight[0] -> integers[1]", "5 channels: integers[0] -> weight_2[1]"];
-    check_layer(Layer::Quantized { channels: 5 }, &quantized);
+    check_layer(&Layer::Quantized { channels: 5 }, &quantized);
     let transposed = Layer::Transposed { channels: 3 };
-    check_layer(transposed, &["4 channels: weight[0] -> weight_2[0]", "3 channels: weight_2[1] -> weight_3[1]"]);
-    check_layer(Layer::Depthwise { multiplier: 2 }, &["4 channels: weight[0] weight_2[0]x2 -> weight_3[1]x2"]);
-    check_layer(Layer::Grouped { per_group: 3 }, &["2 channels: weight[0]x2 weight_2[0]x3 -> weight_3[1]x3"]);
+    check_layer(&transposed, &["4 channels: weight[0] -> weight_2[0]", "3 channels: weight_2[1] -> weight_3[1]"]);
+    check_layer(&Layer::Depthwise { multiplier: 2 }, &["4 channels: weight[0] weight_2[0]x2 -> weight_3[1]x2"]);
+    check_layer(&Layer::Grouped { per_group: 3 }, &["2 channels: weight[0]x2 weight_2[0]x3 -> weight_3[1]x3"]);
 }
 
 #[test]
 fn channels_that_meet_go_together() {
     let residual =
         ["4 channels: weight[0] weight_3[0] -> weight_2[1] weight_4[1]", "3 channels: weight_2[0] -> weight_3[1]"];
-    check_layer(Layer::Residual { channels: 3 }, &residual);
-    check_layer(Layer::SqueezeExcite { channels: 3 }, &residual);
+    check_layer(&Layer::Residual { channels: 3 }, &residual);
+    check_layer(&Layer::SqueezeExcite { channels: 3 }, &residual);
     let projection =
         ["4 channels: weight[0] -> weight_2[1] weight_3[1]", "3 channels: weight_2[0] weight_3[0] -> weight_4[1]"];
-    check_layer(Layer::Projection { channels: 3 }, &projection);
+    check_layer(&Layer::Projection { channels: 3 }, &projection);
     let joined = ["4 channels: weight[0] -> weight_2[1] weight_3[1]", "3 channels: weight_2[0] -> weight_3[1]"];
-    check_layer(Layer::Dense { channels: 3 }, &joined);
+    check_layer(&Layer::Dense { channels: 3 }, &joined);
 }
 
 #[test]
 fn channels_that_are_moved_are_followed() {
     let alone = "refused 1 of weight[0]: nothing would be left of `split`";
-    check_layer(Layer::SplitConcat, &["3 channels: weight[0] -> weight_2[1]", alone]);
-    check_layer(Layer::SliceChannels, &["2 channels: weight[0] -> weight_2[1]", "2 channels: weight[0]"]);
+    check_layer(&Layer::SplitConcat, &["3 channels: weight[0] -> weight_2[1]", alone]);
+    check_layer(&Layer::SliceChannels, &["2 channels: weight[0] -> weight_2[1]", "2 channels: weight[0]"]);
     for crd in [false, true] {
-        check_layer(Layer::SpaceToDepth { crd }, &["4 channels: weight[0] -> weight_2[1]x4"]);
+        check_layer(&Layer::SpaceToDepth { crd }, &["4 channels: weight[0] -> weight_2[1]x4"]);
     }
     let shuffled = [Layer::Conv { channels: 6, kernel: 1, bias: false }, Layer::Shuffle];
     let shuffled = brief(&convolutional(&shuffled, false, 7));
@@ -96,39 +96,39 @@ fn channels_that_are_moved_are_followed() {
 #[test]
 fn normalisations_over_channels_are_crossed() {
     let crossed = |by: &str| format!("4 channels: weight[0] -> weight_2[1]; crosses {by}");
-    check_layer(Layer::LayerNormLast, &[&crossed("LayerNormalization `layernormalization`")]);
-    check_layer(Layer::GroupNorm { groups: 1 }, &[&crossed("GroupNormalization `groupnormalization`")]);
-    check_layer(Layer::GroupNorm { groups: 2 }, &["2 channels: weight[0]x2 -> weight_2[1]x2"]);
+    check_layer(&Layer::NormLast, &[&crossed("LayerNormalization `layernormalization`")]);
+    check_layer(&Layer::GroupNorm { groups: 1 }, &[&crossed("GroupNormalization `groupnormalization`")]);
+    check_layer(&Layer::GroupNorm { groups: 2 }, &["2 channels: weight[0]x2 -> weight_2[1]x2"]);
     let crossed = |by: &str| format!("6 features: weight[1] -> weight_2[0]; crosses {by}");
-    check_block(Block::LayerNorm, &[&crossed("LayerNormalization `layernormalization`")]);
-    check_block(Block::RootMeanSquare, &[&crossed("ReduceMean `reducemean`")]);
-    check_block(Block::SoftmaxFeatures, &[&crossed("Softmax `softmax`")]);
-    check_block(Block::L2Normalize, &[&crossed("LpNormalization `lpnormalization`")]);
+    check_block(&Block::LayerNorm, &[&crossed("LayerNormalization `layernormalization`")]);
+    check_block(&Block::RootMeanSquare, &[&crossed("ReduceMean `reducemean`")]);
+    check_block(&Block::SoftmaxFeatures, &[&crossed("Softmax `softmax`")]);
+    check_block(&Block::L2Normalize, &[&crossed("LpNormalization `lpnormalization`")]);
 }
 
 #[test]
 fn heads() {
     let attention = Block::Attention { heads: 3, size: 2, fused: false };
     let stream = "6 features: weight[1] weight_5[1] -> weight_2[0] weight_3[0] weight_4[0] weight_6[0]";
-    check_block(attention, &[stream, "3 heads: weight_2[1]x2 weight_3[1]x2 weight_4[1]x2 -> weight_5[0]x2"]);
+    check_block(&attention, &[stream, "3 heads: weight_2[1]x2 weight_3[1]x2 weight_4[1]x2 -> weight_5[0]x2"]);
     let stream = "6 features: weight[1] weight_3[1] -> weight_2[0] weight_4[0]";
     let operator = Block::AttentionOperator { heads: 3, size: 2, shared: 2 };
     let heads = "3 heads: weight_2[1]x4 weight_3[1]x2 weight_4[1]x2 -> weight_5[0]x4";
     check_block(
-        operator,
+        &operator,
         &["6 features: weight[1] weight_5[1] -> weight_2[0] weight_3[0] weight_4[0] weight_6[0]", heads],
     );
     let fused = Block::Attention { heads: 3, size: 2, fused: true };
-    check_block(fused, &[stream, "3 heads: weight_2[1]x6 -> weight_3[0]x2"]);
+    check_block(&fused, &[stream, "3 heads: weight_2[1]x6 -> weight_3[0]x2"]);
 }
 
 #[test]
 fn dense_layers() {
     let stream = "6 features: weight[1] weight_3[1] -> weight_2[0] weight_4[0]";
-    check_block(Block::FeedForward { hidden: 5, gelu: true }, &[stream, "5 features: weight_2[1] -> weight_3[0]"]);
+    check_block(&Block::FeedForward { hidden: 5, gelu: true }, &[stream, "5 features: weight_2[1] -> weight_3[0]"]);
     let einsum = ["6 features: weight[1] -> weight_2[1]", "5 features: weight_2[0] -> weight_3[0]"];
-    check_block(Block::Einsum { features: 5 }, &einsum);
-    check_block(Block::ThereAndBack, &["6 features: weight[1] -> weight_2[0]"]);
+    check_block(&Block::Einsum { features: 5 }, &einsum);
+    check_block(&Block::ThereAndBack, &["6 features: weight[1] -> weight_2[0]"]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn hidden_units() {
         for (both, after) in [(false, ""), (true, "x2")] {
             let units =
                 format!("5 hidden units: weight_2[1]{gates} weight_3[1]{gates} -> weight_3[2] weight_4[0]{after}");
-            check_block(Block::Recurrent { which, hidden: 5, both }, &[first, &units]);
+            check_block(&Block::Recurrent { which, hidden: 5, both }, &[first, &units]);
         }
     }
 }

@@ -200,11 +200,11 @@ fn misfit(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Opt
 /// The type with the sizes that were known before and stay.
 fn with_stated_sizes(work: &Work<'_>, name: &Name, mut typed: shape::Typed) -> shape::Typed {
     let before = work.gone.left(name).or_else(|| work.types.tensor(name)?.shape.clone());
-    if let (Some(before), ValueType::Tensor(TensorType { shape: Some(dims), .. })) = (before, &mut typed.value_type) {
-        if before.len() == dims.len() {
-            for (dim, before) in dims.iter_mut().zip(before).filter(|(dim, _)| **dim == Dim::Unknown) {
-                *dim = before;
-            }
+    if let ValueType::Tensor(TensorType { shape: Some(dims), .. }) = &mut typed.value_type
+        && let Some(before) = before.filter(|before| before.len() == dims.len())
+    {
+        for (dim, before) in dims.iter_mut().zip(before).filter(|(dim, _)| **dim == Dim::Unknown) {
+            *dim = before;
         }
     }
     typed

@@ -21,7 +21,7 @@ fn along(tensor: &Tensor, axis: usize, mask: &[bool]) -> Tensor {
 /// Copies runs of bytes; none for strings and for elements that are not whole bytes.
 fn moved(tensor: &Tensor, axis: usize, mask: &[bool]) -> Option<Tensor> {
     let n_bits = tensor.dtype().n_bits();
-    let bytes = tensor.bytes().filter(|_| n_bits % 8 == 0)?;
+    let bytes = tensor.bytes().filter(|_| n_bits.is_multiple_of(8))?;
     let mut shape = tensor.shape().to_vec();
     let slice_bytes = shape[axis + 1..].iter().product::<usize>() * (n_bits / 8);
     shape[axis] = n_left(mask);

@@ -162,7 +162,7 @@ fn timed(runtime: &dyn Runtime, files: &[(&str, PathBuf)]) -> Vec<Value> {
             }
         }
         Err(error) => {
-            rows.iter_mut().filter(|row| row.is_null()).for_each(|row| *row = json!({"refused": error.to_string()}))
+            rows.iter_mut().filter(|row| row.is_null()).for_each(|row| *row = json!({"refused": error.to_string()}));
         }
     }
     rows

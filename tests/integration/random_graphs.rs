@@ -257,7 +257,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let op = op::Conv { group: i(c), pads: vec![1; 4], ..op::Conv::default() };
             b.node(Op::Conv(op), &[&x, &weight])
         }
-        Layer::Grouped { per_group } if c % 2 == 0 => {
+        Layer::Grouped { per_group } if c.is_multiple_of(2) => {
             b.channels = 2 * per_group;
             let weight = b.weight(&[2 * per_group, c / 2, 1, 1]);
             let bias = b.constant("bias", &[2 * per_group], 0.0, 0.5);
@@ -288,7 +288,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let variance = b.constant("variance", &[c], 1.0, 0.5);
             b.node(Op::BatchNormalization(op::BatchNormalization::default()), &[&x, &scale, &shift, &mean, &variance])
         }
-        Layer::GroupNorm { groups } if c % groups == 0 => {
+        Layer::GroupNorm { groups } if c.is_multiple_of(groups) => {
             let [scale, shift] = ["scale", "shift"].map(|name| b.constant(name, &[c], 0.5, 0.5));
             let op = op::GroupNormalization { epsilon: 1e-3, num_groups: i(groups), stash_type: 1 };
             b.node(Op::GroupNormalization(op), &[&x, &scale, &shift])
@@ -341,7 +341,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let other = b.node(Op::Relu, &[other]);
             b.node(Op::Concat(op::Concat { axis: -3 }), &[&other, one])
         }
-        Layer::Shuffle if c % 2 == 0 && c > 2 => {
+        Layer::Shuffle if c.is_multiple_of(2) && c > 2 => {
             let (half, size) = (i(c / 2), i(b.size));
             let apart = b.integers(&[0, 2, half, size, size]);
             let together = b.integers(&[0, -1, size, size]);
@@ -350,13 +350,13 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let x = b.node(Op::Transpose(op::Transpose { perm: vec![0, 2, 1, 3, 4] }), &[&x]);
             b.node(reshape, &[&x, &together])
         }
-        Layer::PixelShuffle { crd } if c % 4 == 0 && b.size <= 4 => {
+        Layer::PixelShuffle { crd } if c.is_multiple_of(4) && b.size <= 4 => {
             b.channels = c / 4;
             b.size *= 2;
             let mode = if crd { DepthMode::Crd } else { DepthMode::Dcr };
             b.node(Op::DepthToSpace(op::DepthToSpace { blocksize: 2, mode }), &[&x])
         }
-        Layer::SpaceToDepth { crd } if b.size % 2 == 0 && c <= 8 => {
+        Layer::SpaceToDepth { crd } if b.size.is_multiple_of(2) && c <= 8 => {
             b.channels = 4 * c;
             b.size /= 2;
             let mode = if crd { DepthMode::Crd } else { DepthMode::Dcr };
@@ -370,7 +370,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
             let gate = b.node(Op::Sigmoid, &[&gate]);
             b.node(Op::Mul, &[&x, &gate])
         }
-        Layer::Pool { max } if b.size % 2 == 0 => {
+        Layer::Pool { max } if b.size.is_multiple_of(2) => {
             b.size /= 2;
             let (kernel_shape, strides) = (vec![2, 2], vec![2, 2]);
             let op = if max {

@@ -1,6 +1,7 @@
 //! Taking units out of real and random networks: what is left computes what the whole network does without them, on both
 //! runtimes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -17,6 +18,7 @@ use aludel::measure::difference::difference;
 use aludel::measure::runtime::{self, ModelBytes, Runtime};
 use aludel::onnx;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::random_graphs;
 use crate::real::{Outputs, Real, real_models, run_bytes};
@@ -283,30 +285,29 @@ fn check_random(graph: &Graph) -> bool {
     on_tract
 }
 
+/// A runner of so many cases, the same every time.
+fn runner(cases: u32) -> TestRunner {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
 #[test]
 fn a_third_of_every_group_of_random_networks_can_go() {
     const CASES: u32 = 48;
-    let mut runner = proptest::test_runner::TestRunner::new_with_rng(
-        ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() },
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
-    );
-    let on_tract = std::cell::Cell::new(0);
-    let count = |graph: Graph| on_tract.set(on_tract.get() + u32::from(check_random(&graph)));
+    let (all, on_tract) = (Cell::new(0), Cell::new(0));
+    let count = |graph: Graph| {
+        all.set(all.get() + 1);
+        on_tract.set(on_tract.get() + u32::from(check_random(&graph)));
+        Ok(())
+    };
     let convolutional = (random_graphs::layers(), any::<bool>(), any::<u64>());
-    let checked = runner.run(&convolutional, |(layers, flat, seed)| {
-        count(random_graphs::convolutional(&layers, flat, seed));
-        Ok(())
-    });
+    let checked = runner(CASES)
+        .run(&convolutional, |(layers, flat, seed)| count(random_graphs::convolutional(&layers, flat, seed)));
     checked.unwrap_or_else(|error| panic!("{error}"));
-    let checked = runner.run(&(random_graphs::blocks(), any::<u64>()), |(blocks, seed)| {
-        count(random_graphs::sequential(&blocks, seed));
-        Ok(())
-    });
+    let sequential = (random_graphs::blocks(), any::<u64>());
+    let checked = runner(CASES).run(&sequential, |(blocks, seed)| count(random_graphs::sequential(&blocks, seed)));
     checked.unwrap_or_else(|error| panic!("{error}"));
-    support::say(&format!(
-        "{} random networks without a third of their units, {} of them on tract, too\n",
-        2 * CASES,
-        on_tract.get()
-    ));
-    assert!(on_tract.get() >= CASES, "tract is to run half of them at least");
+    let (all, on_tract) = (all.get(), on_tract.get());
+    support::say(&format!("{all} random networks without a third of their units, {on_tract} of them on tract, too\n"));
+    assert!(all == 2 * CASES && on_tract >= CASES, "tract is to run half of them at least");
 }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 const PEERS: [&str; 2] = ["onnxslim", "onnxsim"];
 
 /// Whole processes are timed this often, in turns.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 
 fn main() {
     let Some(data) = support::data() else { return };

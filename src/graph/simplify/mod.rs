@@ -117,26 +117,34 @@ struct Sweep {
 
 /// The sweeps in the order of a round; the rewrites come after them.
 const SWEEPS: &[Sweep] = &[
+    // First, so that all others see numbers where numbers are known.
     Sweep { name: "fold constant", over: fold::over },
+    // Before anything counts who reads a value.
     Sweep { name: "remove dead code", over: dead::over },
+    // Equal constants make equal nodes.
     Sweep { name: "merge equal constants", over: duplicates::constants },
     Sweep { name: "merge equal nodes", over: duplicates::nodes },
 ];
 
 /// The rewrites in the order of a round.
 const REWRITES: &[Rewrite] = &[
+    // What is not needed goes before anything is matched through it.
     Rewrite { name: "inline branch", at: branch::at },
     Rewrite { name: "remove no-op", at: no_op::at },
     Rewrite { name: "make shape constant", at: reshape::computed },
     Rewrite { name: "merge reshapes", at: reshape::consecutive },
+    // A recurrent state of zeros is what the operator starts with by itself, and what keeps its shape computed.
     Rewrite { name: "leave out zero state", at: recurrent::at },
+    // Transposes move towards each other, cancel, or end in what can take them; a region moves only where fewer remain.
     Rewrite { name: "merge transposes", at: transpose::consecutive },
     Rewrite { name: "work in the order from before a transpose", at: layout::at },
     Rewrite { name: "reduce before a transpose", at: transpose::into_reduction },
     Rewrite { name: "transpose in Gemm", at: transpose::into_gemm },
     Rewrite { name: "transpose weights instead", at: transpose::into_weights },
     Rewrite { name: "make transpose a reshape", at: transpose::as_reshape },
+    // Only with narrow weights kept.
     Rewrite { name: "take rows before widening", at: narrow::at },
+    // Formulas become operators. Normalisations first, since their parts would match smaller formulas; Clip before what is made of it.
     Rewrite { name: "recognise LayerNormalization", at: layer_norm::layer_norm },
     Rewrite { name: "recognise RMSNormalization", at: layer_norm::rms_norm },
     Rewrite { name: "recognise Clip", at: activations::clip },
@@ -146,6 +154,7 @@ const REWRITES: &[Rewrite] = &[
     Rewrite { name: "recognise HardSwish", at: activations::hard_swish },
     Rewrite { name: "recognise HardSigmoid", at: activations::hard_sigmoid },
     Rewrite { name: "recognise Mish", at: activations::mish },
+    // Into the weights, last: a batch norm, its scale and its bias are then next to the product that takes them.
     Rewrite { name: "fold pad", at: pad::fold },
     Rewrite { name: "fold batch norm", at: batch_norm::fold },
     Rewrite { name: "fold scale", at: channels::fold_scale },

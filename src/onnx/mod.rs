@@ -11,6 +11,7 @@ mod function;
 #[cfg(test)]
 mod hostile;
 mod lower;
+mod pieces;
 mod raw;
 #[cfg(test)]
 mod raw_text;

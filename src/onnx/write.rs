@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::error::OnnxError;
 use super::lower::{LowerError, Target, least_opset, lower};
+use super::pieces::pieces;
 use super::raw::{RawAttribute, RawGraph, RawNode};
 use super::wire::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
@@ -103,22 +104,26 @@ fn write_message(model: &Model, path: &Path, options: &WriteOptions) -> Result<W
     let outside = needed || options.external == ExternalData::Always;
     let moved = if outside { move_out(&mut proto, path)? } else { None };
     // Files are touched only once nothing but the file system can refuse: an older model keeps its data.
-    let bytes = encode_whole(&proto)?;
-    written.n_bytes = u64::try_from(bytes.len()).expect("fewer than 2 GiB, as just checked");
+    let n_bytes = encoded_len(&proto)?;
+    written.n_bytes = u64::try_from(n_bytes).expect("fewer than 2 GiB, as just checked");
     if let Some((data, chunks)) = moved {
         store::write_atomic_with(&data, |file| chunks.iter().try_for_each(|chunk| file.write_all(chunk)))?;
         written.data = Some(data);
     }
-    store::write_atomic(path, &bytes)?;
+    let pieces = pieces(proto);
+    store::write_atomic_with(path, |file| pieces.iter().try_for_each(|piece| file.write_all(piece)))?;
     Ok(written)
 }
 
 fn encode_whole(proto: &ModelProto) -> Result<Bytes, OnnxError> {
-    let n_bytes = proto.encoded_len();
-    if n_bytes > MOST_BYTES {
-        return Err(OnnxError::TooLarge { n_bytes });
-    }
+    encoded_len(proto)?;
     Ok(proto.encode_to_vec().into())
+}
+
+/// The size of the whole, where it is one that protobuf has.
+fn encoded_len(proto: &ModelProto) -> Result<usize, OnnxError> {
+    let n_bytes = proto.encoded_len();
+    if n_bytes > MOST_BYTES { Err(OnnxError::TooLarge { n_bytes }) } else { Ok(n_bytes) }
 }
 
 fn message(model: &Model, opset: Option<u32>) -> Result<(ModelProto, Written), OnnxError> {

@@ -282,6 +282,9 @@ fn attributes_that_hold_nothing_good_are_refused() {
     check(body("a", graph(&[""], vec![], &[])), "an input, output or initializer has no name");
     let sparse = AttributeProto { sparse_tensor: Some(Box::default()), ..of(attribute_type::SPARSE_TENSOR) };
     check(sparse, "tensor ``: element type 0 is unknown");
+    let empty = AttributeProto { name: "kernel_shape".into(), ..of(attribute_type::INTS) };
+    let pool = network(vec![with(node("MaxPool", &["x"], &["y"]), &[empty])], vec![]);
+    assert_eq!(refusal(&pool), "MaxPool `y`: attribute `kernel_shape` is missing");
 }
 
 /// Every length of a model, and every bit of it changed.

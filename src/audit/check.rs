@@ -150,7 +150,7 @@ impl Trial<'_> {
         observe: &mut dyn FnMut(String),
     ) -> Result<Correctness, RuntimeError> {
         let mut correctness = Correctness {
-            n_feeds: feeds.len(),
+            n_feeds: 0,
             reference_us: 0.0,
             outputs: Vec::new(),
             verdict: Verdict::Agrees,
@@ -159,28 +159,31 @@ impl Trial<'_> {
             untried: Vec::new(),
         };
         let mut session = self.runtime.load(bytes, self.options)?;
-        let mut worst_feed = None;
+        let mut worst: Option<(&Feed, String)> = None;
         for feed in feeds {
             observe("computing the reference".to_owned());
             let (expected, duration) = timed(|| eval::run(&self.model.graph, &given(feed)));
             correctness.reference_us += duration.as_secs_f64() * 1e6;
             let expected = match expected {
                 Ok(expected) => expected,
+                // What has been found on the feeds before stays found.
+                Err(_) if worst.is_some() => break,
                 Err(error) => {
                     correctness.verdict = Verdict::NotChecked { reason: error.to_string() };
                     return Ok(correctness);
                 }
             };
             let got = session.run(feed)?;
+            correctness.n_feeds += 1;
             let checks = self.outputs(&expected, &got);
-            if worst_feed.is_none() && checks.iter().any(|check| !check.comparison.agrees) {
-                worst_feed = Some(feed);
-            }
+            let bad = checks.iter().find(|check| !check.comparison.agrees);
+            worst = worst.or(bad.map(|check| (feed, check.output.clone())));
             keep_worst(&mut correctness.outputs, checks);
         }
-        let suspicious = worst_feed.or(feeds.first().filter(|_| self.check.every_operator));
-        if let Some(feed) = suspicious {
-            self.search(feed, &mut correctness, observe);
+        match (worst, feeds.first().filter(|_| self.check.every_operator)) {
+            (Some((feed, output)), _) => self.search(feed, Some(&output), &mut correctness, observe),
+            (None, Some(feed)) => self.search(feed, None, &mut correctness, observe),
+            (None, None) => {}
         }
         Ok(correctness)
     }
@@ -220,8 +223,8 @@ impl Trial<'_> {
         Tolerance::Quantized { steps, step }
     }
 
-    /// Names what goes wrong on this feed.
-    fn search(&self, feed: &Feed, correctness: &mut Correctness, observe: &mut dyn FnMut(String)) {
+    /// Names what goes wrong on this feed, where this output, if any, differs.
+    fn search(&self, feed: &Feed, bad: Option<&str>, correctness: &mut Correctness, observe: &mut dyn FnMut(String)) {
         let graph = &self.model.graph;
         let constants = account::constants(graph);
         let names = graph.nodes.iter().zip(&constants).filter(|(_, constant)| !**constant);
@@ -257,8 +260,8 @@ impl Trial<'_> {
         }
         if !correctness.wrong.is_empty() {
             correctness.verdict = Verdict::OperatorsGoWrong;
-        } else if let Some(bad) = correctness.outputs.iter().find(|check| !check.comparison.agrees) {
-            correctness.verdict = self.locate(&windows, &values, &bad.output, observe);
+        } else if let Some(bad) = bad {
+            correctness.verdict = self.locate(&windows, &values, bad, observe);
         }
     }
 

@@ -348,9 +348,10 @@ fn quantization(
         let count = operators.entry(operator.clone()).or_default();
         count.n += 1;
         match layers[run_idx].arithmetic {
-            // What went into a QuantizeLinear (an activation that it makes redundant) costs nothing.
-            Arithmetic::Int8 | Arithmetic::Conversion => count.n_int8 += 1,
-            Arithmetic::Float | Arithmetic::Other => {
+            Arithmetic::Int8 => count.n_int8 += 1,
+            // An activation that a QuantizeLinear makes redundant costs nothing.
+            Arithmetic::Conversion if kind::is_clamp(&node.op) => count.n_int8 += 1,
+            Arithmetic::Conversion | Arithmetic::Float | Arithmetic::Other => {
                 let (why, reason) = why_float(runtime, graph, &uses, node);
                 in_float.push(InFloat { node: node.label(), operator, why, reason });
             }

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     threads: usize,
     /// Greatest difference of an output, as part of its greatest magnitude; without it 1e-4 for floats, 0.02 or two steps
     /// where the network is quantized
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = part)]
     tolerance: Option<f64>,
     /// Keep onnxruntime from fusing QuantizeLinear and DequantizeLinear, as is right where only weights are quantized
     #[arg(long)]
@@ -304,6 +304,7 @@ fn int8(quantization: &Quantization) -> String {
         quantization.operators.iter().map(|(operator, count)| format!("{} of {} {operator}", count.n_int8, count.n));
     let answer = match n_int8 {
         _ if quantization.weights_only => "no, nor does the file ask for it: only constants are quantized".to_string(),
+        _ if n == 0 => "there is no operator between DequantizeLinear and QuantizeLinear left to run".to_string(),
         0 => format!("no: {}", each.collect::<Vec<_>>().join(", ")),
         some => {
             let part = if some == n { "yes" } else { "in part" };
@@ -351,13 +352,16 @@ fn correctness(correctness: &Correctness, inputs: &str) -> String {
             correctness.n_tried
         ),
         Verdict::WrongTogether { nodes } => {
-            format!("no: every operator is right by itself, these together are not: {}", nodes.join(", "))
+            format!("no: {}, these together are not: {}", each(correctness), nodes.join(", "))
         }
         Verdict::AddsUp { from } => {
             let from = from.as_ref().map(|node| format!(" from {node} on")).unwrap_or_default();
-            format!(
-                "no: every operator is right by itself, but small differences, as rounding makes them, add up{from}"
-            )
+            let each = each(correctness);
+            if correctness.untried.is_empty() || !from.is_empty() {
+                format!("no: {each}, but small differences, as rounding makes them, add up{from}")
+            } else {
+                format!("no: {each}; where the difference comes from is not known")
+            }
         }
         Verdict::NotChecked { reason } => format!("not known: the reference cannot compute it: {reason}"),
     };
@@ -423,4 +427,19 @@ fn how_wrong(wrong: &WrongOperator) -> String {
 /// A whole number as it is, any other to five digits.
 fn element(value: f64) -> String {
     if value.fract() == 0.0 { value.to_string() } else { format!("{value:.4e}") }
+}
+
+/// A part of something: a number that is not negative.
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse::<f64>().ok().filter(|part| part.is_finite() && *part >= 0.0);
+    part.ok_or_else(|| format!("`{text}` is no part of a magnitude, as 0.01 is"))
+}
+
+/// What is known of the operators one by one.
+fn each(correctness: &Correctness) -> String {
+    match (correctness.n_tried, correctness.untried.is_empty()) {
+        (0, _) => "no operator could be tried by itself".to_string(),
+        (_, true) => "every operator is right by itself".to_string(),
+        (n, false) => format!("the {n} operators that could be tried are right by themselves"),
+    }
 }

@@ -22,6 +22,8 @@ const KINDS: &[(usize, &[u8], &str, &str)] = &[
     (4, b"ORTM", "a model in onnxruntime's own format", "use the ONNX file that it was made from"),
     (0, b"GGUF", "a GGUF file", EXPORT),
     (0, b"\x80\x02", "a Python pickle", EXPORT),
+    (0, b"\x80\x04", "a Python pickle", EXPORT),
+    (0, b"\x80\x05", "a Python pickle", EXPORT),
     (8, b"{\"", "a safetensors file, which holds weights alone", EXPORT),
     (0, b"{", "JSON", "give the ONNX file itself"),
 ];
@@ -35,7 +37,13 @@ pub(super) fn explained(head: &[u8], error: OnnxError) -> OnnxError {
     if head.is_empty() {
         return OnnxError::Foreign { what: "an empty file", hint: "fetch or export it again" };
     }
-    let kind = KINDS.iter().find(|(start, magic, ..)| head.get(*start..).is_some_and(|rest| rest.starts_with(magic)));
+    // Text may begin with a byte order mark and empty lines.
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let begins = |start: usize, magic: &[u8]| {
+        let head = if matches!(magic, b"<" | b"{") { text } else { head };
+        head.get(start..).is_some_and(|rest| rest.starts_with(magic))
+    };
+    let kind = KINDS.iter().find(|(start, magic, ..)| begins(*start, magic));
     match kind.filter(|_| is_no_model) {
         Some(&(_, _, what, hint)) => OnnxError::Foreign { what, hint },
         None => error,

@@ -39,11 +39,9 @@ fn other_files_are_told_by_name() {
         assert_eq!((error.to_string().as_str(), error.hint()), (message, Some(hint)));
     };
     check(b"", "this is an empty file, no ONNX model", "fetch or export it again");
-    check(
-        b"<!DOCTYPE html><html>",
-        "this is a web page or XML, no ONNX model",
-        "fetch the file itself, not the page about it",
-    );
+    for page in [&b"<!DOCTYPE html><html>"[..], b"\xef\xbb\xbf\n\n  <!DOCTYPE html>"] {
+        check(page, "this is a web page or XML, no ONNX model", "fetch the file itself, not the page about it");
+    }
     check(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
         "this is a Git LFS pointer, not the file that it stands for, no ONNX model",

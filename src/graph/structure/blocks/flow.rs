@@ -1,7 +1,7 @@
 //! How activations flow through a graph: which inputs of which nodes carry what the network computes on, and not its
 //! weights, its constants or the arithmetic of its shapes.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
@@ -64,7 +64,7 @@ impl<'a> Flow<'a> {
         let sources = graph.nodes.iter().map(|node| data_reads(node).filter_map(source).collect()).collect();
         let producer = |name: &Name| uses.producer_idx(name);
         let producers = graph.nodes.iter().map(|node| node.reads().filter_map(producer).collect()).collect();
-        let live = live(graph, &HashMap::new());
+        let live = live(graph, &BTreeMap::new());
         let mut flow = Flow { graph, types, uses, activations, sources, producers, n_needed: Vec::new(), live };
         let reads = |node: &Node| node.outputs.iter().flatten().map(|name| flow.n_reads(name)).sum();
         flow.n_needed = graph.nodes.iter().map(reads).collect();
@@ -275,7 +275,7 @@ fn data_reads(node: &Node) -> impl Iterator<Item = &Name> {
 }
 
 /// By node: whether an output of the graph depends on it, once what reads a key of `redirected` reads its value.
-pub(super) fn live(graph: &Graph, redirected: &HashMap<&Name, &Name>) -> Vec<bool> {
+pub(super) fn live(graph: &Graph, redirected: &BTreeMap<&Name, &Name>) -> Vec<bool> {
     let end = |name| {
         let mut name: &Name = name;
         // as many steps as there are redirections: a circle is the patch's to refuse

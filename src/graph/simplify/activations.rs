@@ -8,6 +8,7 @@ use super::constants::{expect_introducible, rounded, scalar};
 use super::pattern::{Match, Pattern, expect_closed, node, one_of, product, value};
 use super::{Edits, View};
 use crate::graph::op::{Approximate, Gelu, HardSigmoid, LeakyRelu, Op};
+use crate::graph::tensor::DType;
 use crate::graph::{Name, Node};
 
 /// `x · ½ · (1 + erf(x / √2))`, and the approximation with tanh.
@@ -178,6 +179,10 @@ fn expect_replaceable(view: &View<'_>, nodes: &[usize], input: &Name, op: &Op) -
     expect_closed(view, nodes, root_idx)?;
     let output = view.graph.nodes[root_idx].output(0).ok_or("its output is left out")?;
     let shaped = |name: &Name| view.types.tensor(name).and_then(|tensor| Some((tensor.dtype, tensor.rank()?)));
+    let only_narrow = matches!(op, Op::LeakyRelu(_) | Op::HardSigmoid(_) | Op::HardSwish | Op::Gelu(_) | Op::Mish);
+    if only_narrow && shaped(input).is_some_and(|(dtype, _)| dtype == DType::F64) {
+        return Err(format!("onnxruntime does not compute {} in f64", op.name()));
+    }
     if shaped(input).is_none() || shaped(input) != shaped(output) {
         return Err("its constants change the number of dimensions, or that is not known".to_string());
     }

@@ -21,8 +21,21 @@ pub(super) fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     is_computable(tensor.dtype()).then(|| cast(tensor, DType::F64)?.to_vec().ok()).flatten()
 }
 
-/// A tensor of these numbers, rounded to this type; none where one of them is not finite or does not fit the type.
+/// How far above a type's least normal number the largest of a tensor must lie: below, the type keeps few digits.
+const LEAST_TIMES_NORMAL: f64 = 1024.0;
+
+/// A tensor of these numbers, rounded to this type; none where one of them is not finite or does not fit the type's range,
+/// or where all of them are so small that the type would keep few of their digits.
 pub(super) fn rounded(dtype: DType, shape: &[usize], numbers: Vec<f64>) -> Option<Tensor> {
+    let least_normal = match dtype {
+        DType::F16 => f64::from(half::f16::MIN_POSITIVE),
+        DType::F32 | DType::BF16 => f64::from(f32::MIN_POSITIVE),
+        _ => f64::MIN_POSITIVE,
+    };
+    let largest = numbers.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    if largest > 0.0 && largest < LEAST_TIMES_NORMAL * least_normal {
+        return None;
+    }
     let tensor = cast(&Tensor::new(shape, numbers).ok()?, dtype)?;
     let finite = match tensor.as_slice::<f32>() {
         Ok(numbers) => numbers.iter().all(|x| x.is_finite()),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::edits::Edits;
 use super::view::View;
-use crate::graph::op::Occurs;
+use crate::graph::op::{Occurs, Op};
 use crate::graph::{Name, Node};
 
 /// Removes nodes of which no output is needed, leaves out optional outputs that are not, and removes constants that nothing
@@ -42,6 +42,10 @@ pub(super) fn over(view: &View<'_>, edits: &mut Edits) {
 
 /// The outputs of a node without the optional ones that nobody reads; none where there are none such.
 fn left_out(view: &View<'_>, node: &Node) -> Option<Vec<Option<Name>>> {
+    // In training mode the running statistics are what the operator is for; onnxruntime asks for them.
+    if matches!(&node.op, Op::BatchNormalization(attributes) if attributes.training_mode) {
+        return None;
+    }
     let formals: Vec<(&str, Occurs)> = node.op.signature()?.outputs().collect();
     let unread = |name: &Name| view.uses.readers(name).is_empty() && !view.uses.is_output(name);
     let optional = |position: usize| formals.get(position).is_some_and(|formal| formal.1 == Occurs::Optional);

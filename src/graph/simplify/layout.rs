@@ -12,7 +12,7 @@ use super::transpose::{composed, inverse, is_identity, order, positive, reductio
 use super::view::View;
 use crate::graph::op::{self, Op};
 use crate::graph::patch::Patch;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Node};
 
 /// The most nodes of a part.
@@ -103,7 +103,8 @@ impl Layout<'_> {
         }
     }
 
-    /// How many Transposes fewer there are when the part is changed.
+    /// How many Transposes fewer there are when the part is changed; the least number there is where a Transpose from one
+    /// value of the part to another would have to read both orders.
     fn gain(&self, part: &BTreeSet<usize>) -> i64 {
         let mut gain = 0;
         for name in self.entering(part) {
@@ -112,6 +113,9 @@ impl Layout<'_> {
             };
             gain += match self.entry(name, inside(name)) {
                 Entry::AsItIs | Entry::Constant => 0,
+                Entry::Before(input) if self.view.uses.producer_idx(&input).is_some_and(|idx| part.contains(&idx)) => {
+                    return i64::MIN;
+                }
                 Entry::Before(_) => i64::from(inside(name)),
                 Entry::Moved => -1,
             };
@@ -323,6 +327,8 @@ impl Layout<'_> {
                 let moved = side(0).chain(side(rank)).map(|idx| pads.get(idx).copied()).collect::<Option<_>>()?;
                 Some(Pushed { op: node.op.clone(), constants: vec![(1, moved)] })
             }
+            // Its lists are of one type, and the axes are written as i64.
+            Op::Slice if self.view.dtype(node.input(1)?)? != DType::I64 => None,
             Op::Slice => {
                 let n_axes = self.view.integers(node.input(1)?)?.len();
                 let given = match node.input(3) {

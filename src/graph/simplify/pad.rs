@@ -156,7 +156,14 @@ fn least(view: &View<'_>, name: &Name) -> Option<f64> {
         Op::Relu | Op::Abs | Op::Sigmoid | Op::HardSigmoid(_) | Op::Softplus | Op::Softmax(_) | Op::Exp | Op::Sqrt => {
             Some(0.0)
         }
-        Op::Clip => scalar(view, node.input(1)?),
+        Op::Clip => {
+            let min = scalar(view, node.input(1)?)?;
+            // Where they are crossed, every element is the maximum.
+            match node.input(2) {
+                Some(max) => Some(min.min(scalar(view, max)?)),
+                None => Some(min),
+            }
+        }
         _ => None,
     }
 }

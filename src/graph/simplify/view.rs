@@ -24,7 +24,10 @@ impl<'a> View<'a> {
     /// The value before the network runs: of an initializer that no caller can override, here or in a graph around, or of
     /// anything small that follows from such.
     pub(super) fn constant(&self, name: &str) -> Option<&'a Tensor> {
-        let own = self.graph.initializers.get(name).filter(|_| !self.graph.overridable.contains(name));
+        if self.graph.overridable.contains(name) {
+            return None;
+        }
+        let own = self.graph.initializers.get(name);
         let captured = || self.around.filter(|_| self.graph.captures().contains(name))?.constant(name);
         own.or_else(|| self.types.constant(name)).or_else(captured)
     }

@@ -183,3 +183,19 @@ fn a_matrix_that_others_read_is_not_transposed() {
          out d",
     );
 }
+
+/// The second Transpose reads one value of the part behind the first and gives another to it.
+#[test]
+fn a_sum_of_a_value_and_its_own_transpose_keeps_one() {
+    check(
+        "in x: f32[3, 3]
+         t = Transpose(x) {perm=[1, 0]}
+         p = Relu(t)
+         q = Transpose(p) {perm=[1, 0]}
+         r = Add(p, q)
+         out r",
+        "%p_2 = Relu(%x)
+         %p = Transpose(%p_2) {perm=[1, 0]}
+         %r = Add(%p, %p_2)",
+    );
+}

@@ -215,7 +215,7 @@ impl<'a> Unread<'a> {
         Unread(attributes.iter().collect())
     }
 
-    /// Takes one out; none where it is not there, or an empty list.
+    /// Takes one out.
     ///
     /// # Errors
     /// When it is of another type than the field.
@@ -224,13 +224,11 @@ impl<'a> Unread<'a> {
             return Ok(None);
         };
         let (_, attribute) = self.0.remove(position);
-        let value = T::read(attribute).ok_or_else(|| AttributeError::Value {
+        T::read(attribute).map(Some).ok_or_else(|| AttributeError::Value {
             name,
             expected: T::expected(),
             got: shortened(attribute),
-        })?;
-        // What would not be written is as good as absent: an empty list where one is required is missing.
-        Ok(value.write().is_some().then_some(value))
+        })
     }
 
     /// Whether every attribute has been taken.

@@ -71,6 +71,16 @@ macro_rules! default_or_missing {
     };
 }
 
+/// Whether a value can stand for itself in a file: an empty list where one is required is as good as none.
+macro_rules! is_something {
+    ($value:expr, $type:ty) => {
+        <$type as AttributeValue>::write($value).is_some()
+    };
+    ($value:expr, $type:ty, $default:expr) => {
+        true
+    };
+}
+
 macro_rules! is_default {
     ($value:expr, $type:ty) => {
         false
@@ -106,8 +116,8 @@ macro_rules! attribute_sets {
             fn read(unread: &mut Unread<'_>) -> Result<Self, AttributeError> {
                 Ok($name {$(
                     $field: match unread.take(onnx_name!($field $($onnx)?))? {
-                        Some(value) => value,
-                        None => default_or_missing!(onnx_name!($field $($onnx)?) $(, $default)?),
+                        Some(value) if is_something!(&value, $type $(, $default)?) => value,
+                        Some(_) | None => default_or_missing!(onnx_name!($field $($onnx)?) $(, $default)?),
                     }
                 ),*})
             }

@@ -72,6 +72,7 @@ fn constant_inputs_become_attributes() {
     check(13, squeeze, &["axes = i64 [0]", "Squeeze x, axes -> y"]);
     check(12, squeeze, &["Squeeze(axes=[0]) x -> y"]);
     check(12, "x: f32[2]; axes = i64 [0]; Unsqueeze x, axes -> y", &["Unsqueeze(axes=[0]) x -> y"]);
+    check(12, "x: f32[2]; axes = i64 []; Unsqueeze x, axes -> y", &["Unsqueeze(axes=[]) x -> y"]);
     for op in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"] {
         let old = format!("x: f32[2, 3]; axes = i64 [1]; Reduce{op}(keepdims=0) x, axes -> y");
         check(17, &old, &[&format!("Reduce{op}(axes=[1], keepdims=0) x -> y")]);

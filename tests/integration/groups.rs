@@ -14,14 +14,13 @@ use aludel::graph::structure::groups::{Group, Groups, Role, groups};
 use aludel::graph::structure::removal::{Removal, RemovalError, remove};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Graph, Model, Name, Node, Op, TensorType, ValueInfo, cost};
-use aludel::measure::difference::difference;
 use aludel::measure::runtime::{self, ModelBytes, Runtime};
 use aludel::onnx;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::random_graphs;
-use crate::real::{Outputs, Real, real_models, run_bytes};
+use crate::real::{Outputs, Real, apart, real_models, run_bytes};
 use crate::support;
 
 /// By index, 30 % of a group's units, at least one, spread over all of them.
@@ -142,12 +141,6 @@ fn filled_up(patch: &mut Patch, kept: &Name, (whole, rank): (&Name, usize), axis
         Node::new(pad, [kept, &pads, &zero].map(|name| Some(name.clone())).to_vec(), vec![Some(padded.clone())]),
         Node::new(gather, vec![Some(padded), Some(places)], vec![Some(whole.clone())]),
     ]
-}
-
-/// Greatest difference relative to the largest magnitude of the output.
-fn apart(before: &Outputs, after: &Outputs) -> f64 {
-    let rows = before.iter().zip(after).map(|((_, a), (_, b))| difference(a, b).expect("types and shapes stay"));
-    rows.map(|row| row.max_relative.unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
 }
 
 fn bytes_of(model: &Model, graph: Graph) -> ModelBytes {

@@ -10,7 +10,7 @@ use aludel::measure::difference::difference;
 use aludel::measure::runtime::{ModelBytes, Optimization, Options, Runtime};
 use aludel::onnx;
 
-use crate::real::{Outputs, real_models, run, run_bytes};
+use crate::real::{apart, real_models, run, run_bytes};
 use crate::{round_trip, support};
 
 fn name(path: &Path) -> String {
@@ -43,12 +43,6 @@ const BASIC_ONLY: &[(&str, u32, &str)] = &[
     ("qtdnn_qlinearconv.onnx", 21, "does not match y_zero_point type"),
     ("qtdnn_qlinearconv.onnx", 25, "does not match y_zero_point type"),
 ];
-
-/// Greatest difference relative to the largest magnitude of the output.
-fn apart(before: &Outputs, after: &Outputs) -> f64 {
-    let rows = before.iter().zip(after).map(|((_, a), (_, b))| difference(a, b).expect("types and shapes stay"));
-    rows.map(|row| row.max_relative.unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
-}
 
 #[test]
 fn files_converted_to_other_opsets_compute_the_same() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aludel::graph::tensor::Tensor;
+use aludel::measure::difference::difference;
 use aludel::measure::inputs::{self, Bindings};
 use aludel::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError, ValueInfo};
 
@@ -53,6 +54,16 @@ pub(crate) fn model(path: &Path) -> ModelBytes {
 }
 
 pub(crate) type Outputs = Vec<(String, Tensor)>;
+
+/// Greatest difference between outputs of the same names, relative to the largest magnitude that the output had before.
+pub(crate) fn apart(before: &Outputs, after: &Outputs) -> f64 {
+    assert_eq!(before.len(), after.len());
+    let rows = before.iter().zip(after).map(|((name, a), (same, b))| {
+        assert_eq!(name, same);
+        difference(a, b).expect("types and shapes stay")
+    });
+    rows.map(|row| row.max_relative.unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
+}
 
 /// What the file gives on seeded inputs.
 pub(crate) fn run(runtime: &dyn Runtime, real: &Real, options: &Options) -> Result<Outputs, RuntimeError> {

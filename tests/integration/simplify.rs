@@ -6,12 +6,11 @@ use std::process::Command;
 use aludel::graph::show::show;
 use aludel::graph::simplify::{Options, simplify};
 use aludel::graph::{Graph, Model};
-use aludel::measure::difference::difference;
 use aludel::measure::runtime::{ModelBytes, Options as RunOptions};
 use aludel::onnx;
 use serde_json::Value;
 
-use crate::real::{Outputs, Real, real_models, run, run_bytes};
+use crate::real::{Real, apart, real_models, run, run_bytes};
 use crate::support;
 
 fn name(real: &Real) -> String {
@@ -20,16 +19,6 @@ fn name(real: &Real) -> String {
 
 fn n_nodes(graph: &Graph) -> usize {
     graph.nodes.len() + graph.nodes.iter().flat_map(|node| node.op.bodies()).map(n_nodes).sum::<usize>()
-}
-
-/// Greatest difference relative to the largest magnitude of the output.
-fn apart(before: &Outputs, after: &Outputs) -> f64 {
-    assert_eq!(before.len(), after.len());
-    let rows = before.iter().zip(after).map(|((name, a), (same, b))| {
-        assert_eq!(name, same);
-        difference(b, a).expect("types and shapes stay")
-    });
-    rows.map(|row| row.max_relative.unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
 }
 
 fn check(real: &Real, model: &Model, options: &Options, table: &mut String, wrong: &mut String) {

@@ -159,6 +159,12 @@ pub fn axes(node: &Node, types: &Types) -> Axes {
     facts.axes
 }
 
+/// An axis as ONNX counts it, from the back where it is negative; none where it is outside.
+pub(super) fn axis_from_start(axis: i64, rank: usize) -> Option<usize> {
+    let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
 /// The axes of a node as they are collected.
 struct Facts<'a> {
     node: &'a Node,
@@ -215,9 +221,7 @@ impl<'a> Facts<'a> {
 
     /// An axis as ONNX counts it, from the back where it is negative.
     fn axis(&self, port: Port, axis: i64) -> Option<usize> {
-        let rank = i64::try_from(self.rank(port)).ok()?;
-        let axis = if axis < 0 { axis.checked_add(rank)? } else { axis };
-        usize::try_from(axis).ok().filter(|_| axis < rank)
+        axis_from_start(axis, self.rank(port))
     }
 
     fn bundle(&mut self, size: usize) -> Slot {

@@ -7,7 +7,7 @@ use crate::graph::Dim;
 pub(super) type Shape = Option<Vec<Dim>>;
 
 /// `[2, batch, ?]`, for messages.
-pub(super) fn text(dims: &[Dim]) -> String {
+pub(in crate::graph) fn text(dims: &[Dim]) -> String {
     let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
     format!("[{}]", dims.join(", "))
 }

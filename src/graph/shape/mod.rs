@@ -30,6 +30,7 @@ use super::tensor::Tensor;
 use super::{Dim, Graph, Name, Node, TensorType, ValueType};
 use fact::{Fact, Problem};
 
+pub(super) use dims::text as dims_text;
 pub use value::{Element, Value};
 
 /// More dimensions than any network has: a hostile file must not make us list them at every value.

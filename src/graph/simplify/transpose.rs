@@ -3,6 +3,7 @@
 use super::edits::Edits;
 use super::reshape;
 use super::view::View;
+use crate::graph::axes::axis_from_start;
 use crate::graph::eval;
 use crate::graph::op::{self, Op};
 use crate::graph::patch::Place;
@@ -250,9 +251,7 @@ pub(super) fn reduction(op: &Op) -> Option<&op::Reduce> {
 
 /// Axes counted from the start.
 pub(super) fn positive(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
-    let signed_rank = i64::try_from(rank).ok()?;
-    let axis = |&axis: &i64| usize::try_from(if axis < 0 { axis.checked_add(signed_rank)? } else { axis }).ok();
-    axes.iter().map(|given| axis(given).filter(|&axis| axis < rank)).collect()
+    axes.iter().map(|&axis| axis_from_start(axis, rank)).collect()
 }
 
 /// Axes as attributes and constants hold them.

@@ -62,12 +62,11 @@ fn label_heads(graph: &Graph, node_idx: usize, space: &mut Space) {
         return;
     }
     for position in 0..2 {
-        let ids = (0..).map_while(|axis| {
-            let rank = node.input(position).map_or(0, |name| space.rank(name));
-            (axis + 2 < rank).then(|| space.id(graph, node_idx, Slot { port: Port::Input(position), axis }))
-        });
-        for id in ids.flatten().collect::<Vec<_>>() {
-            space.axis_mut(id).kind = Some(Kind::Heads);
+        let rank = node.input(position).map_or(0, |name| space.rank(name));
+        for axis in 0..rank.saturating_sub(2) {
+            if let Some(id) = space.id(graph, node_idx, Slot { port: Port::Input(position), axis }) {
+                space.axis_mut(id).kind = Some(Kind::Heads);
+            }
         }
     }
 }

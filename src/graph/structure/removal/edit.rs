@@ -1,8 +1,8 @@
 //! What an operator says of its own sizes, in attributes and in operands that count slices.
 
 use super::gone::{Mask, n_left};
-use super::{RemovalError, Work, counts_groups, slices};
-use crate::graph::axes::from_start;
+use super::{RemovalError, Work, slices};
+use crate::graph::axes::{axis_from_start, from_start};
 use crate::graph::op::Op;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Name, Node};
@@ -11,7 +11,11 @@ use crate::graph::{Dim, Name, Node};
 pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Node, RemovalError> {
     let mut edited = node.clone();
     match &mut edited.op {
-        op if counts_groups(op) => regroup(work, node, op),
+        Op::Conv(attributes) | Op::ConvInteger(attributes) | Op::QLinearConv(attributes) => {
+            regroup(work, node, &mut attributes.group);
+        }
+        Op::ConvTranspose(attributes) => regroup(work, node, &mut attributes.group),
+        Op::GroupNormalization(attributes) => regroup(work, node, &mut attributes.num_groups),
         Op::Constant(attributes) => {
             if let Some(masks) = node.output(0).and_then(|name| work.gone.of_value(name)) {
                 attributes.value = slices::without(&attributes.value, masks);
@@ -50,16 +54,11 @@ pub(super) fn edit(work: &mut Work<'_>, node: &Node) -> Result<Node, RemovalErro
     Ok(edited)
 }
 
-/// Whole groups go: as many are left as the channels of the first input are enough for.
-fn regroup(work: &Work<'_>, node: &Node, op: &mut Op) {
-    let Some(mask) = work.gone.mask(node.input(0), 1) else { return };
-    let group = match op {
-        Op::Conv(attributes) | Op::ConvInteger(attributes) | Op::QLinearConv(attributes) => &mut attributes.group,
-        Op::ConvTranspose(attributes) => &mut attributes.group,
-        Op::GroupNormalization(attributes) => &mut attributes.num_groups,
-        _ => return,
-    };
-    *group = share(*group, mask).unwrap_or(*group);
+/// Whole groups go, as many are left as the channels of the first input are enough for; one group stays one.
+fn regroup(work: &Work<'_>, node: &Node, n_groups: &mut i64) {
+    if let Some(mask) = work.gone.mask(node.input(0), 1).filter(|_| *n_groups != 1) {
+        *n_groups = share(*n_groups, mask).unwrap_or(*n_groups);
+    }
 }
 
 /// How many of `n` equal parts of an axis are left.
@@ -88,8 +87,7 @@ fn squeeze(work: &mut Work<'_>, node: &Node, edited: &mut Node) -> Result<(), Re
 
 /// An axis of the first input as a number from the front.
 fn axis_of(work: &Work<'_>, node: &Node, axis: i64) -> Option<usize> {
-    let rank = i64::try_from(work.types.tensor(node.input(0)?)?.rank()?).ok()?;
-    usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()
+    axis_from_start(axis, work.types.tensor(node.input(0)?)?.rank()?)
 }
 
 fn split_sizes(work: &Work<'_>, node: &Node, axis: i64) -> Option<Vec<i64>> {

@@ -12,8 +12,8 @@ use std::collections::HashSet;
 
 use super::groups::Group;
 use crate::graph::patch::{Patch, PatchError};
-use crate::graph::shape::{self, ShapeError, Types};
-use crate::graph::{Dim, Graph, Name, Node, Op, TensorType, ValueType};
+use crate::graph::shape::{self, ShapeError, Types, dims_text};
+use crate::graph::{Dim, Graph, Name, Node, TensorType, ValueType};
 use gone::Gone;
 
 /// Units of one group to take out.
@@ -130,15 +130,14 @@ fn makes_less(node: &Node, gone: &Gone) -> bool {
 fn rewrite(work: &mut Work<'_>, node_idx: usize, node: &Node) -> Result<(), RemovalError> {
     let mut nodes = Vec::new();
     let mut last = edit::edit(work, node)?;
-    let mut outputs = shape::infer_node(&last, &work.types);
-    if !fits(work, node, outputs.as_ref().ok()) {
+    let mut outputs = fitting(work, node, &last);
+    if outputs.is_err() {
         let operand = operand::respelled(work, &last, node)?;
         nodes.extend(operand.before);
         last = operand.node;
-        outputs = shape::infer_node(&last, &work.types);
+        outputs = fitting(work, node, &last);
     }
     let outputs = outputs?;
-    check(work, node, &outputs)?;
     for (name, typed) in node.outputs.iter().zip(outputs) {
         if let (Some(name), Some(typed)) = (name, typed) {
             if work.gone.of_value(name).is_some() {
@@ -165,13 +164,11 @@ fn infer(work: &mut Work<'_>, node: &Node) -> Result<(), RemovalError> {
     Ok(())
 }
 
-fn fits(work: &Work<'_>, node: &Node, outputs: Option<&Vec<Option<shape::Typed>>>) -> bool {
-    outputs.is_some_and(|outputs| misfit(work, node, outputs).is_none())
-}
-
-fn check(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Result<(), RemovalError> {
-    match misfit(work, node, outputs) {
-        None => Ok(()),
+/// The types of the edited node's outputs, which must be what is left of those of the node.
+fn fitting(work: &Work<'_>, node: &Node, edited: &Node) -> Result<Vec<Option<shape::Typed>>, RemovalError> {
+    let outputs = shape::infer_node(edited, &work.types)?;
+    match misfit(work, node, &outputs) {
+        None => Ok(outputs),
         Some((expected, got)) => Err(RemovalError::Misfit { node: node.label(), expected, got }),
     }
 }
@@ -184,14 +181,14 @@ fn misfit(work: &Work<'_>, node: &Node, outputs: &[Option<shape::Typed>]) -> Opt
         let (Some(expected), Some(masks)) = (work.gone.left(name), work.gone.of_value(name)) else { continue };
         let tensor = typed.as_ref().and_then(|typed| typed.value_type.tensor());
         let Some(got) = tensor.and_then(|tensor| tensor.shape.clone()) else {
-            return Some((text(&expected), "of unknown rank".to_string()));
+            return Some((dims_text(&expected), "of unknown rank".to_string()));
         };
         let differs = |(axis, (expected, got)): (usize, (&Dim, &Dim))| {
             let must_be_known = masks.contains_key(&axis) || got.known().is_some();
             expected.known().is_some() && expected != got && must_be_known
         };
         if expected.len() != got.len() || expected.iter().zip(&got).enumerate().any(differs) {
-            return Some((text(&expected), text(&got)));
+            return Some((dims_text(&expected), dims_text(&got)));
         }
     }
     None
@@ -210,10 +207,6 @@ fn with_stated_sizes(work: &Work<'_>, name: &Name, mut typed: shape::Typed) -> s
     typed
 }
 
-fn text(dims: &[Dim]) -> String {
-    format!("[{}]", dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-}
-
 /// A node in the place of another, with what must come before it.
 struct Edited {
     node: Node,
@@ -224,15 +217,5 @@ impl Edited {
     /// A node that needs nothing before it.
     fn of(node: Node) -> Edited {
         Edited { node, before: Vec::new() }
-    }
-}
-
-/// Whether an operator counts channels in groups of which whole ones go.
-fn counts_groups(op: &Op) -> bool {
-    match op {
-        Op::Conv(attributes) | Op::ConvInteger(attributes) | Op::QLinearConv(attributes) => attributes.group != 1,
-        Op::ConvTranspose(attributes) => attributes.group != 1,
-        Op::GroupNormalization(attributes) => attributes.num_groups != 1,
-        _ => false,
     }
 }

@@ -13,7 +13,7 @@ use crate::graph::shape::Bindings;
 use crate::graph::structure::groups::{Groups, groups};
 use crate::graph::structure::random_graphs;
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{GraphBuilder, TensorType};
+use crate::graph::{GraphBuilder, Op};
 
 /// Evaluates the whole graph as if the slices were not there: whatever is made of them is zero, and what normalises or
 /// reduces over them sees only the others.

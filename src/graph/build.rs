@@ -1,6 +1,6 @@
 //! Building a graph by hand: values get names, [`GraphBuilder::finish`] checks the whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::tensor::Tensor;
 use super::{CheckError, Graph, GraphParts, Name, Node, Op, TensorType, ValueInfo};
@@ -24,12 +24,15 @@ use super::{CheckError, Graph, GraphParts, Name, Node, Op, TensorType, ValueInfo
 pub struct GraphBuilder {
     parts: GraphParts,
     names: HashSet<Name>,
+    /// The last number that a name got.
+    numbers: HashMap<String, usize>,
 }
 
 impl GraphBuilder {
     /// An empty graph of this name.
     pub fn new(name: &str) -> GraphBuilder {
-        GraphBuilder { parts: GraphParts { name: name.to_string(), ..GraphParts::default() }, names: HashSet::new() }
+        let parts = GraphParts { name: name.to_string(), ..GraphParts::default() };
+        GraphBuilder { parts, ..GraphBuilder::default() }
     }
 
     /// A value that the caller of the network gives.
@@ -98,9 +101,12 @@ impl GraphBuilder {
 
     fn unused(&mut self, base: &str) -> Name {
         let mut name = Name::from(base);
-        let mut number = 1;
+        if self.names.insert(name.clone()) {
+            return name;
+        }
+        let number = self.numbers.entry(base.to_string()).or_insert(1);
         while !self.names.insert(name.clone()) {
-            number += 1;
+            *number += 1;
             name = format!("{base}_{number}").into();
         }
         name

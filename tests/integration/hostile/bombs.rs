@@ -66,6 +66,19 @@ fn long_chains_are_read() {
     check("a ring", model(21, &[nodes.concat(), closed]), "Neg `v1` depends on its own output: the graph has a cycle");
 }
 
+/// Every sum could begin at the input: as many regions, each as large as all before it.
+#[test]
+fn sums_that_all_go_back_to_the_input_are_read() {
+    let names = names("v", 5_001);
+    let sums = names.windows(2).map(|pair| {
+        let side = format!("{}_side", pair[1]);
+        let nodes = [node("Add", &[&pair[0], "v0"], &[&pair[1]], &[]), node("Neg", &[&pair[1]], &[&side], &[])];
+        [nodes.concat(), output(&side)].concat()
+    });
+    let sums: Vec<Vec<u8>> = sums.collect();
+    check("sums", model(21, &[sums.concat(), value(11, "v0", 1, &[1, 4])]), "read");
+}
+
 #[test]
 fn lists_without_end_are_read_or_refused() {
     const N: usize = 50_000;

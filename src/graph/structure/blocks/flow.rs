@@ -1,14 +1,15 @@
 //! How activations flow through a graph: which inputs of which nodes carry what the network computes on, and not its
 //! weights, its constants or the arithmetic of its shapes.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::graph::shape::Types;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
 
-/// The most nodes of a region: more than any block of a real network has.
-const LARGEST_REGION: usize = 4096;
+/// The most nodes that are looked at for a region: more than any block of a real network has.
+const LARGEST_REGION: usize = 1024;
 
 /// A graph seen along its activations.
 pub(super) struct Flow<'a> {
@@ -24,6 +25,33 @@ pub(super) struct Flow<'a> {
     n_needed: Vec<usize>,
     /// By node: whether an output of the graph depends on it.
     live: Vec<bool>,
+    marks: RefCell<Marks>,
+}
+
+/// A set of nodes that is emptied at no cost, whatever its size.
+#[derive(Default)]
+struct Marks {
+    /// By node: the number of the set that it was last put into.
+    of: Vec<usize>,
+    number: usize,
+}
+
+impl Marks {
+    fn clear(&mut self) {
+        self.number += 1;
+    }
+
+    fn contains(&self, node_idx: usize) -> bool {
+        self.of.get(node_idx) == Some(&self.number)
+    }
+
+    /// Whether the node was not yet in the set.
+    fn insert(&mut self, node_idx: usize) -> bool {
+        if self.of.len() <= node_idx {
+            self.of.resize(node_idx + 1, 0);
+        }
+        std::mem::replace(&mut self.of[node_idx], self.number) != self.number
+    }
 }
 
 /// A part of a graph that begins at one value and ends at another.
@@ -65,7 +93,8 @@ impl<'a> Flow<'a> {
         let producer = |name: &Name| uses.producer_idx(name);
         let producers = graph.nodes.iter().map(|node| node.reads().filter_map(producer).collect()).collect();
         let live = live(graph, &BTreeMap::new());
-        let mut flow = Flow { graph, types, uses, activations, sources, producers, n_needed: Vec::new(), live };
+        let marks = RefCell::default();
+        let mut flow = Flow { graph, types, uses, activations, sources, producers, n_needed: Vec::new(), live, marks };
         let reads = |node: &Node| node.outputs.iter().flatten().map(|name| flow.n_reads(name)).sum();
         flow.n_needed = graph.nodes.iter().map(reads).collect();
         flow
@@ -129,41 +158,50 @@ impl<'a> Flow<'a> {
 
     /// The nodes on the ways from one value to another along activations, in order; none of them where there is no way.
     pub(super) fn between(&self, entry: &str, exit: &str) -> Vec<usize> {
+        self.between_near(entry, exit, usize::MAX).unwrap_or_default()
+    }
+
+    /// As [`Flow::between`]; none where more than `most` nodes after the entry lead to the exit.
+    fn between_near(&self, entry: &str, exit: &str, most: usize) -> Option<Vec<usize>> {
         let after = self.uses.producer_idx(entry).map_or(0, |node_idx| node_idx + 1);
-        let Some(last) = self.uses.producer_idx(exit).filter(|&last| last >= after) else { return Vec::new() };
-        let sources = |node_idx: usize| {
-            let producers = self.sources.get(node_idx).into_iter().flatten();
-            producers.filter(|&&producer| producer >= after).map(|producer| producer - after)
-        };
-        let mut leads_to_exit = vec![false; last - after + 1];
-        let mut open = vec![last - after];
-        while let Some(idx) = open.pop() {
-            if !std::mem::replace(&mut leads_to_exit[idx], true) {
-                open.extend(sources(idx + after));
+        let Some(last) = self.uses.producer_idx(exit).filter(|&last| last >= after) else { return Some(Vec::new()) };
+        let sources =
+            |node_idx: usize| self.sources.get(node_idx).into_iter().flatten().filter(|&&source| source >= after);
+        let mut leads_to_exit = self.marks.borrow_mut();
+        leads_to_exit.clear();
+        leads_to_exit.insert(last);
+        let mut in_order = vec![last];
+        let mut n_done = 0;
+        while let Some(&node_idx) = in_order.get(n_done) {
+            in_order.extend(sources(node_idx).filter(|&&source| leads_to_exit.insert(source)));
+            n_done += 1;
+            if in_order.len() > most {
+                return None;
             }
         }
-        let mut reached = vec![false; leads_to_exit.len()];
-        for reader in self.uses.readers(entry) {
-            let reads = self.node(reader.node_idx).is_some_and(|node| is_data_of(node, reader.position));
-            if let Some(reached) = reader.node_idx.checked_sub(after).and_then(|idx| reached.get_mut(idx)) {
-                *reached |= reads && self.is_activation(entry);
+        in_order.sort_unstable();
+        let mut reached = leads_to_exit;
+        reached.clear();
+        for reader in self.uses.readers(entry).iter().filter(|_| self.is_activation(entry)) {
+            if self.node(reader.node_idx).is_some_and(|node| is_data_of(node, reader.position)) {
+                reached.insert(reader.node_idx);
             }
         }
-        let mut between = Vec::new();
-        for idx in (0..reached.len()).filter(|&idx| leads_to_exit[idx]) {
-            if reached[idx] || sources(idx + after).any(|source| reached[source]) {
-                reached[idx] = true;
-                between.push(idx + after);
+        in_order.retain(|&node_idx| {
+            let found = reached.contains(node_idx) || sources(node_idx).any(|&source| reached.contains(source));
+            if found {
+                reached.insert(node_idx);
             }
-        }
-        between
+            found
+        });
+        Some(in_order)
     }
 
     /// The part of the graph from one value to another; none where the second does not depend on the first, or where it is
     /// larger than any block.
     pub(super) fn region(&self, entry: &Name, exit: &Name) -> Option<Region> {
-        let between = self.between(entry, exit);
-        let last = *between.last().filter(|_| between.len() <= LARGEST_REGION)?;
+        let between = self.between_near(entry, exit, LARGEST_REGION)?;
+        let last = *between.last()?;
         let private = self.private(entry, exit, last);
         // the last that is not private: what it is needed for lies outside, not further on
         let kept = between.iter().rev().find(|node_idx| !private.contains(node_idx));

@@ -51,12 +51,16 @@ extern crate self as aludel;
 pub mod audit;
 #[cfg(feature = "full")]
 pub mod cli;
-#[cfg(feature = "full")]
+#[cfg(feature = "learn")]
 pub mod data;
 pub mod graph;
+#[cfg(feature = "learn")]
+pub mod learn;
 #[cfg(feature = "edge")]
 pub mod measure;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "onnx")]
 pub mod store;
+#[cfg(feature = "learn")]
+pub mod zoo;

@@ -1,0 +1,5 @@
+//! Kernels on the CPU in `f32`, forward and backward: plain functions over slices, row-major and contiguous.
+//!
+//! A kernel writes every element of its outputs and reads nothing of what was in them, unless its name says `add`.
+//! Work is cut into pieces by its shape alone and sums are taken in the order of the pieces, so that a result has the
+//! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.

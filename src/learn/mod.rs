@@ -1,0 +1,3 @@
+//! How a network runs and learns.
+
+pub mod kernels;

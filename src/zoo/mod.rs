@@ -1,0 +1,1 @@
+//! Architectures by a few parameters, built as graphs.

@@ -3,3 +3,12 @@
 //! A kernel writes every element of its outputs and reads nothing of what was in them, unless its name says `add`.
 //! Work is cut into pieces by its shape alone and sums are taken in the order of the pieces, so that a result has the
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
+
+#[cfg(test)]
+mod checking;
+pub mod conv;
+mod depthwise;
+pub mod pool;
+pub mod resize;
+mod scratch;
+pub mod window;

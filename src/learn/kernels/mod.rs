@@ -4,12 +4,20 @@
 //! Work is cut into pieces by its shape alone and sums are taken in the order of the pieces, so that a result has the
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
 
+#[cfg(test)]
+mod checking;
+pub mod conv;
+mod depthwise;
 pub mod elementwise;
 pub mod gemm;
 mod math;
 pub mod movement;
 mod parallel;
+pub mod pool;
 pub mod reduce;
+pub mod resize;
+mod scratch;
 mod strided;
 #[cfg(test)]
 mod testing;
+pub mod window;

@@ -1,0 +1,3 @@
+//! The training kernels on the shapes of small convolutional networks.
+
+fn main() {}

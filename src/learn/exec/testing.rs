@@ -2,6 +2,7 @@
 //! finite differences.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candle_core::Device;
 use indexmap::IndexMap;
@@ -9,6 +10,7 @@ use indexmap::IndexMap;
 use super::ExecError;
 use super::compile::{Mode, Request};
 use super::generic::Generic;
+use super::host::Host;
 use super::program::Program;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, GraphBuilder, Name, Node, Op, TensorType, eval};
@@ -45,6 +47,27 @@ pub(crate) fn run_generic(
     let gradients = values.split_off(program.outputs.len());
     let names = program.gradients.iter().map(|(name, _)| name.clone());
     Ok((values, names.zip(gradients).collect()))
+}
+
+/// Outputs, then gradients, of a program on the host, in `f32`.
+pub(crate) fn run_host(graph: &Graph, inputs: &Inputs, request: &Request) -> Result<Vec<Tensor>, ExecError> {
+    let program = Arc::new(Program::compile(graph, request)?);
+    let parameters: Vec<Vec<f32>> =
+        program.parameters.iter().map(|(name, _)| singles(&graph.initializers[name])).collect();
+    let parameters: Vec<&[f32]> = parameters.iter().map(Vec::as_slice).collect();
+    let given: Vec<Tensor> = program.inputs.iter().map(|(name, _)| inputs[name].clone()).collect();
+    let mut host = Host::new(Arc::clone(&program))?;
+    host.run(&parameters, &given, 0)?;
+    let ends = program.outputs.iter().chain(&program.gradients);
+    ends.map(|(_, id)| host.tensor(*id, &parameters, &given)).collect()
+}
+
+/// A floating-point tensor's elements in `f32`.
+fn singles(tensor: &Tensor) -> Vec<f32> {
+    match tensor.as_slice::<f64>() {
+        Ok(values) => values.iter().map(|&value| value as f32).collect(),
+        Err(_) => tensor.to_f32s().expect("it is a floating-point tensor").into_owned(),
+    }
 }
 
 /// One operator on these inputs and constants, with a loss of random weights over its outputs: its values are those of the
@@ -100,6 +123,11 @@ pub(crate) fn check(op: Op, inputs: &[Option<Tensor>], learns: &[usize], fixed: 
     let (found, gradients) = run_generic(&graph, &given, &request).unwrap_or_else(|error| panic!("{what}: {error}"));
     for (found, value) in found.iter().zip(values.iter().flatten()) {
         close(&what, found, value, 1e-6);
+    }
+    let single = run_host(&graph, &given, &request).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let double = found.iter().chain(gradients.iter().map(|(_, gradient)| gradient));
+    for (single, double) in single.iter().zip(double) {
+        close(&format!("{what} on the host"), single, double, 1e-4);
     }
     for name in &trainable {
         let expected = finite_differences(&graph, &given, loss.expect("there is one"), name);

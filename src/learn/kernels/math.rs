@@ -4,7 +4,7 @@
 //! `sigmoid` 2e-7, `log` 1.5e-7, `erf` 2e-7, `normal_cdf` 3.5e-7 (to −9; denormal results lose bits). Infinities and NaN
 //! go where the functions themselves take them. Polynomials are least-maximum fits made for this file.
 
-use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
+use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
 /// `1.5 · 2²³`: adding it rounds to an integer, which is then in the low bits.
 const ROUNDER: f32 = 12_582_912.0;

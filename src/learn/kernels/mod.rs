@@ -4,6 +4,7 @@
 //! Work is cut into pieces by its shape alone and sums are taken in the order of the pieces, so that a result has the
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
 
+pub mod attention;
 #[cfg(test)]
 mod checking;
 pub mod conv;
@@ -12,11 +13,15 @@ pub mod elementwise;
 pub mod gemm;
 mod math;
 pub mod movement;
+pub mod norm;
+pub mod optimizer;
 mod parallel;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod resize;
 mod scratch;
+pub mod softmax;
 mod strided;
 #[cfg(test)]
 mod testing;

@@ -65,11 +65,39 @@ impl Generic {
         wanted.iter().map(|&id| self.give(program, id, &held)).collect()
     }
 
+    /// Computes one step from the tensors that it reads.
+    ///
+    /// # Errors
+    /// When it cannot be computed.
+    pub(super) fn step(
+        &self,
+        program: &Program,
+        step: &Step,
+        inputs: &[tensor::Tensor],
+        seed: u64,
+    ) -> Result<Vec<tensor::Tensor>, ExecError> {
+        let mut held: Vec<Option<Held>> = vec![None; program.values.len()];
+        for (&id, tensor) in step.inputs.iter().zip(inputs) {
+            let kind = program.values[id].kind;
+            held[id] = Some(self.hold(kind, tensor).map_err(|error| at(program.origin(step), error))?);
+        }
+        let outputs = primitive::compute(self, program, step, &held, seed)?;
+        let given = outputs.into_iter().map(|output| match output {
+            Held::Plain(tensor) => Ok(tensor),
+            Held::Device(tensor) => plain(&tensor).map_err(|error| at(program.origin(step), error)),
+        });
+        given.collect()
+    }
+
     /// A tensor of the graph as the backend holds it.
     fn hold(&self, kind: Kind, tensor: &tensor::Tensor) -> candle_core::Result<Held> {
         match kind {
             Kind::Plain(_) => Ok(Held::Plain(tensor.clone())),
-            Kind::Float | Kind::Index => {
+            Kind::Index => {
+                let positions = tensor.as_slice::<u32>().map_err(candle_core::Error::wrap)?;
+                Ok(Held::Device(Tensor::from_slice(positions, tensor.shape(), &self.device)?))
+            }
+            Kind::Float => {
                 let on_host = match tensor.as_slice::<f64>() {
                     Ok(values) => Tensor::from_slice(values, tensor.shape(), &self.device)?,
                     Err(_) => {

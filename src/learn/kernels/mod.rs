@@ -3,3 +3,18 @@
 //! A kernel writes every element of its outputs and reads nothing of what was in them, unless its name says `add`.
 //! Work is cut into pieces by its shape alone and sums are taken in the order of the pieces, so that a result has the
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
+
+pub mod attention;
+pub mod elementwise;
+pub mod gemm;
+mod math;
+pub mod movement;
+pub mod norm;
+pub mod optimizer;
+mod parallel;
+pub mod recurrent;
+pub mod reduce;
+pub mod softmax;
+mod strided;
+#[cfg(test)]
+mod testing;

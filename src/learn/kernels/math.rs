@@ -128,7 +128,7 @@ fn gaussian_and_erfc(z: f32) -> (f32, f32) {
     // z² in two parts, the first exact, lest its rounding be multiplied by the exponential.
     let high = f32::from_bits(z.to_bits() & 0xffff_f000);
     let low = (z - high) * (z + high);
-    let gaussian = exp(-high * high) * (1.0 - low);
+    let gaussian = exp(-high * high) * (1.0 - low * (1.0 - low * (0.5 - low * (1.0 / 6.0))));
     // e^{z²} erfc(z) · (1 + 2z) is smooth in (z − 2) / (z + 2).
     let (over, under) = (z + 2.0, 1.0 + 2.0 * z);
     let inverse = 1.0 / (over * under);

@@ -5,10 +5,6 @@
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
 
 pub mod attention;
-#[cfg(test)]
-mod checking;
-pub mod conv;
-mod depthwise;
 pub mod elementwise;
 pub mod gemm;
 mod math;
@@ -16,13 +12,9 @@ pub mod movement;
 pub mod norm;
 pub mod optimizer;
 mod parallel;
-pub mod pool;
 pub mod recurrent;
 pub mod reduce;
-pub mod resize;
-mod scratch;
 pub mod softmax;
 mod strided;
 #[cfg(test)]
 mod testing;
-pub mod window;

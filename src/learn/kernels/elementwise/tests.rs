@@ -99,7 +99,7 @@ fn check(unary: Unary, range: (f32, f32), kinks: &[f32]) {
             continue;
         }
         let slope = differences(&[wide], |x| function(x[0]))[0] * f64::from(dy[idx]);
-        let error = (f64::from(dx[idx]) - slope).abs() / slope.abs().max(1e-2);
+        let error = (f64::from(dx[idx]) - slope).abs() / slope.abs().max(5e-2);
         assert!(error < 1e-5, "{unary:?}' at {wide}: {} for {slope}", dx[idx]);
     }
 }
@@ -173,7 +173,7 @@ fn check_pair(binary_op: Binary, function: fn(f64, f64) -> f64, a_shape: &[usize
     let rank = a_shape.len().max(b_shape.len());
     let padded = |shape: &[usize]| [vec![1; rank - shape.len()], shape.to_vec()].concat();
     let (a_full, b_full) = (padded(a_shape), padded(b_shape));
-    let shape: Vec<usize> = (0..rank).map(|axis| a_full[axis].max(b_full[axis])).collect();
+    let shape: Vec<usize> = (0..rank).map(|axis| if a_full[axis] == 1 { b_full[axis] } else { a_full[axis] }).collect();
     let index = |of: &[usize], mut flat: usize| {
         let (mut offset, mut stride) = (0, 1);
         for axis in (0..rank).rev() {
@@ -226,7 +226,7 @@ fn pairs_broadcast() {
         (Binary::PRelu, |a, b| if a < 0.0 { a * b } else { a }, 0.0),
     ];
     for (op, function, low) in cases {
-        let mut check = |a: &[usize], b: &[usize]| check_pair(op, function, a, b, low);
+        let check = |a: &[usize], b: &[usize]| check_pair(op, function, a, b, low);
         check(&[3, 5], &[3, 5]);
         check(&[2, 3, 5], &[5]);
         check(&[2, 3, 5], &[]);

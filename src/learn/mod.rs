@@ -1,3 +1,4 @@
 //! How a network runs and learns.
 
 pub mod kernels;
+pub mod train;

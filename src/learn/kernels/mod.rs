@@ -5,6 +5,10 @@
 //! same bits whatever the number of threads. Nothing here knows of graphs, and nothing here allocates an output.
 
 pub mod attention;
+#[cfg(test)]
+mod checking;
+pub mod conv;
+mod depthwise;
 pub mod elementwise;
 pub mod gemm;
 mod math;
@@ -12,9 +16,13 @@ pub mod movement;
 pub mod norm;
 pub mod optimizer;
 mod parallel;
+pub mod pool;
 pub mod recurrent;
 pub mod reduce;
+pub mod resize;
+mod scratch;
 pub mod softmax;
 mod strided;
 #[cfg(test)]
 mod testing;
+pub mod window;

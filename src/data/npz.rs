@@ -1,4 +1,4 @@
-//! NumPy's `.npz`: named arrays in a zip file.
+//! NumPy's `.npz`, named arrays in a zip file, and `.npy`, a single one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -54,6 +54,20 @@ pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, NpzError> {
         tensors.push((name, tensor));
     }
     Ok(tensors)
+}
+
+/// The array of an `.npy` file.
+///
+/// # Errors
+/// When the file is no array, or one of a type or layout that tensors do not have.
+pub fn read_array(path: &Path) -> Result<Tensor, NpzError> {
+    let io_error = |source| NpzError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io_error)?;
+    let mut room = file.metadata().map_err(io_error)?.len();
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let array_error = |problem| NpzError::Array { path: path.to_owned(), array: name, problem };
+    let array = NpyFile::new(io::BufReader::new(file)).map_err(|error| error.to_string());
+    array.and_then(|array| tensor(array, &mut room)).map_err(array_error)
 }
 
 /// An archive may be compressed, at most about a thousandfold; what claims more, all arrays together, is not worth an

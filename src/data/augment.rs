@@ -95,7 +95,7 @@ impl Augmentation {
     }
 
     /// Whether samples of this shape can be changed so; what to do where they cannot.
-    pub(super) fn check(&self, rank: usize, n_classes: Option<usize>) -> Result<(), DataError> {
+    pub(super) fn check(&self, rank: usize, n_labels: usize) -> Result<(), DataError> {
         let refuse = |problem: String| Err(DataError::key("augment", format!("{}: {problem}", self.name())));
         match self {
             Augmentation::Flip { horizontal: false, vertical: false } => {
@@ -117,9 +117,7 @@ impl Augmentation {
             Augmentation::Mixup { alpha } if !(alpha.is_finite() && *alpha > 0.0) => {
                 refuse(format!("`alpha` is {alpha}; give a number above 0"))
             }
-            Augmentation::Mixup { .. } if n_classes == Some(0) => {
-                refuse("needs labels to mix; leave it out".to_owned())
-            }
+            Augmentation::Mixup { .. } if n_labels == 0 => refuse("needs labels to mix; leave it out".to_owned()),
             Augmentation::Flip { .. }
             | Augmentation::Shift { .. }
             | Augmentation::Crop { .. }
@@ -327,5 +325,95 @@ fn mask(sample: &mut [f32], shape: &[usize], stripes: [(usize, usize); 2], rando
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random::{Purpose, stream};
+    use super::*;
+
+    /// What becomes of the numbers from 1 on in this shape, by seed.
+    fn changed(augmentation: &Augmentation, shape: &[usize], channels_last: bool, n_seeds: u64) -> Vec<Vec<f32>> {
+        let n: usize = shape.iter().product();
+        let sample: Vec<f32> =
+            (1..=n).map(|idx| super::super::number::narrow(super::super::number::count(idx))).collect();
+        let layout = Layout { shape, channels_last, normalization: None };
+        let of = |seed| {
+            let mut sample = sample.clone();
+            let augmentations = std::slice::from_ref(augmentation);
+            apply(augmentations, &mut sample, layout, &mut stream(seed, Purpose::Augment, 0, 0), &mut Vec::new());
+            sample
+        };
+        (0..n_seeds).map(of).collect()
+    }
+
+    /// All that can become of a sample, sorted.
+    fn check(augmentation: &Augmentation, shape: &[usize], channels_last: bool, expected: &[&[f32]]) {
+        let mut got = changed(augmentation, shape, channels_last, 200);
+        got.sort_by(|a, b| a.partial_cmp(b).expect("finite"));
+        got.dedup();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn each_change_does_all_that_it_can_and_no_more() {
+        let both = Augmentation::Flip { horizontal: true, vertical: true };
+        check(&both, &[1, 2, 2], false, &[&[1., 2., 3., 4.], &[2., 1., 4., 3.], &[3., 4., 1., 2.], &[4., 3., 2., 1.]]);
+        check(
+            &Augmentation::Flip { horizontal: false, vertical: true },
+            &[1, 3, 1],
+            false,
+            &[&[1., 2., 3.], &[3., 2., 1.]],
+        );
+        let shift = Augmentation::Shift { pixels: 1 };
+        check(&shift, &[2, 1, 1], false, &[&[0., 0.], &[1., 2.]]);
+        let crop = Augmentation::Crop { pad: 1 };
+        check(&crop, &[1, 1, 3], false, &[&[1., 2., 3.], &[2., 1., 2.], &[2., 3., 2.]]);
+        let time = Augmentation::TimeShift { frames: 1 };
+        check(&time, &[3, 2], true, &[&[1., 2., 1., 2., 3., 4.], &[1., 2., 3., 4., 5., 6.], &[3., 4., 5., 6., 5., 6.]]);
+        check(&time, &[1, 1, 3], false, &[&[1., 1., 2.], &[1., 2., 3.], &[2., 3., 3.]]);
+        check(&Augmentation::Cutout { size: 1 }, &[1, 1, 2], false, &[&[0., 2.], &[1., 0.]]);
+        let spec = Augmentation::SpecAugment { n_band_masks: 1, bands: 1, n_frame_masks: 0, frames: 0 };
+        check(&spec, &[1, 2, 1], false, &[&[1., 1.5], &[1., 2.], &[1.5, 2.]]);
+        let spec = Augmentation::SpecAugment { n_band_masks: 0, bands: 0, n_frame_masks: 1, frames: 1 };
+        check(&spec, &[1, 2, 2], false, &[&[1., 2., 3., 4.], &[1., 2.5, 3., 2.5], &[2.5, 2., 2.5, 4.]]);
+    }
+
+    #[test]
+    fn distances_beyond_a_picture_stay_within_it() {
+        changed(&Augmentation::Crop { pad: 50 }, &[1, 2, 3], false, 20);
+        changed(&Augmentation::Crop { pad: usize::MAX }, &[1, 1, 1], false, 20);
+        changed(&Augmentation::Shift { pixels: usize::MAX }, &[1, 2, 3], false, 20);
+        changed(&Augmentation::TimeShift { frames: usize::MAX }, &[4, 3], true, 20);
+        changed(&Augmentation::Cutout { size: usize::MAX }, &[1, 2, 3], false, 20);
+        changed(
+            &Augmentation::SpecAugment { n_band_masks: 2, bands: 9, n_frame_masks: 2, frames: 9 },
+            &[1, 2, 3],
+            false,
+            20,
+        );
+    }
+
+    #[test]
+    fn noise_has_its_deviation() {
+        let noisy = changed(&Augmentation::Noise { std: 0.5 }, &[10_000], false, 1).remove(0);
+        let clean = changed(&Augmentation::Noise { std: 0.0 }, &[10_000], false, 1).remove(0);
+        let squares: f32 = noisy.iter().zip(&clean).map(|(a, b)| (a - b) * (a - b)).sum();
+        assert!(((squares / 10_000.0).sqrt() - 0.5).abs() < 0.02);
+    }
+
+    #[test]
+    fn samples_that_do_not_fit_are_refused() {
+        let refuse = |augmentation: Augmentation, rank, part: &str| {
+            let error = augmentation.check(rank, 2).expect_err("refused").to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        refuse(Augmentation::Cutout { size: 2 }, 1, "cutout: needs samples of 3 dimensions");
+        refuse(Augmentation::TimeShift { frames: 2 }, 1, "time-shift: needs samples of 2 or 3");
+        refuse(Augmentation::Flip { horizontal: false, vertical: false }, 3, "flip: set `horizontal`");
+        refuse(Augmentation::Noise { std: f32::NAN }, 3, "noise: `std` is NaN");
+        assert!(Augmentation::Mixup { alpha: 1.0 }.check(1, 0).is_err());
+        assert!(Augmentation::Mixup { alpha: 1.0 }.check(1, 2).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 
-use super::column::{Column, Kind, Values};
+use super::column::{Column, Kind, Values, as_numbers};
 use super::error::DataError;
 use super::samples::{Part, place};
 use crate::graph::tensor::{DType, Tensor};
@@ -93,11 +93,16 @@ impl Cleaning<'_> {
 
     /// Leaves out samples with a number that is not finite; where that is not wanted, the first is an error.
     pub(super) fn not_finite(&mut self, name: &str, column: &Column) -> Result<(), DataError> {
-        if !matches!(column.kind, Kind::Numbers { .. }) || column.values.dtype() != DType::F32 {
+        if !matches!(column.kind, Kind::Numbers { .. }) || !column.values.dtype().is_float() {
             return Ok(());
         }
-        for sample in 0..column.values.n_samples() {
-            let elements = column.values.sample::<f32>(sample)?;
+        let values = match &column.values {
+            Values::Dense(tensor) => as_numbers(tensor).map(Values::Dense),
+            Values::Ragged(_) => Some(column.values.clone()),
+        };
+        let Some(values) = values else { return Ok(()) };
+        for sample in 0..values.n_samples() {
+            let elements = values.sample::<f32>(sample)?;
             let Some(idx) = elements.iter().position(|x| !x.is_finite()) else { continue };
             let problem = format!("element {idx} of `{name}` is missing or no finite number");
             if !self.wanted.contains(&Clean::Nan) {

@@ -12,7 +12,7 @@ use super::labels::{self, Labels};
 use super::normalize;
 use super::samples::{Part, Samples, place};
 use super::split::{Split, divide};
-use crate::graph::tensor::{DType, Tensor, n_elements};
+use crate::graph::tensor::{Tensor, n_elements};
 
 /// Tensors by name, a row a sample: inputs by the names that they have in the data, then `label` where there is one.
 pub type Batch = IndexMap<String, Tensor>;
@@ -168,7 +168,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
             cleaning.constant_columns(name, column, training)?;
         }
     }
-    let vocabulary = descriptor.source.tokenize(&mut columns, training)?;
+    let vocabulary = descriptor.source.tokenize(&mut columns, training, descriptor.input.as_deref())?;
     for (name, column) in &mut columns {
         normalize::measure(name, column, descriptor.normalize, training)?;
     }
@@ -240,7 +240,6 @@ fn reshape(columns: &mut IndexMap<String, Column>, descriptor: &Descriptor) -> R
         let problem = format!("a sample has the shape {own:?}, which {shape:?} cannot be made of");
         return Err(DataError::key("shape", problem));
     }
-    debug_assert_ne!(column.dtype(), DType::String);
     column.shape = Some(shape.clone());
     Ok(())
 }

@@ -100,7 +100,7 @@ impl Loader {
                 Labels::None => 0,
                 Labels::Classes(names) | Labels::Numbers(names) | Labels::Flags(names) => names.len(),
             };
-            options.augment.iter().try_for_each(|augmentation| augmentation.check(rank, Some(n_labels)))?;
+            options.augment.iter().try_for_each(|augmentation| augmentation.check(rank, n_labels))?;
             let is_ragged = matches!(column.values, Values::Ragged(_));
             if is_ragged && options.augment.iter().any(|it| matches!(it, Augmentation::Mixup { .. })) {
                 return Err(DataError::key("augment", "mixup: samples have several lengths; leave it out"));

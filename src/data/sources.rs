@@ -8,11 +8,13 @@ use super::cifar::{self, LabelByte};
 use super::column::{Column, Kind, Values, as_numbers};
 use super::descriptor::{Descriptor, KINDS, Keys};
 use super::error::DataError;
+use super::images::Images;
 use super::labels::Raw;
 use super::samples::{Part, Places, Samples, join};
 use super::split::Split;
-use super::table::Table;
-use super::{digits, idx, npz};
+use super::table::{TEXT, Table};
+use super::wav::Wav;
+use super::{digits, idx, npz, series, text};
 use crate::graph::tensor::{DType, Tensor};
 
 /// What is read, and how.
@@ -38,6 +40,15 @@ pub enum Source {
         files: Vec<(Split, PathBuf)>,
         /// which byte is the label
         label_byte: LabelByte,
+    },
+    /// `images`: PNG and JPEG.
+    Images(Images),
+    /// `wav`: recordings.
+    Wav(Wav),
+    /// `ts`: the text format of the UCR and UEA archives.
+    Series {
+        /// the cases of each split
+        files: Vec<(Split, PathBuf)>,
     },
     /// `digits`: 1,797 pictures of handwritten digits that come with aludel.
     Digits,
@@ -70,6 +81,9 @@ impl Source {
             }
             "csv" | "text" => Source::Table(Table::from_keys(kind, keys)?),
             "cifar" => Source::Cifar { files: keys.paths()?, label_byte: keys.take("label_byte")?.unwrap_or_default() },
+            "images" => Source::Images(Images::from_keys(keys)?),
+            "wav" => Source::Wav(Wav::from_keys(keys)?),
+            "ts" => Source::Series { files: keys.paths()? },
             "digits" => Source::Digits,
             _ => return Err(DataError::key("kind", format!("`{kind}` is none; give {KINDS}"))),
         })
@@ -87,6 +101,10 @@ impl Source {
             Source::Npz { files, .. } => files.iter().map(|file| file.0).collect(),
             Source::Cifar { files, .. } => files.iter().map(|file| file.0).collect(),
             Source::Table(table) => table.files.iter().map(|file| file.0).collect(),
+            Source::Images(Images { tree, .. }) | Source::Wav(Wav { tree, .. }) => {
+                tree.splits.iter().map(|split| split.0).collect()
+            }
+            Source::Series { files } => files.iter().map(|file| file.0).collect(),
             Source::Digits => vec![Split::Train],
         }
     }
@@ -101,6 +119,9 @@ impl Source {
                 let (pictures, labels) = cifar::read(path, *label_byte)?;
                 Ok(one_file(path, split, input, pictures, Some(Raw::Ids(labels))))
             })?),
+            Source::Images(images) => images.read(input),
+            Source::Wav(wav) => wav.read(input),
+            Source::Series { files } => series::read(files, input),
             Source::Digits => digits::read(input),
         }
     }
@@ -108,10 +129,18 @@ impl Source {
     /// Cuts text into tokens; the words of a vocabulary that was built on the training samples.
     pub(super) fn tokenize(
         &self,
-        _columns: &mut IndexMap<String, Column>,
-        _training: &[usize],
+        columns: &mut IndexMap<String, Column>,
+        training: &[usize],
+        input: Option<&str>,
     ) -> Result<Option<Vec<String>>, DataError> {
-        Ok(None)
+        let Source::Table(table) = self else { return Ok(None) };
+        let Some(column) = columns.shift_remove(TEXT) else { return Ok(None) };
+        let Values::Dense(texts) = &column.values else { return Ok(None) };
+        let tokens = table.tokens.as_ref().ok_or_else(text::missing)?;
+        let input = input.unwrap_or("input_ids");
+        let (encoded, vocabulary) = tokens.encode(texts.strings().unwrap_or(&[]), training, input)?;
+        columns.extend(encoded);
+        Ok(vocabulary)
     }
 }
 

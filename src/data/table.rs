@@ -14,6 +14,7 @@ use super::file;
 use super::labels::{Raw, few};
 use super::samples::{Part, Places, Samples};
 use super::split::Split;
+use super::text::Tokens;
 use crate::graph::tensor::Tensor;
 
 /// Tables and what their columns are.
@@ -29,6 +30,8 @@ pub struct Table {
     pub header: bool,
     /// Whether a cell may stand in double quotes.
     pub quotes: bool,
+    /// How text becomes numbers.
+    pub tokens: Option<Tokens>,
 }
 
 /// What a column is.
@@ -86,7 +89,7 @@ impl Table {
         };
         let header = keys.take("header")?.unwrap_or(!is_text);
         let quotes = keys.take("quotes")?.unwrap_or(delimiter != b'\t');
-        Ok(Table { files, columns, delimiter, header, quotes })
+        Ok(Table { files, columns, delimiter, header, quotes, tokens: Tokens::from_keys(keys)? })
     }
 
     /// The samples of all files; numbers and categories together are the input of this name.

@@ -144,12 +144,12 @@ fn arrays_of_numpy_go_in_by_their_names() {
     let wrong = npy("|u1", "(3,)", &[1, 0, 0]);
     let files = [("x.npy", &x[..]), ("ids.npy", &ids), ("y.npy", &y), ("w.npy", &wrong), ("cut.npy", &x[..130])];
     let all = "kind = 'npz'\ntrain = { x = 'x.npy', ids = 'ids.npy', label = 'y.npy' }\nnormalize = 'standard'";
-    let data = check(&files, all, Ok("x f32[2]; ids i64[1]; label i64[]; 0,1; 2/0/0/0")).expect("data");
+    let data = check(&files, all, Ok("ids i64[1]; x f32[2]; label i64[]; 0,1; 2/0/0/0")).expect("data");
     let batch = data.batch(&[0, 1]).expect("two samples");
     assert_eq!(floats(&batch["x"]), [-1.0, -1.0, 1.0, 1.0]);
     assert_eq!(batch["ids"].to_vec::<i64>(), Ok(vec![7, 8]));
     check(&files, "kind = 'npz'\ntrain = { x = 'x.npy', label = 'w.npy' }", Err("array `label` of shape [3]"));
-    check(&files, "kind = 'npz'\ntrain = { x = 'cut.npy' }", Err("array `cut`: claims 16 bytes"));
+    check(&files, "kind = 'npz'\ntrain = { x = 'cut.npy' }", Err("array `cut`: ends before its 16 bytes do"));
 }
 
 fn digits(extra: &str) -> Arc<Dataset> {
@@ -245,4 +245,173 @@ fn real_pictures_in_cifar_s_layout() {
          normalize = 'standard'\nclean = ['duplicates']"
     );
     real(&descriptor, "x f32[3, 32, 32]; label i64[]; 0,1,2,3,4,5,6,7,8,9; 4000/1000/0/0");
+}
+
+#[test]
+fn real_series() {
+    let files = |name: &str| {
+        let path = format!("${{ALUDEL_DATA}}/timeseries/{name}");
+        format!("kind = 'ts'\ntrain = '{path}_TRAIN.ts'\ntest = '{path}_TEST.ts'\nnormalize = 'standard'")
+    };
+    let ragged = "x f32[?, 12]; lengths i64[]; mask f32[?]; label i64[]; 1,2,3,4,5,6,7,8,9; 270/0/0/370";
+    real(&files("JapaneseVowels"), ragged);
+    real(&files("BasicMotions"), "x f32[100, 6]; label i64[]; Badminton,Running,Standing,Walking; 40/0/0/40");
+    real(&files("ItalyPowerDemand"), "x f32[24, 1]; label i64[]; 1,2; 67/0/0/1029");
+    real(&files("OSULeaf"), "x f32[427, 1]; label i64[]; 1,2,3,4,5,6; 200/0/0/242");
+}
+
+#[test]
+fn real_text() {
+    let sms = "kind = 'text'\ntrain = '${ALUDEL_DATA}/sms-spam/train.tsv'\ntest = '${ALUDEL_DATA}/sms-spam/test.tsv'\n\
+               columns = { '0' = 'class', '1' = 'text' }\n";
+    let vocabulary = "tokens = { kind = 'vocabulary', size = 4000, max_length = 64, symbols = true }";
+    let columns = "input_ids i64[?]; attention_mask i64[?]; ";
+    real(&format!("{sms}{vocabulary}"), &format!("{columns}label i64[]; ham,spam; 4132/0/0/1033"));
+    let sst2 = "kind = 'text'\ntrain = '${ALUDEL_DATA}/sst2/train.tsv'\nvalidation = '${ALUDEL_DATA}/sst2/dev.tsv'\n\
+                test = '${ALUDEL_DATA}/sst2/test.tsv'\ncolumns = { '0' = 'text', '1' = 'class' }\n";
+    let tokenizer =
+        "tokens = { kind = 'tokenizer', path = '${ALUDEL_DATA}/minilm-l6/tokenizer.json', max_length = 32 }";
+    real(&format!("{sst2}{tokenizer}"), &format!("{columns}token_type_ids i64[?]; label i64[]; 0,1; 6920/872/0/1821"));
+}
+
+#[test]
+fn real_recordings() {
+    let descriptor = "kind = 'wav'\npath = '${ALUDEL_DATA}/fsdd/recordings.tar.gz'\nrate = 8000\n\
+                      names = '{label}_{speaker}_{index}.wav'\ntest = { index = [0, 1, 2, 3, 4] }\n\
+                      features = { mel = { bands = 40, frames = 64, frame = 256, hop = 128 } }\nnormalize = 'standard'";
+    real(descriptor, "x f32[1, 40, 64]; label i64[]; 0,1,2,3,4,5,6,7,8,9; 2700/0/0/300");
+}
+
+const SERIES: &[u8] = b"@univariate true\n@classLabel true a b\n@data\n1,2,3:a\n4:b\n5,6:a\n";
+
+#[test]
+fn series_are_padded_to_the_longest_or_as_asked() {
+    let files = [("s.ts", SERIES)];
+    let expected = "x f32[?, 1]; lengths i64[]; mask f32[?]; label i64[]; a,b; 3/0/0/0";
+    let data = check(&files, "kind = 'ts'\ntrain = 's.ts'", Ok(expected)).expect("data");
+    let with = |length, buckets, samples: &[usize]| {
+        let loader = loader(&data, LoaderOptions { batch_size: 2, length, buckets, ..LoaderOptions::default() });
+        (loader.view(samples, 0), loader.order(0))
+    };
+    let (batch, _) = with(Length::Batch, false, &[1, 2]);
+    let batch = batch.expect("two samples");
+    assert_eq!((batch["x"].shape(), floats(&batch["x"])), (&[2, 2, 1][..], vec![4.0, 0.0, 5.0, 6.0]));
+    assert_eq!(floats(&batch["mask"]), [1.0, 0.0, 1.0, 1.0]);
+    assert_eq!(batch["lengths"].to_vec::<i64>(), Ok(vec![1, 2]));
+    assert_eq!(batch["label"].to_vec::<i64>(), Ok(vec![1, 0]));
+    let shape =
+        |length| with(length, false, &[1]).0.map(|batch| batch["x"].shape()[1]).map_err(|error| error.to_string());
+    assert_eq!(shape(Length::Longest), Ok(3));
+    assert_eq!(shape(Length::Multiple(4)), Ok(4));
+    assert_eq!(shape(Length::Fixed(5)), Ok(5));
+    let error = with(Length::Fixed(2), false, &[0]).0.expect_err("3 are more than 2").to_string();
+    assert!(error.contains("has the length 3, but batches the length 2"), "{error}");
+    assert_eq!(with(Length::Batch, true, &[0]).1, [0, 2, 1]);
+    check(&files, "kind = 'ts'\ntrain = 's.ts'\nshape = [3]", Err("`shape`"));
+}
+
+#[test]
+fn an_error_of_the_thread_reaches_the_reader_and_ends_the_batches() {
+    let data = check(
+        &[("s.ts", SERIES)],
+        "kind = 'ts'\ntrain = 's.ts'",
+        Ok("x f32[?, 1]; lengths i64[]; mask f32[?]; label i64[]; a,b; 3/0/0/0"),
+    );
+    let data = data.expect("data");
+    let options = LoaderOptions { batch_size: 1, length: Length::Fixed(2), ..LoaderOptions::default() };
+    let mut batches = loader(&data, options).batches(0, 0);
+    assert!(batches.next().expect("an error").is_err());
+    assert!(batches.next().is_none());
+}
+
+#[test]
+fn text_is_cut_into_words() {
+    let files = [("t.tsv", &b"spam\tbuy \"now\nham\tnow then now\n"[..])];
+    let base = "kind = 'text'\ntrain = 't.tsv'\ncolumns = { '0' = 'class', '1' = 'text' }\n";
+    let words = format!("{base}tokens = {{ kind = 'vocabulary', size = 10 }}\n");
+    let expected = "input_ids i64[?]; attention_mask i64[?]; label i64[]; ham,spam; 2/0/0/0";
+    let data = check(&files, &words, Ok(expected)).expect("data");
+    assert_eq!(data.vocabulary().map(|words| words.join(" ")).as_deref(), Some("<pad> <unknown> now buy then"));
+    let batch = data.batch(&[0, 1]).expect("two samples");
+    assert_eq!(batch["input_ids"].to_vec::<i64>(), Ok(vec![3, 2, 0, 2, 4, 2]));
+    assert_eq!(batch["attention_mask"].to_vec::<i64>(), Ok(vec![1, 1, 0, 1, 1, 1]));
+    check(&files, base, Err("`tokens`: is missing"));
+    check(&files, &format!("{base}tokens = {{ kind = 'hash', size = 2 }}"), Err("`size` is 2"));
+    check(&files, &format!("{base}tokens = {{ kind = 'words' }}"), Err("`tokens`: unknown variant `words`"));
+    check(&files, &format!("{base}tokens = {{ kind = 'tokenizer', path = 't.tsv' }}"), Err("is no tokenizer.json"));
+    check(&[("t.tsv", b"\xff\xfe\t1\n")], base, Err("t.tsv, line 1: is no UTF-8"));
+}
+
+fn png(width: u32, height: u32, grey: u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let picture = image::GrayImage::from_pixel(width, height, image::Luma([grey]));
+    picture.write_to(&mut bytes, image::ImageFormat::Png).expect("in memory");
+    bytes.into_inner()
+}
+
+#[test]
+fn pictures_are_classed_by_folder() {
+    let (small, large) = (png(4, 2, 100), png(8, 4, 200));
+    let files = [
+        ("p/cat/1.png", &small[..]),
+        ("p/dog/1.png", &small),
+        ("p/dog/2.PNG", &large),
+        ("p/dog/.hidden.png", b"x"),
+        ("p/n.txt", b""),
+    ];
+    let base = "kind = 'images'\npath = 'p'\n";
+    let sized = format!("{base}size = [2, 4]\nchannels = 1\ntest = {{ name = ['2.PNG'] }}");
+    let data = check(&files, &sized, Ok("x f32[1, 2, 4]; label i64[]; cat,dog; 2/0/0/1")).expect("data");
+    assert_eq!(floats(&data.batch(&[2]).expect("a sample")["x"]), [200.0; 8]);
+    assert!(data.origin(2).ends_with("p, dog/2.PNG"), "{}", data.origin(2));
+    check(&files, base, Err("dog/2.PNG: has the shape [3, 4, 8], where the first file has [3, 2, 4]; set `size`"));
+    check(&files, &format!("{base}channels = 2"), Err("`channels`: is 2"));
+    check(&files, &format!("{base}names = '{{label}}-{{name}}'"), Err("does not follow `{label}-{name}`"));
+    check(&files, &format!("{base}test = {{ age = ['1'] }}"), Err("`test`: `age` is no field"));
+    check(&files, &format!("{base}test = {{ label = ['cow'] }}"), Err("`test`: no file in"));
+    check(&[("p/a/1.png", &small[..40])], base, Err("a/1.png: cannot be decoded"));
+    check(&[("p/a/1.txt", b"")], base, Err("holds no file that ends in png, jpg, jpeg"));
+    // A header that claims more pixels than the file has bytes for.
+    let mut lying = small.clone();
+    lying[16..20].copy_from_slice(&60_000u32.to_be_bytes());
+    lying[20..24].copy_from_slice(&60_000u32.to_be_bytes());
+    let mut hash = flate2::Crc::new();
+    hash.update(&lying[12..29]);
+    lying[29..33].copy_from_slice(&hash.sum().to_be_bytes());
+    check(&[("p/a/1.png", &lying)], base, Err("claims 60000 × 60000 pixels"));
+}
+
+#[test]
+fn recordings_come_from_folders_and_archives() {
+    let (one, two, fast) = (
+        wav::tests::file(1, 8000, &[0, 16384]),
+        wav::tests::file(1, 8000, &[-16384]),
+        wav::tests::file(1, 16000, &[0]),
+    );
+    let files = [("w/7_ann_0.wav", &one[..]), ("w/8_bob_1.wav", &two)];
+    let base = "kind = 'wav'\nrate = 8000\nnames = '{label}_{speaker}_{index}.wav'\nfeatures = { samples = 2 }\n";
+    let folder_s = format!("{base}path = 'w'");
+    let data = check(&files, &folder_s, Ok("x f32[1, 2]; label i64[]; 7,8; 2/0/0/0")).expect("data");
+    assert_eq!(floats(&data.batch(&[0, 1]).expect("two samples")["x"]), [0.0, 0.5, -0.5, 0.0]);
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(number::wide(bytes.len()));
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, bytes).expect("in memory");
+    }
+    let archive = archive.into_inner().and_then(flate2::write::GzEncoder::finish).expect("in memory");
+    let packed = format!("{base}path = 'w.tar.gz'\ntest = {{ speaker = ['bob'] }}\nclasses = ['7', '8']");
+    let data = check(&[("w.tar.gz", &archive)], &packed, Ok("x f32[1, 2]; label i64[]; 7,8; 1/0/0/1")).expect("data");
+    assert_eq!(floats(&data.batch(&[1]).expect("a sample")["x"]), [-0.5, 0.0]);
+    check(&[("w.tar.gz", &archive[..archive.len() / 2])], &packed, Err("is no whole tar archive"));
+    check(&[("w/7_ann_0.wav", &fast)], &folder_s, Err("has 16000 samples a second, not 8000; resample it"));
+    check(&[("w/7_ann_0.wav", &one[..20])], &folder_s, Err("w, 7_ann_0.wav: is no WAV file"));
+    let mel = "kind = 'wav'\nrate = 8000\nnames = '{label}_{index}.wav'\npath = 'w'\nfeatures = { mel = { bands = 4, frames = 2, frame = 64, hop = 32 } }";
+    check(&[("w/a_1.wav", &one)], mel, Ok("x f32[1, 4, 2]; label i64[]; a; 1/0/0/0"));
+    check(
+        &files,
+        "kind = 'wav'\nrate = 8000\npath = 'w'\nfeatures = { mfcc = 3 }",
+        Err("`features`: unknown variant `mfcc`"),
+    );
 }

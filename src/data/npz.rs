@@ -1,4 +1,4 @@
-//! NumPy's `.npz`: named arrays in a zip file.
+//! NumPy's `.npz`, named arrays in a zip file, and `.npy`, a single one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -56,6 +56,20 @@ pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, NpzError> {
     Ok(tensors)
 }
 
+/// The array of an `.npy` file.
+///
+/// # Errors
+/// When the file is no array, or one of a type or layout that tensors do not have.
+pub fn read_array(path: &Path) -> Result<Tensor, NpzError> {
+    let io_error = |source| NpzError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io_error)?;
+    let mut room = file.metadata().map_err(io_error)?.len();
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let array_error = |problem| NpzError::Array { path: path.to_owned(), array: name, problem };
+    let array = NpyFile::new(io::BufReader::new(file)).map_err(|error| error.to_string());
+    array.and_then(|array| tensor(array, &mut room)).map_err(array_error)
+}
+
 /// An archive may be compressed, at most about a thousandfold; what claims more, all arrays together, is not worth an
 /// allocation.
 const MOST_EXPANSION: u64 = 1100;
@@ -85,7 +99,10 @@ fn tensor<R: Read>(array: NpyFile<R>, room: &mut u64) -> Result<Tensor, String> 
         .checked_sub(claimed)
         .ok_or_else(|| format!("claims {claimed} bytes where so small an archive has room for {room} more"))?;
     let mut bytes = vec![0u8; n_bytes];
-    array.into_inner().read_exact(&mut bytes).map_err(|error| error.to_string())?;
+    array.into_inner().read_exact(&mut bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => format!("ends before its {n_bytes} bytes do; save it again"),
+        _ => error.to_string(),
+    })?;
     Tensor::from_bytes(dtype, &shape, Bytes::from(bytes)).map_err(|error| error.to_string())
 }
 
@@ -111,6 +128,7 @@ fn dtype(kind: TypeChar, size: u64) -> Option<DType> {
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
     use zip::write::SimpleFileOptions;
     use zip::{CompressionMethod, ZipWriter};
 
@@ -137,6 +155,20 @@ mod tests {
         archive.finish().expect("the disk has room");
         let tensors = read(&path).map_err(|error| error.to_string())?;
         Ok(tensors.into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_makes_it_panic(at in 0..130usize, byte in any::<u8>(), cut in 0..130usize) {
+            let folder = tempfile::tempdir().expect("a folder for the test");
+            let path = folder.path().join("a.npy");
+            let mut bytes = npy(4, 4);
+            bytes[at] = byte;
+            for bytes in [&bytes[..], &bytes[..cut]] {
+                std::fs::write(&path, bytes).expect("the disk has room");
+                let _ = read_array(&path);
+            }
+        }
     }
 
     #[test]

@@ -98,7 +98,8 @@ fn networks_of_images() {
     let dense = "{ mlp = { hidden = [8], batch_norm = true, dropout = 0.1, activation = 'gelu' } }";
     check(dense, image(&[1, 2, 3]), None);
     check("{ cnn = { channels = [4, 6], dropout = 0.2, activation = 'relu6' } }", image(&[8, 9]), None);
-    let flat = "{ cnn = { channels = [4], batch_norm = false, global_pool = false, hidden = [7], activation = 'hard-swish' } }";
+    let flat = "{ cnn = { channels = [4], batch_norm = false, global_pool = false, hidden = [7], \
+                activation = 'hard-swish' } }";
     check(flat, image(&[2, 6, 5]), None);
     check("{ resnet = { blocks = [1, 1], width = 4 } }", image(&[3, 6, 6]), None);
     check("{ mobilenet-v1 = { width = 0.25 } }", image(&[3, 16, 16]), None);

@@ -1,15 +1,16 @@
-//! What the curves of a training say: fitted, underfitted, overfitted, diverged or not finished, by how much, and what treats it.
+//! What the curves of a training say: fitted, underfitted, overfitted, diverged or not finished, by how much, and what
+//! treats it.
 //!
-//! Losses are read as what is left to learn: `(loss − least) / (chance − least)`, one for a network that knows nothing of its
-//! input and zero for a perfect one. `train`, `validation` are what is left at the best epoch, the one of the least
-//! validation loss. The first rule that holds decides:
+//! Losses are read as what is left to learn: `(loss − least) / (chance − least)`, one for a network that knows nothing
+//! of its input and zero for a perfect one. `train`, `validation` are what is left at the best epoch, the one of the
+//! least validation loss. The first rule that holds decides:
 //!
-//! 1. **diverged**: a loss of the last epoch is not finite, or the training loss is greater than the first epoch's and than
-//!    chance.
-//! 2. **overfitted**: validation is left more than 0.10 behind training (`gap`), or rose by more than 0.10 from the best epoch
-//!    to the last (`rise`).
-//! 3. **not finished**: over the last fifth of the epochs the mean validation loss fell by more than 0.02 against the fifth
-//!    before (`fall`). One epoch is never finished.
+//! 1. **diverged**: a loss of the last epoch is not finite, or the training loss is greater than the first epoch's and
+//!    than chance.
+//! 2. **overfitted**: validation is left more than 0.10 behind training (`gap`), or rose by more than 0.10 from the
+//!    best epoch to the last (`rise`).
+//! 3. **not finished**: over the last fifth of the epochs the mean validation loss fell by more than 0.02 against the
+//!    fifth before (`fall`). One epoch is never finished.
 //! 4. **underfitted**: both training and validation are left with more than 0.20.
 //! 5. **fitted** otherwise.
 
@@ -31,16 +32,16 @@ pub struct Epoch {
 /// Between which losses a network learns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossRange {
-    /// The loss of the best constant answer: `ln n_classes` for cross-entropy over equally frequent classes, the targets'
-    /// variance for the squared error.
+    /// The loss of the best constant answer: `ln n_classes` for cross-entropy over equally frequent classes, the
+    /// targets' variance for the squared error.
     pub chance: f64,
     /// The least loss that can be reached: 0, or the entropy of smoothed labels.
     pub least: f64,
 }
 
 impl LossRange {
-    /// Of cross-entropy over equally frequent classes; with label smoothing `s` a label is `1 − s` and `s / n_classes` is
-    /// added to each class, whose entropy is the least loss.
+    /// Of cross-entropy over equally frequent classes; with label smoothing `s` a label is `1 − s` and `s / n_classes`
+    /// is added to each class, whose entropy is the least loss.
     pub fn cross_entropy(n_classes: usize, label_smoothing: f64) -> LossRange {
         let n = n_classes.max(1) as f64;
         let other = label_smoothing / n;

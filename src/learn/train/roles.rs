@@ -62,8 +62,8 @@ impl Role {
 
 /// How a weight is made of matrices, in the layout in which its operator reads it.
 ///
-/// It holds `n_blocks` matrices one behind the other: groups of channels, directions and gates, the matrices of a batched
-/// product. Each is `[outer, n_rows, inner]`; the rows are the outputs, the columns `outer · inner`.
+/// It holds `n_blocks` matrices one behind the other: groups of channels, directions and gates, the matrices of a
+/// batched product. Each is `[outer, n_rows, inner]`; the rows are the outputs, the columns `outer · inner`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// The number of matrices.
@@ -82,8 +82,8 @@ pub struct Weight {
     pub views: Vec<usize>,
 }
 
-/// The role of every initializer of `f64`, `f32`, `f16` or `bf16`, in the order of the graph. `types` are those of the graph. Initializers of bodies
-/// are not looked at, and what only bodies read is [`Role::Constant`].
+/// The role of every initializer of `f64`, `f32`, `f16` or `bf16`, in the order of the graph. `types` are those of the
+/// graph. Initializers of bodies are not looked at, and what only bodies read is [`Role::Constant`].
 pub fn roles(graph: &Graph, types: &Types) -> IndexMap<Name, Role> {
     let uses = Uses::of(graph);
     let is_wide = |tensor: &Tensor| matches!(tensor.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16);

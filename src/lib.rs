@@ -39,6 +39,7 @@
 //! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
 //! | [`audit`] | which operators run in int8, and which go wrong, on each runtime | onnx, measure |
+//! | [`zoo`] | architectures by parameters, as graphs | graph |
 //! | [`data`] | data as named tensors | tensors |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`cli`] | the program; the only room that prints | all |

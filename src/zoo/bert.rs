@@ -9,10 +9,11 @@ use crate::graph::op::{self, Op};
 use crate::graph::tensor::DType;
 use crate::graph::{Graph, Name};
 
-/// Devlin et al., "BERT" (2019): embedded tokens, positions and token types, encoder layers normalised after each residual
-/// (Vaswani et al. 2017), and a classifier of the first token's state behind a linear map and tanh.
+/// Devlin et al., "BERT" (2019): embedded tokens, positions and token types, encoder layers normalised after each
+/// residual (Vaswani et al. 2017), and a classifier of the first token's state behind a linear map and tanh.
 ///
-/// Inputs: ids `[tokens]`; optionally their mask `[tokens]` or number `[]`; optionally token types, `i64 [tokens]`, as the third.
+/// Inputs: ids `[tokens]`; optionally their mask `[tokens]` or number `[]`; optionally token types, `i64 [tokens]`, as
+/// the third.
 ///
 /// Names are Hugging Face's of `BertModel`, without its prefix `bert.`: `embeddings.word_embeddings.weight`,
 /// `embeddings.position_embeddings.weight`, `embeddings.token_type_embeddings.weight`, `embeddings.LayerNorm.*`; in
@@ -35,7 +36,8 @@ pub struct Bert {
     pub positions: usize,
     /// The number of token types. Without an input of them, each token is of the first; with 0 there are none.
     pub token_types: usize,
-    /// The share of elements dropped of embeddings, attention weights, and what enters a residual sum or the classifier.
+    /// The share of elements dropped of embeddings, attention weights, and what enters a residual sum or the
+    /// classifier.
     pub dropout: f32,
 }
 
@@ -47,7 +49,8 @@ impl Default for Bert {
 
 const EPSILON: f32 = 1e-12;
 
-/// What is added to the score of a token that is not there. Enough to make its weight zero in `f32`, and a number in `f16`.
+/// What is added to the score of a token that is not there. Enough to make its weight zero in `f32`, and a number in
+/// `f16`.
 const MASKED: f32 = 1e4;
 
 pub(super) fn build(parameters: &Bert, mut net: Net<'_>) -> Result<Graph, ZooError> {

@@ -11,8 +11,8 @@ use crate::graph::op::{self, Op};
 ///
 /// Input: an image.
 ///
-/// Names: `stages.{i}.conv.weight` (and `.bias` without `batch_norm`), `stages.{i}.bn.*`, `layers.{i}.weight` and `.bias` of
-/// the hidden linear layers, `head.weight`, `head.bias`.
+/// Names: `stages.{i}.conv.weight` (and `.bias` without `batch_norm`), `stages.{i}.bn.*`, `layers.{i}.weight` and
+/// `.bias` of the hidden linear layers, `head.weight`, `head.bias`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cnn {

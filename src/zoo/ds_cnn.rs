@@ -7,8 +7,8 @@ use super::layers::{Activation, Convolution, Net};
 use super::mobilenet::separable;
 use crate::graph::Graph;
 
-/// DS-CNN of Zhang et al., "Hello Edge: Keyword Spotting on Microcontrollers" (2017): a convolution of a wide window, depthwise
-/// separable ones, the mean of each channel. The defaults are its small network.
+/// DS-CNN of Zhang et al., "Hello Edge: Keyword Spotting on Microcontrollers" (2017): a convolution of a wide window,
+/// depthwise separable ones, the mean of each channel. The defaults are its small network.
 ///
 /// Input: a spectrogram as an image, `[time, features]` or `[1, time, features]`.
 ///

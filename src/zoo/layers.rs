@@ -134,18 +134,14 @@ impl<'a> Net<'a> {
         Err(self.wrong(parameter, problem, &format!("{possible} halvings are possible: give fewer, or larger images")))
     }
 
-    /// The task's input at this position as an input of the network, behind a batch axis.
+    /// A value of a sample as an input of the network, behind a batch axis. An axis of any length has the symbol that
+    /// fits the data, the first of the values: a mask is as long.
     pub(super) fn input(&mut self, input: &Input) -> Name {
-        let any_length = if input.dtype.is_float() && input.shape.len() > 1 { "time" } else { "tokens" };
-        let any_length = self.length_symbol().unwrap_or(any_length);
+        let is_numbers = self.task.inputs.first().is_some_and(|data| data.dtype.is_float());
+        let any_length = if is_numbers { "time" } else { "tokens" };
         let dims = input.shape.iter().map(|dim| dim.map_or(Dim::from(any_length), Dim::from));
         let shape = [Dim::from("batch")].into_iter().chain(dims);
         self.builder.input(&input.name, TensorType::new(input.dtype, shape))
-    }
-
-    /// The symbol of the sequence's length: a mask has that of the data.
-    fn length_symbol(&self) -> Option<&'static str> {
-        self.task.inputs.first().map(|data| if data.dtype.is_float() { "time" } else { "tokens" })
     }
 
     /// The task's only input, which must be of numbers with all sizes fixed.
@@ -258,7 +254,8 @@ impl<'a> Net<'a> {
         Image { value, channels: conv.channels, size }
     }
 
-    /// `{path}.weight`, `.bias`, `.running_mean` and `.running_var`, each `[channels]`; PyTorch's momentum 0.1 is ONNX's 0.9.
+    /// `{path}.weight`, `.bias`, `.running_mean` and `.running_var`, each `[channels]`; PyTorch's momentum 0.1 is
+    /// ONNX's 0.9.
     pub(super) fn batch_norm(&mut self, path: &str, value: &Name, channels: usize) -> Name {
         let scale = self.parameter(&format!("{path}.weight"), &[channels], 1.0);
         let bias = self.weight(&format!("{path}.bias"), &[channels]);
@@ -355,7 +352,8 @@ impl<'a> Net<'a> {
         self.node("head.flatten", Op::Flatten(op::Flatten::default()), &[&pooled])
     }
 
-    /// Dropout and the last linear map, `{path}.weight` and `.bias`, whose output is the task's, and the end of the graph.
+    /// Dropout and the last linear map, `{path}.weight` and `.bias`, whose output is the task's, and the end of the
+    /// graph.
     pub(super) fn finish(
         mut self,
         path: &str,

@@ -7,7 +7,8 @@ use super::layers::{Activation, Convolution, Image, Net};
 use crate::graph::Graph;
 use crate::graph::op::Op;
 
-/// Howard et al., "MobileNets" (2017), table 1: a convolution, thirteen depthwise separable ones, the mean of each channel.
+/// Howard et al., "MobileNets" (2017), table 1: a convolution, thirteen depthwise separable ones, the mean of each
+/// channel.
 ///
 /// Input: an image.
 ///
@@ -18,8 +19,8 @@ use crate::graph::op::Op;
 pub struct MobilenetV1 {
     /// What the numbers of channels are multiplied by; they are rounded to multiples of eight.
     pub width: f64,
-    /// How many of the five strides halve the image, the last ones; the others are one. By default as many as leave four
-    /// pixels of the smaller side.
+    /// How many of the five strides halve the image, the last ones; the others are one. By default as many as leave
+    /// four pixels of the smaller side.
     pub halvings: Option<usize>,
     /// The share of elements dropped before the linear layer.
     pub dropout: f32,
@@ -31,19 +32,19 @@ impl Default for MobilenetV1 {
     }
 }
 
-/// Sandler et al., "MobileNetV2" (2018), table 2: a convolution, seventeen inverted residual blocks, a convolution of one
-/// pixel, the mean of each channel.
+/// Sandler et al., "MobileNetV2" (2018), table 2: a convolution, seventeen inverted residual blocks, a convolution of
+/// one pixel, the mean of each channel.
 ///
 /// Input: an image.
 ///
-/// Names: `stem.conv.weight`, `stem.bn.*`; in `blocks.{i}`: `expand.conv.weight`, `expand.bn.*` (not with an expansion of
-/// one), `depthwise.conv.weight`, `depthwise.bn.*`, `project.conv.weight`, `project.bn.*`; `last.conv.weight`,
+/// Names: `stem.conv.weight`, `stem.bn.*`; in `blocks.{i}`: `expand.conv.weight`, `expand.bn.*` (not with an expansion
+/// of one), `depthwise.conv.weight`, `depthwise.bn.*`, `project.conv.weight`, `project.bn.*`; `last.conv.weight`,
 /// `last.bn.*`; `head.weight`, `head.bias`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MobilenetV2 {
-    /// What the numbers of channels are multiplied by; they are rounded to multiples of eight. The last convolution does
-    /// not get narrower by it.
+    /// What the numbers of channels are multiplied by; they are rounded to multiples of eight. The last convolution
+    /// does not get narrower by it.
     pub width: f64,
     /// How many times as many channels a block has inside; the first block has one.
     pub expansion: usize,
@@ -173,7 +174,8 @@ fn scaled(channels: usize, width: f64) -> usize {
     rounded as usize
 }
 
-/// Hands out the strides of the published network, the first of two as one where the image is not to be halved so often.
+/// Hands out the strides of the published network, the first of two as one where the image is not to be halved so
+/// often.
 struct Strides {
     n_kept_at_one: usize,
 }

@@ -18,21 +18,22 @@
 //! | [`rnn`](Rnn) | `cell = "gru"`, `hidden = 64`, `layers = 1`, `bidirectional = false`, `pool = "last"`, `embedding = 128`, `dropout = 0.0` | `{ rnn = { cell = "lstm", bidirectional = true, pool = "mean" } }` |
 //! | [`bert`](Bert) | `hidden = 128`, `layers = 2`, `heads = 2`, `intermediate` 4 · hidden, `positions = 512`, `token_types = 2`, `dropout = 0.1` | `{ bert = { hidden = 256, layers = 4, heads = 4 } }` |
 //!
-//! What goes in and comes out is the [`Task`]'s: the inputs of one sample, in the order that the architecture states, and
-//! the number of outputs. The batch is the symbol `batch`; an axis of any length is `time` for numbers and `tokens` for
-//! ids. Images are `[channels, height, width]`; a sample of two axes is an image of one channel.
+//! What goes in and comes out is the [`Task`]'s: the inputs of one sample, in the order that the architecture states,
+//! and the number of outputs. The batch is the symbol `batch`; an axis of any length is `time` for numbers and `tokens`
+//! for ids. Images are `[channels, height, width]`; a sample of two axes is an image of one channel.
 //!
 //! **Names.** Initializers are named as PyTorch's and candle-nn's modules name their parameters: `weight` and `bias`,
-//! `running_mean` and `running_var` of a batch normalisation, behind the path of the module (`stages.0.1.bn1.weight`), which
-//! each architecture documents. Values have the path of the module that makes them (`stages.0.1.bn1`), in which there is
-//! always a dot: the task's names had better have none. Every float
-//! initializer is a parameter or a running statistic; other numbers are `Constant` nodes or integers.
+//! `running_mean` and `running_var` of a batch normalisation, behind the path of the module (`stages.0.1.bn1.weight`),
+//! which each architecture documents. Values have the path of the module that makes them (`stages.0.1.bn1`), in which
+//! there is always a dot: the task's names had better have none. Every float initializer is a parameter or a running
+//! statistic; other numbers are `Constant` nodes or integers.
 //!
-//! **Layouts** are PyTorch's (`[out, in, height, width]`, `[out, in]`) but for two: a linear map of a sequence is a MatMul and
-//! has its weight as `[in, out]`, and an LSTM or GRU has ONNX's `W`, `R` and `B`, see [`Rnn`].
+//! **Layouts** are PyTorch's (`[out, in, height, width]`, `[out, in]`) but for two: a linear map of a sequence is a
+//! MatMul and has its weight as `[in, out]`, and an LSTM or GRU has ONNX's `W`, `R` and `B`, see [`Rnn`].
 //!
-//! **Weights** are zero, scales and running variances one: initialisation is a step of its own. Batch normalisations stand
-//! by themselves and Dropout has its ratio; both are in inference mode until a training engine runs them in the other.
+//! **Weights** are zero, scales and running variances one: initialisation is a step of its own. Batch normalisations
+//! stand by themselves and Dropout has its ratio; both are in inference mode until a training engine runs them in the
+//! other.
 
 mod bert;
 mod cnn;

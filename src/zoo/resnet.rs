@@ -7,14 +7,14 @@ use super::layers::{Activation, Convolution, Image, Net};
 use crate::graph::Graph;
 use crate::graph::op::Op;
 
-/// The CIFAR network of He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2: a convolution, stages
-/// of basic blocks with twice the channels and half the image each, and the mean of each channel. Where channels or image
-/// change, the shortcut is a convolution of one pixel with a batch normalisation (their option B).
+/// The CIFAR network of He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2: a convolution,
+/// stages of basic blocks with twice the channels and half the image each, and the mean of each channel. Where channels
+/// or image change, the shortcut is a convolution of one pixel with a batch normalisation (their option B).
 ///
 /// Input: an image.
 ///
-/// Names: `stem.conv.weight`, `stem.bn.*`; in `stages.{stage}.{block}`: `conv1.weight`, `bn1.*`, `conv2.weight`, `bn2.*`,
-/// `downsample.conv.weight`, `downsample.bn.*`; `head.weight`, `head.bias`.
+/// Names: `stem.conv.weight`, `stem.bn.*`; in `stages.{stage}.{block}`: `conv1.weight`, `bn1.*`, `conv2.weight`,
+/// `bn2.*`, `downsample.conv.weight`, `downsample.bn.*`; `head.weight`, `head.bias`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resnet {

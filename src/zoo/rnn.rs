@@ -11,16 +11,18 @@ use crate::graph::{Graph, Name};
 
 /// Layers of LSTM or GRU cells over a sequence, its last state or the mean of its states, and a linear map.
 ///
-/// Inputs: numbers `[time, features]`, or ids `[tokens]`, which are embedded; optionally a mask of the steps that are there or
-/// their number `[]`. With it, padding after them has no effect. Both directions over sequences of unequal length need the
-/// operator's input `sequence_lens`, which onnxruntime computes and tract refuses; one direction runs on both.
+/// Inputs: numbers `[time, features]`, or ids `[tokens]`, which are embedded; optionally a mask of the steps that are
+/// there or their number `[]`. With it, padding after them has no effect. Both directions over sequences of unequal
+/// length need the operator's input `sequence_lens`, which onnxruntime computes and tract refuses; one direction runs
+/// on both.
 ///
-/// Names: `embedding.weight`; of each layer, with `d` directions and `g` gates (LSTM 4, GRU 3), `rnn.{i}.W [d, g · hidden,
-/// in]`, `rnn.{i}.R [d, g · hidden, hidden]` and `rnn.{i}.B [d, 2 · g · hidden]` as ONNX has them; `head.weight`,
-/// `head.bias`. In PyTorch, `W[0]` is `weight_ih_l{i}`, `R[0]` is `weight_hh_l{i}`, `B[0]` is `bias_ih_l{i}` followed by
-/// `bias_hh_l{i}`, and `[1]` is the same with `_reverse`; of the blocks of `hidden` rows, ONNX's LSTM has them as
-/// input, output, forget, cell where PyTorch has input, forget, cell, output, and ONNX's GRU as update, reset, new where
-/// PyTorch has reset, update, new. The GRU resets after its linear map (`linear_before_reset`), as PyTorch's does.
+/// Names: `embedding.weight`; of each layer, with `d` directions and `g` gates (LSTM 4, GRU 3),
+/// `rnn.{i}.W [d, g · hidden, in]`, `rnn.{i}.R [d, g · hidden, hidden]` and `rnn.{i}.B [d, 2 · g · hidden]` as ONNX has
+/// them; `head.weight`, `head.bias`. In PyTorch, `W[0]` is `weight_ih_l{i}`, `R[0]` is `weight_hh_l{i}`, `B[0]` is
+/// `bias_ih_l{i}` followed by `bias_hh_l{i}`, and `[1]` is the same with `_reverse`; of the blocks of `hidden` rows,
+/// ONNX's LSTM has them as input, output, forget, cell where PyTorch has input, forget, cell, output, and ONNX's GRU as
+/// update, reset, new where PyTorch has reset, update, new. The GRU resets after its linear map
+/// (`linear_before_reset`), as PyTorch's does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rnn {

@@ -94,7 +94,8 @@ fn parameters_are_as_many_as_by_hand() {
         (6 * 4 + 4 + 8) + (4 * 4 + 4 + 8) + (4 * 3 + 3),
     );
     check("{ cnn = { channels = [4, 6] } }", &image(&[8, 9]), (9 * 4 + 8) + (4 * 9 * 6 + 12) + (6 * 3 + 3));
-    let flat = "{ cnn = { channels = [4], batch_norm = false, global_pool = false, hidden = [7], activation = 'hard-swish' } }";
+    let flat = "{ cnn = { channels = [4], batch_norm = false, global_pool = false, hidden = [7], \
+                activation = 'hard-swish' } }";
     check(flat, &image(&[2, 6, 5]), (2 * 9 * 4 + 4) + (4 * 3 * 2 * 7 + 7) + (7 * 3 + 3));
     // stem; two convolutions a block; the second stage's projection
     let resnet =
@@ -202,7 +203,8 @@ fn padding_has_no_effect() {
             for pool in ["last", "mean"] {
                 for bidirectional in [false, true] {
                     let rnn = format!(
-                        "{{ rnn = {{ cell = '{cell}', pool = '{pool}', bidirectional = {bidirectional}, hidden = 3, layers = 2 }} }}"
+                        "{{ rnn = {{ cell = '{cell}', pool = '{pool}', bidirectional = {bidirectional}, hidden = 3, \
+                         layers = 2 }} }}"
                     );
                     check_padding(&rnn, &series(), by_count);
                 }

@@ -8,12 +8,14 @@ use super::sequence;
 use crate::graph::op::{self, Op};
 use crate::graph::{Graph, Name};
 
-/// Kim, "Convolutional Neural Networks for Sentence Classification" (2014): embedded tokens, convolutions of several widths side
-/// by side, each channel's maximum over time. A text may be shorter than a window: convolutions keep its length.
+/// Kim, "Convolutional Neural Networks for Sentence Classification" (2014): embedded tokens, convolutions of several
+/// widths side by side, each channel's maximum over time. A text may be shorter than a window: convolutions keep its
+/// length.
 ///
 /// Inputs: ids `[tokens]`; optionally their mask `[tokens]` or number `[]`. With it, padding has no effect.
 ///
-/// Names: `embedding.weight`, `convs.{i}.weight [channels, embedding, width]`, `convs.{i}.bias`, `head.weight`, `head.bias`.
+/// Names: `embedding.weight`, `convs.{i}.weight [channels, embedding, width]`, `convs.{i}.bias`, `head.weight`,
+/// `head.bias`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextCnn {

@@ -15,3 +15,4 @@ mod real;
 mod round_trip;
 mod simplify;
 mod support;
+mod zoo;

@@ -1,15 +1,16 @@
-//! What the curves of a training say: fitted, underfitted, overfitted, diverged or not finished, by how much, and what treats it.
+//! What the curves of a training say: fitted, underfitted, overfitted, diverged or not finished, by how much, and what
+//! treats it.
 //!
-//! Losses are read as what is left to learn: `(loss − least) / (chance − least)`, one for a network that knows nothing of its
-//! input and zero for a perfect one. `train`, `validation` are what is left at the best epoch, the one of the least
-//! validation loss. The first rule that holds decides:
+//! Losses are read as what is left to learn: `(loss − least) / (chance − least)`, one for a network that knows nothing
+//! of its input and zero for a perfect one. `train`, `validation` are what is left at the best epoch, the one of the
+//! least validation loss. The first rule that holds decides:
 //!
-//! 1. **diverged**: the last training loss is not finite, or greater than the first epoch's and than chance; or no
-//!    validation loss is finite.
-//! 2. **overfitted**: validation is left more than 0.10 behind training (`gap`), or rose by more than 0.10 from the best epoch
-//!    to the last (`rise`).
-//! 3. **not finished**: over the last fifth of the epochs the mean validation loss fell by more than 0.02 against the fifth
-//!    before (`fall`). One epoch is never finished.
+//! 1. **diverged**: a loss of the last epoch is not finite, or the training loss is greater than the first epoch's and
+//!    than chance.
+//! 2. **overfitted**: validation is left more than 0.10 behind training (`gap`), or rose by more than 0.10 from the
+//!    best epoch to the last (`rise`).
+//! 3. **not finished**: over the last fifth of the epochs the mean validation loss fell by more than 0.02 against the
+//!    fifth before (`fall`). One epoch is never finished.
 //! 4. **underfitted**: both training and validation are left with more than 0.20.
 //! 5. **fitted** otherwise.
 
@@ -31,16 +32,16 @@ pub struct Epoch {
 /// Between which losses a network learns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossRange {
-    /// The loss of the best constant answer: `ln n_classes` for cross-entropy over equally frequent classes, the targets'
-    /// variance for the squared error.
+    /// The loss of the best constant answer: `ln n_classes` for cross-entropy over equally frequent classes, the
+    /// targets' variance for the squared error.
     pub chance: f64,
     /// The least loss that can be reached: 0, or the entropy of smoothed labels.
     pub least: f64,
 }
 
 impl LossRange {
-    /// Of cross-entropy over equally frequent classes; with label smoothing `s` a label is `1 − s` and `s / n_classes` is
-    /// added to each class, whose entropy is the least loss.
+    /// Of cross-entropy over equally frequent classes; with label smoothing `s` a label is `1 − s` and `s / n_classes`
+    /// is added to each class, whose entropy is the least loss.
     pub fn cross_entropy(n_classes: usize, label_smoothing: f64) -> LossRange {
         let n = n_classes.max(1) as f64;
         let other = label_smoothing / n;
@@ -50,7 +51,8 @@ impl LossRange {
     }
 
     fn left(self, loss: f64) -> f64 {
-        (loss - self.least) / (self.chance - self.least)
+        // Where nothing can be learned, everything is learned.
+        (loss - self.least) / (self.chance - self.least).max(f64::EPSILON)
     }
 }
 
@@ -146,9 +148,10 @@ pub fn diagnose(epochs: &[Epoch], range: LossRange) -> Option<Diagnosis> {
     let (gap, rise) = (validation - train, range.left(last.validation_loss) - validation);
     let fall = fall(epochs, range);
     let is_worse = last.train_loss > first.train_loss && last.train_loss > range.chance;
-    let verdict = if !last.train_loss.is_finite() || is_worse || best_epoch.is_none() {
+    let is_finite = last.train_loss.is_finite() && last.validation_loss.is_finite();
+    let verdict = if !is_finite || is_worse {
         Verdict::Diverged
-    } else if gap > OVERFITTED || rise.is_nan() || rise > OVERFITTED {
+    } else if gap > OVERFITTED || rise > OVERFITTED {
         Verdict::Overfitted
     } else if fall.is_none_or(|fall| fall > STILL_FALLING) {
         Verdict::NotFinished
@@ -255,6 +258,7 @@ mod tests {
         check(&[(2.0, 2.0), (1.0, 1.0), (2.5, 2.5)], Verdict::Diverged);
         check(&[(2.0, 2.0), (f64::NAN, 1.0)], Verdict::Diverged);
         check(&[(2.0, f64::NAN), (1.0, f64::INFINITY)], Verdict::Diverged);
+        check(&[(2.0, 2.0), (1.0, f64::NAN)], Verdict::Diverged);
         check(&[(0.5, 0.5), (0.6, 0.5), (0.6, 0.5), (0.6, 0.5)], Verdict::Underfitted);
     }
 

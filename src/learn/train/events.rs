@@ -1,17 +1,17 @@
-//! What a training measured, step by step, as TensorBoard's event files and as JSON lines. Bytes only: whoever calls opens the
-//! files, appends, and on resuming cuts them to the length that is told here.
+//! What a training measured, step by step, as TensorBoard's event files and as JSON lines. Bytes only: whoever calls
+//! opens the files, appends, and on resuming cuts them to the length that is told here.
 //!
-//! An event file is a row of records: length (`u64`), its checksum, the message, its checksum, the checksums masked CRC-32C
-//! (TensorFlow, `core/lib/io/record_writer.cc`). The message is `Event` of `core/util/event.proto`. TensorBoard reads files
-//! whose name contains `tfevents`.
+//! An event file is a row of records: length (`u64`), its checksum, the message, its checksum, the checksums masked
+//! CRC-32C (TensorFlow, `core/lib/io/record_writer.cc`). The message is `Event` of `core/util/event.proto`. TensorBoard
+//! reads files whose name contains `tfevents`.
 
 use std::io;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
-/// One line of JSON: the step, and what was measured by name (`train/loss`, `validation/accuracy`). A number that is not
-/// finite is `null`.
+/// One line of JSON: the step, and what was measured by name (`train/loss`, `validation/accuracy`). A number that is
+/// not finite is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line<'a> {
     /// The step after which it was measured.
@@ -80,8 +80,8 @@ pub fn write_scalars(to: impl io::Write, wall_time: f64, step: u64, values: &[(&
     write_record(to, &event)
 }
 
-/// The length of the records that are whole and of at most this step, the file's head included: what to keep of the file
-/// when training goes on from there. Zero where the file is none of ours.
+/// The length of the records that are whole and of at most this step, the file's head included: what to keep of the
+/// file when training goes on from there. Zero where the file is none of ours.
 pub fn records_until(bytes: &[u8], step: u64) -> usize {
     let mut kept = 0;
     while let Some((event, end)) = bytes.get(kept..).and_then(record) {

@@ -1,4 +1,5 @@
-//! Initialising weights: schemes by the number of inputs and outputs, orthogonal matrices, and the residual branches' end.
+//! Initialising weights: schemes by the number of inputs and outputs, orthogonal matrices, and the residual branches'
+//! end.
 //!
 //! What is a weight, and how many inputs an output has, follows from the operator that reads it, see [`super::roles`].
 //! Biases, normalisations and constants stay as they are. The numbers of a tensor depend on the seed and its name only.
@@ -19,10 +20,11 @@ use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Op};
 use crate::store;
 
-/// How weights get their first values, as TOML has it: `"he-normal"`, `{ truncated-normal = 0.02 }`, `{ scaled = 0.5 }`.
+/// How weights get their first values, as TOML has it: `"he-normal"`, `{ truncated-normal = 0.02 }`,
+/// `{ scaled = 0.5 }`.
 ///
-/// The fans of a convolution, a product and a gate are those of [`Weight`]. An embedding has none, one row being picked at a
-/// time: the first five schemes give it the variance one.
+/// The fans of a convolution, a product and a gate are those of [`Weight`]. An embedding has none, one row being picked
+/// at a time: the first five schemes give it the variance one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
@@ -36,8 +38,8 @@ pub enum Scheme {
     XavierNormal,
     /// Uniform of the same variance, between `±√6 / √(fan_in + fan_out)`: equation 16 there.
     XavierUniform,
-    /// Orthonormal rows, or columns where these are fewer, of each matrix: Saxe et al., "Exact solutions to the nonlinear
-    /// dynamics of learning in deep linear neural networks" (2014), section 3.
+    /// Orthonormal rows, or columns where these are fewer, of each matrix: Saxe et al., "Exact solutions to the
+    /// nonlinear dynamics of learning in deep linear neural networks" (2014), section 3.
     Orthogonal,
     /// Normal of this standard deviation, what is beyond twice that drawn anew.
     TruncatedNormal(f64),
@@ -264,8 +266,9 @@ fn places(graph: &Graph, name: &Name, tensor: &Tensor, weight: &Weight) -> Resul
     Ok(Some(places.iter().map(|&place| usize::try_from(place).expect("it was a usize")).collect()))
 }
 
-/// A matrix `[n_rows, n_columns]` with orthonormal rows, or columns where these are fewer, drawn from the uniform (Haar)
-/// measure: a normal matrix, its shorter side orthonormalised by Gram–Schmidt, each step done twice (Giraud et al. 2005).
+/// A matrix `[n_rows, n_columns]` with orthonormal rows, or columns where these are fewer, drawn from the uniform
+/// (Haar) measure: a normal matrix, its shorter side orthonormalised by Gram–Schmidt, each step done twice (Giraud et
+/// al. 2005).
 fn orthogonal(generator: &mut ChaCha8Rng, n_rows: usize, n_columns: usize) -> Vec<f64> {
     let (n_short, n_long) = (n_rows.min(n_columns), n_rows.max(n_columns));
     let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(n_short);

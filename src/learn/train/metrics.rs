@@ -64,7 +64,8 @@ pub struct ClassScores {
     pub accuracy: f64,
     /// The part of the samples whose class is among the `k` greatest logits.
     pub top_k: f64,
-    /// The mean over the classes that occur, as a label or as a prediction, of `2 · true positives / (labels + predictions)`.
+    /// The mean over the classes that occur, as a label or as a prediction, of
+    /// `2 · true positives / (labels + predictions)`.
     pub macro_f1: f64,
     /// The number of samples.
     pub n_samples: u64,
@@ -77,8 +78,8 @@ impl Confusion {
         Confusion { n_classes, counts: vec![0; n_counts], k, n_in_top_k: 0 }
     }
 
-    /// Adds samples by their logits `[n_samples, n_classes]`. Of equal logits the first counts as the greatest; one that is
-    /// no number counts as the least.
+    /// Adds samples by their logits `[n_samples, n_classes]`. Of equal logits the first counts as the greatest; one
+    /// that is no number counts as the least.
     ///
     /// # Errors
     /// When there are more or fewer logits, or a label is no class. Nothing is added then.

@@ -15,7 +15,7 @@ use crate::graph::{Graph, Name, Node, Op};
 pub enum Role {
     /// A matrix or kernel of a convolution, a product or a recurrent operator.
     Weight(Weight),
-    /// A table whose rows are picked, `[n_ids, size]`; where it is a product's weight as well, it is that.
+    /// A table whose rows are picked or sliced, `[n_ids, size]`; where it is a product's weight as well, it is that.
     Embedding,
     /// What a normalisation or a product with a vector multiplies by.
     Scale,
@@ -62,8 +62,8 @@ impl Role {
 
 /// How a weight is made of matrices, in the layout in which its operator reads it.
 ///
-/// It holds `n_blocks` matrices one behind the other: groups of channels, directions and gates, the matrices of a batched
-/// product. Each is `[outer, n_rows, inner]`; the rows are the outputs, the columns `outer · inner`.
+/// It holds `n_blocks` matrices one behind the other: groups of channels, directions and gates, the matrices of a
+/// batched product. Each is `[outer, n_rows, inner]`; the rows are the outputs, the columns `outer · inner`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// The number of matrices.
@@ -82,8 +82,8 @@ pub struct Weight {
     pub views: Vec<usize>,
 }
 
-/// The role of every initializer of `f64`, `f32`, `f16` or `bf16`, in the order of the graph. `types` are those of the graph. Initializers of bodies
-/// are not looked at, and what only bodies read is [`Role::Constant`].
+/// The role of every initializer of `f64`, `f32`, `f16` or `bf16`, in the order of the graph. `types` are those of the
+/// graph. Initializers of bodies are not looked at, and what only bodies read is [`Role::Constant`].
 pub fn roles(graph: &Graph, types: &Types) -> IndexMap<Name, Role> {
     let uses = Uses::of(graph);
     let is_wide = |tensor: &Tensor| matches!(tensor.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16);
@@ -97,8 +97,8 @@ pub fn roles(graph: &Graph, types: &Types) -> IndexMap<Name, Role> {
             let Some((source, views)) = source(graph, &uses, node, position) else { continue };
             let Some(known) = roles.get_mut(source) else { continue };
             let shape = node.input(position).and_then(|name| types.known_shape(name));
-            let n_elements = graph.initializers.get(source).map_or(0, Tensor::len);
-            let role = role(node, position, &facts, shape.as_deref(), views, is_after && n_elements > 1);
+            let own_shape = graph.initializers.get(source).filter(|_| is_after).map(Tensor::shape);
+            let role = role(node, position, &facts, shape.as_deref(), views, own_shape);
             is_after |= matches!(role, Role::Weight(_) | Role::Embedding);
             if role.rank() < known.rank() {
                 *known = role;
@@ -142,14 +142,14 @@ fn source<'a>(graph: &'a Graph, uses: &Uses<'a>, node: &'a Node, position: usize
     graph.initializers.contains_key(name).then_some((name, views))
 }
 
-/// `moves_learned`: the initializer is a vector and the node's other inputs depend on a weight.
+/// `shape` is that of the input, `learned` that of the initializer where another input of the node depends on a weight.
 fn role(
     node: &Node,
     position: usize,
     facts: &Axes,
     shape: Option<&[usize]>,
     views: Vec<usize>,
-    moves_learned: bool,
+    learned: Option<&[usize]>,
 ) -> Role {
     let weight = facts.weights.iter().find(|weight| weight.position == position);
     if let (Some(found), Some(shape)) = (weight, shape) {
@@ -158,6 +158,7 @@ fn role(
             return Role::Weight(Weight { views, ..weight });
         }
     }
+    let is_matrix = shape.is_some_and(|shape| shape.len() == 2);
     match (&node.op, position) {
         (Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_), 2) => Role::Bias,
         (Op::LSTM(_) | Op::GRU(_) | Op::RNN(_), 3 | 7) => Role::Bias,
@@ -168,8 +169,11 @@ fn role(
         (op, 1) if is_norm(op) => Role::Scale,
         (op, 2) if is_norm(op) => Role::Bias,
         (Op::PRelu, 1) => Role::Slope,
-        (Op::Add | Op::Sub | Op::Sum, _) if moves_learned => Role::Bias,
-        (Op::Mul | Op::Div, _) if moves_learned => Role::Scale,
+        // Known indices, or rows that lie together, do not make a table less of one.
+        (Op::Gather(attributes), 0) if attributes.axis == 0 && is_matrix => Role::Embedding,
+        (Op::Slice, 0) if is_matrix => Role::Embedding,
+        (Op::Add | Op::Sub | Op::Sum, _) if learned.is_some_and(|shape| !shape.is_empty()) => Role::Bias,
+        (Op::Mul | Op::Div, _) if learned.is_some_and(|shape| shape.iter().any(|&size| size > 1)) => Role::Scale,
         _ => Role::Constant,
     }
 }
@@ -311,6 +315,10 @@ mod tests {
                 let x = builder.node(Op::Gather(Gather { axis: 0 }), &[&table, &ids]);
                 let other = builder.node(Op::Gather(Gather { axis: 0 }), &[&tied, &ids]);
                 let x = builder.node(Op::Add, &[&x, &other]);
+                let places = zeros(builder, "places", &[9, 4]);
+                let first = builder.initializer("first", Tensor::vector(vec![0i64, 1, 2]));
+                let other = builder.node(Op::Gather(Gather { axis: 0 }), &[&places, &first]);
+                let x = builder.node(Op::Add, &[&x, &other]);
                 let (scale, bias) = (zeros(builder, "norm.scale", &[4]), zeros(builder, "norm.bias", &[4]));
                 let norm = Op::LayerNormalization(LayerNormalization::default());
                 let x = builder.node(norm, &[&x, &scale, &bias]);
@@ -326,6 +334,7 @@ mod tests {
             &[
                 ("table", "Embedding"),
                 ("tied", "1 × 4·7·1, in 4, out 7, 1 views"),
+                ("places", "Embedding"),
                 ("norm.scale", "Scale"),
                 ("norm.bias", "Bias"),
                 ("flat", "1 × 4·5·1, in 4, out 5, 1 views"),

@@ -1,8 +1,8 @@
 //! Weights by name as safetensors, as candle, PyTorch and Hugging Face write and read them.
 //!
-//! A file has the parameters and running statistics of a graph under the names of their initializers; which these are, see
-//! [`super::roles`]. A matrix that the graph reads as `[in, out]`, by a MatMul or a Gemm, is `[out, in]` in the file, as
-//! a linear layer of PyTorch and candle has it. Everything else has the layout of the graph.
+//! A file has the parameters and running statistics of a graph under the names of their initializers; which these are,
+//! see [`super::roles`]. A matrix that the graph reads as `[in, out]`, by a MatMul or a Gemm, is `[out, in]` in the
+//! file, as a linear layer of PyTorch and candle has it. Everything else has the layout of the graph.
 
 use bytes::Bytes;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
@@ -91,8 +91,8 @@ pub fn to_bytes(graph: &Graph) -> Result<Vec<u8>, ExchangeError> {
     Ok(safetensors::serialize(views, None)?)
 }
 
-/// The graph with the weights of a file, converted to its own float types. Tensors of integers in the file, as PyTorch's
-/// `num_batches_tracked`, are passed over.
+/// The graph with the weights of a file, converted to its own float types. Tensors of integers in the file, as
+/// PyTorch's `num_batches_tracked`, are passed over.
 ///
 /// # Errors
 /// When the file is broken, lacks a tensor, has one that the graph has not, or one of another shape; names the tensor.
@@ -201,7 +201,8 @@ mod tests {
     use crate::graph::op::{BatchNormalization, Gemm};
     use crate::graph::{GraphBuilder, TensorType};
 
-    /// `relu6(norm(x · a)) · bᵀ + c`, `a [3, 2]` read by a MatMul and `b [4, 2]` by a Gemm; elements count up from `first`.
+    /// `relu6(norm(x · a)) · bᵀ + c`, `a [3, 2]` read by a MatMul and `b [4, 2]` by a Gemm; elements count up from
+    /// `first`.
     fn network(first: f32) -> Graph {
         let mut builder = GraphBuilder::new("network");
         let x = builder.input("x", TensorType::new(DType::F32, [1usize, 3]));

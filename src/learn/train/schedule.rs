@@ -7,8 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// How the learning rate goes on after the warm-up, as TOML has it: `"cosine"` or `{ cosine = { last = 0.01 } }`. Factors are
-/// of the greatest rate.
+/// How the learning rate goes on after the warm-up, as TOML has it: `"cosine"` or `{ cosine = { last = 0.01 } }`.
+/// Factors are of the greatest rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decay {
@@ -32,8 +32,8 @@ pub enum Decay {
         /// the factor at the end
         last: f64,
     },
-    /// Half a cosine from `first` up to the greatest rate, reached after the part `rise` of the steps, and half a cosine down
-    /// to `last`: Smith and Topin, "Super-Convergence" (2018).
+    /// Half a cosine from `first` up to the greatest rate, reached after the part `rise` of the steps, and half a
+    /// cosine down to `last`: Smith and Topin, "Super-Convergence" (2018).
     OneCycle {
         /// the factor at the beginning
         first: f64,
@@ -101,8 +101,8 @@ impl Schedule {
         }
     }
 
-    /// What the greatest rate is multiplied by at this step of `n_steps`, counted from 0. Steps beyond the end are as the
-    /// last.
+    /// What the greatest rate is multiplied by at this step of `n_steps`, counted from 0. Steps beyond the end are as
+    /// the last.
     pub fn factor(&self, step: u64, n_steps: u64) -> f64 {
         let step = step.min(n_steps.saturating_sub(1));
         let n_warm_up = (self.warm_up * n_steps as f64).round();

@@ -48,7 +48,7 @@ pub(crate) fn check_near(got: &[f32], expected: &[f64], case: &(impl Debug + ?Si
 /// The same bits from pools of one, two and three threads.
 pub(crate) fn same_on_any_number_of_threads(work: impl Fn() -> Vec<f32> + Sync) {
     let on = |n_threads| {
-        let pool = ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        let pool = ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads can be started");
         pool.install(&work).into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let one = on(1);

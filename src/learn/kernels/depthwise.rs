@@ -1,12 +1,14 @@
 //! Depthwise convolution, where every channel has its own kernel and sees no other channel.
 
 #![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop)] // channels and vectors count through several arrays at once
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::Activation;
 use super::conv::planes::{self, Layout, Sweep};
+use super::conv::tile::relu;
 use super::conv::tile::{Registers, Slot, accumulate, slots, store};
 use super::scratch;
 use super::window::ConvShape;
@@ -135,15 +137,14 @@ impl Plane<'_> {
         // SAFETY: a slot begins at a place of the sweep, so its first lane lies in the plane at every offset, and the
         // buffer goes on for a vector after the plane; there is one weight for each offset.
         let [sums] = unsafe { accumulate::<S, 1, V>(simd, &prepared.offsets, weights.as_ptr(), sources, [self.bias]) };
-        let zero = simd.splat_f32s(0.0);
-        for v in 0..V {
-            let sum = match self.activation {
-                Activation::None => sums[v],
-                Activation::Relu => simd.select_f32s(simd.less_than_f32s(sums[v], zero), zero, sums[v]),
-            };
-            // SAFETY: pieces go to places of the sweep, which lie in the destination's plane.
-            unsafe { store(simd, sum, slots[v], prepared.sweep.steps[1], self.destination.as_mut_ptr()) };
+        let mut sums = sums;
+        if self.activation == Activation::Relu {
+            for v in 0..V {
+                sums[v] = relu(simd, sums[v], simd.splat_f32s(0.0));
+            }
         }
+        // SAFETY: pieces go to places of the sweep, which lie in the destination's plane.
+        unsafe { store::<S, V>(sums, slots, prepared.sweep.steps[1], self.destination.as_mut_ptr()) };
     }
 }
 

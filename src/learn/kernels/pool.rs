@@ -215,7 +215,7 @@ mod tests {
             let (Some(h), Some(w)) = (axis(), axis()) else { continue };
             let (kernel, strides, dilations, pads) = ([h.0, w.0], [h.1, w.1], [h.2, w.2], [h.3, w.3]);
             let window = Window { kernel, strides, dilations, pads };
-            shapes.push(PoolShape::new(random.within(1, 5), [h.4, w.4], [h.5, w.5], window).unwrap());
+            shapes.push(PoolShape::new(random.within(1, 5), [h.4, w.4], [h.5, w.5], window).expect("a sound shape"));
         }
         shapes
     }
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_nan_is_the_greatest() {
-        let shape = PoolShape::new(1, [1, 4], [1, 1], Window::of([1, 4])).unwrap();
+        let shape = PoolShape::new(1, [1, 4], [1, 1], Window::of([1, 4])).expect("a sound shape");
         let (mut y, mut argmax) = ([0.0], [0]);
         max_forward(&shape, &[1.0, f32::NAN, 9.0, f32::NAN], &mut y, &mut argmax);
         assert!(y[0].is_nan());

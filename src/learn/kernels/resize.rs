@@ -127,7 +127,7 @@ mod tests {
         let lists: Vec<Vec<(usize, f32)>> = (0..n_output)
             .map(|_| (0..random.within(0, 4)).map(|_| (random.within(0, n_input - 1), random.normal())).collect())
             .collect();
-        ResizeAxis::new(n_input, lists).unwrap()
+        ResizeAxis::new(n_input, lists).expect("positions below n_input")
     }
 
     #[test]

@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn shapes_without_sense_are_refused() {
         let conv = |groups, window| ConvShape::new(1, [4, 6], groups, [5, 5], [3, 3], window);
-        conv(2, Window::of([3, 3])).unwrap();
+        conv(2, Window::of([3, 3])).expect("a sound shape");
         refused(conv(4, Window::of([3, 3])), "6 channels cannot be divided among 4 groups");
         refused(conv(0, Window::of([3, 3])), "groups should be 1 or more");
         refused(conv(1, Window::of([0, 3])), "kernel should be 1 or more");
@@ -308,7 +308,9 @@ mod tests {
 
     #[test]
     fn windows_over_nothing_are_found() {
-        let pool = |output, pads| PoolShape::new(1, [4, 4], output, Window { pads, ..Window::of([2, 2]) }).unwrap();
+        let pool = |output, pads| {
+            PoolShape::new(1, [4, 4], output, Window { pads, ..Window::of([2, 2]) }).expect("a sound shape")
+        };
         assert!(!pool([3, 3], [[0; 2]; 2]).has_empty_window());
         assert!(!pool([5, 5], [[1; 2]; 2]).has_empty_window());
         assert!(pool([6, 5], [[2, 1], [1, 1]]).has_empty_window());

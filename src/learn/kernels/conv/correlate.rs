@@ -1,13 +1,14 @@
 //! Forward and input gradient: both are sweeps over planes that are laid out for them.
 
 #![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop)] // channels and vectors count through several arrays at once
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Activation;
 use super::planes::{Layout, Sweep};
-use super::tile::{MOST_VECTORS, Registers, Slot, accumulate, has_many_registers, slots, store};
+use super::tile::{MOST_VECTORS, Registers, Slot, accumulate, has_many_registers, relu, slots, store};
 use crate::learn::kernels::scratch;
 
 /// A direction of a convolution: from the planes of `source` to those of a destination, group by group.
@@ -136,6 +137,7 @@ struct Piece<'a> {
     bias: Option<&'a [f32]>,
     activation: Activation,
     source: &'a [f32],
+    /// Room for the source's layout, and a vector more; none where the source serves as it is.
     laid: &'a mut [f32],
     destination: &'a mut [f32],
 }
@@ -146,13 +148,15 @@ impl WithSimd for Piece<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let n_laid = self.whole.from * self.whole.layout.n_plane();
-        self.whole.layout.fill(self.source, &mut self.laid[..n_laid]);
+        if !self.laid.is_empty() {
+            self.whole.layout.fill(self.source, &mut self.laid[..n_laid]);
+        }
         if has_many_registers::<S>() { self.blocks::<S, 8>(simd) } else { self.blocks::<S, 4>(simd) }
     }
 }
 
-/// Weights beyond this do not stay in the second cache from one tile of places to the next.
-const MOST_CACHED_WEIGHTS: usize = 1 << 17;
+/// What has more elements than this does not stay in the second cache from one use to the next.
+const MOST_CACHED: usize = 1 << 17;
 
 impl Piece<'_> {
     #[inline(always)]
@@ -165,11 +169,13 @@ impl Piece<'_> {
                 &prepared.slots[bounds[0]..bounds[1]]
             };
             let n_block = prepared.offsets.len() * M;
-            let large = n_block * n_blocks > MOST_CACHED_WEIGHTS;
-            let (n_outer, n_inner) = if large { (n_blocks, n_tiles) } else { (n_tiles, n_blocks) };
+            // one block after the other writes few planes at a time; only planes that do not stay in the cache are gone
+            // through once, unless the weights would not stay either
+            let by_block = self.source.len() <= MOST_CACHED || n_block * n_blocks > MOST_CACHED;
+            let (n_outer, n_inner) = if by_block { (n_blocks, n_tiles) } else { (n_tiles, n_blocks) };
             for outer in 0..n_outer {
                 for inner in 0..n_inner {
-                    let (block, slots) = if large { (outer, tile(inner)) } else { (inner, tile(outer)) };
+                    let (block, slots) = if by_block { (outer, tile(inner)) } else { (inner, tile(outer)) };
                     let weights = &self.packed[prepared.weights + (first + block) * n_block..][..n_block];
                     match slots {
                         [a, b, c] => self.tile::<S, M, 3>(simd, prepared, weights, block, [a, b, c]),
@@ -197,12 +203,14 @@ impl Piece<'_> {
         if let Some(values) = self.bias {
             bias[..n_channels].copy_from_slice(&values[block * M..][..n_channels]);
         }
-        let mut sources = [self.laid.as_ptr(); V];
+        let laid = if self.laid.is_empty() { self.source } else { &*self.laid };
+        let mut sources = [laid.as_ptr(); V];
         for v in 0..V {
             sources[v] = sources[v].wrapping_add(slots[v].source);
         }
         // SAFETY: a slot begins at a place of the sweep, so its first lane lies in the planes at every offset, and the
-        // buffer goes on for a vector after the last plane; `weights` holds M for each offset.
+        // buffer goes on for a vector after the last plane, or no vector hangs over its end; `weights` holds M for each
+        // offset.
         let sums = unsafe { accumulate::<S, M, V>(simd, &prepared.offsets, weights.as_ptr(), sources, bias) };
         let zero = simd.splat_f32s(0.0);
         for m in 0..M {
@@ -210,20 +218,14 @@ impl Piece<'_> {
                 break;
             }
             let plane = &mut self.destination[(block * M + m) * n_plane..][..n_plane];
-            for v in 0..V {
-                let sum = match self.activation {
-                    Activation::None => sums[m][v],
-                    Activation::Relu => relu(simd, sums[m][v], zero),
-                };
-                // SAFETY: pieces go to places of the sweep, which lie in the destination's plane.
-                unsafe { store(simd, sum, slots[v], prepared.step, plane.as_mut_ptr()) };
+            let mut row = sums[m];
+            if self.activation == Activation::Relu {
+                for v in 0..V {
+                    row[v] = relu(simd, row[v], zero);
+                }
             }
+            // SAFETY: pieces go to places of the sweep, which lie in the destination's plane.
+            unsafe { store::<S, V>(row, slots, prepared.step, plane.as_mut_ptr()) };
         }
     }
-}
-
-/// The greater of a value and zero; a NaN stays one.
-#[inline(always)]
-fn relu<S: Simd>(simd: S, value: S::f32s, zero: S::f32s) -> S::f32s {
-    simd.select_f32s(simd.less_than_f32s(value, zero), zero, value)
 }

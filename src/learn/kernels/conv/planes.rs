@@ -32,6 +32,36 @@ impl Cut {
     fn n_positions(&self) -> usize {
         self.phases.len() * self.length
     }
+
+    /// Writes a line of the source into its phases, each `step` after the one before.
+    #[inline(always)]
+    fn cut(&self, values: &[f32], step: usize, to: &mut [f32]) {
+        for (idx, &phase) in self.phases.iter().enumerate() {
+            let (inside, first) = self.inside(phase);
+            if !inside.is_empty() {
+                gather(&values[first..], self.stride, &mut to[idx * step..][inside]);
+            }
+        }
+    }
+
+    /// Whether a line is cut into two whole halves.
+    fn is_halved(&self) -> bool {
+        self.stride == 2 && self.phases.len() == 2 && (0..2 * self.length as isize).contains(&self.origin)
+    }
+
+    /// As [`Self::cut`], both halves at once, which takes no more than shuffles. `padded` is a padded line, zero around
+    /// the source.
+    #[inline(always)]
+    fn halve(&self, values: &[f32], step: usize, to: &mut [f32], padded: &mut [f32]) {
+        let room = &mut padded[self.origin as usize..];
+        let n_seen = room.len().min(values.len());
+        room[..n_seen].copy_from_slice(&values[..n_seen]);
+        let (even, odd) = to.split_at_mut(step);
+        let halves = even[..self.length].iter_mut().zip(&mut odd[..self.length]);
+        for ((even, odd), pair) in halves.zip(padded.as_chunks::<2>().0) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
+    }
 }
 
 /// How a plane is laid out.
@@ -40,8 +70,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Elements of one plane.
+    /// Elements from one plane to the next: lines of the cache, and an odd number of them, because planes that are
+    /// powers of two apart would share few places in it.
     pub(crate) fn n_plane(&self) -> usize {
+        const LINE: usize = 16;
+        let n_lines = self.n_used().div_ceil(LINE);
+        (n_lines + usize::from(n_lines.is_multiple_of(2))) * LINE
+    }
+
+    fn n_used(&self) -> usize {
         self.cuts[0].n_positions() * self.cuts[1].n_positions()
     }
 
@@ -57,31 +94,36 @@ impl Layout {
         (phase_idx * rows.length + shifts[0]) * columns.length + shifts[1]
     }
 
+    /// Whether the layout is the source itself.
+    pub(crate) fn is_source(&self) -> bool {
+        self.cuts.iter().all(|cut| cut.stride == 1 && cut.origin == 0 && cut.length == cut.size)
+    }
+
     /// Writes planes of the source into the layout.
     #[inline(always)]
     pub(crate) fn fill(&self, source: &[f32], planes: &mut [f32]) {
         let [rows, columns] = &self.cuts;
-        let (n_source, n_plane) = (rows.size * columns.size, self.n_plane());
-        if n_plane == 0 {
+        let (n_source, n_phase, n_used) = (rows.size * columns.size, rows.length * columns.length, self.n_used());
+        if n_used == 0 {
             return;
         }
-        for (idx, plane) in planes.chunks_exact_mut(n_plane).enumerate() {
+        if self.is_source() {
+            let pairs = planes.chunks_exact_mut(self.n_plane()).zip(source.chunks_exact(n_source));
+            return pairs.for_each(|(plane, source)| plane[..n_source].copy_from_slice(source));
+        }
+        planes.fill(0.0);
+        let mut line = vec![0.0; if columns.is_halved() { 2 * columns.length } else { 0 }];
+        for (idx, plane) in planes.chunks_exact_mut(self.n_plane()).enumerate() {
             let source = &source[idx * n_source..][..n_source];
-            let mut phases = plane.chunks_exact_mut(rows.length * columns.length);
-            for &row_phase in &rows.phases {
-                let (inside, first) = rows.inside(row_phase);
-                for &column_phase in &columns.phases {
-                    let Some(phase) = phases.next() else { return };
-                    let (before, rest) = phase.split_at_mut(inside.start * columns.length);
-                    let (within, after) = rest.split_at_mut(inside.len() * columns.length);
-                    before.fill(0.0);
-                    after.fill(0.0);
-                    let (across, start) = columns.inside(column_phase);
-                    for (j, to) in within.chunks_exact_mut(columns.length).enumerate() {
-                        let line = &source[(first + j * rows.stride) * columns.size..][..columns.size];
-                        to[..across.start].fill(0.0);
-                        to[across.end..].fill(0.0);
-                        gather(&line[start..], columns.stride, &mut to[across.clone()]);
+            let bands = plane[..n_used].chunks_exact_mut(n_phase * columns.phases.len());
+            for (&row_phase, band) in rows.phases.iter().zip(bands) {
+                let (down, first) = rows.inside(row_phase);
+                for (row, source_row) in down.zip((first..).step_by(rows.stride)) {
+                    let values = &source[source_row * columns.size..][..columns.size];
+                    if line.is_empty() {
+                        columns.cut(values, n_phase, &mut band[row * columns.length..]);
+                    } else {
+                        columns.halve(values, n_phase, &mut band[row * columns.length..], &mut line);
                     }
                 }
             }
@@ -89,18 +131,17 @@ impl Layout {
     }
 }
 
-/// Every `stride`-th element.
+/// Every `stride`-th element, the first included.
 #[inline(always)]
 fn gather(from: &[f32], stride: usize, to: &mut [f32]) {
     match stride {
-        _ if to.is_empty() => {}
         1 => to.copy_from_slice(&from[..to.len()]),
         2 => {
-            let (last, rest) = (to.len() - 1, &from[..2 * to.len() - 1]);
-            for (to, pair) in to.iter_mut().zip(rest.as_chunks::<2>().0) {
-                *to = pair[0];
+            let pairs = from.as_chunks::<2>().0;
+            to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+            if pairs.len() < to.len() {
+                to[pairs.len()] = from[2 * pairs.len()];
             }
-            to[last] = rest[2 * last];
         }
         _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from),
     }
@@ -128,7 +169,7 @@ pub(crate) fn forward(shape: &ConvShape) -> (Layout, Sweep) {
         let mut phases: Vec<usize> = reaches().map(|reach| reach % stride).take(stride).collect();
         phases.sort_unstable();
         phases.dedup();
-        let length = shape.output()[axis] + reaches().last().unwrap_or(0) / stride;
+        let length = shape.output()[axis] + reaches().next_back().unwrap_or(0) / stride;
         Cut { size: shape.input()[axis], stride, origin: window.pads[axis][0] as isize, phases, length }
     });
     let layout = Layout { cuts };

@@ -77,7 +77,7 @@ fn shape(n: usize, channels: [usize; 2], groups: usize, input: [usize; 2], windo
         let room = padded.checked_sub((window.kernel[axis] - 1) * window.dilations[axis] + 1)?;
         output[axis] = room / window.strides[axis] + 1;
     }
-    Some(ConvShape::new(n, channels, groups, input, output, window).unwrap())
+    Some(ConvShape::new(n, channels, groups, input, output, window).expect("a sound shape"))
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_shapes_of_common_networks() {
         (2, [160, 200], 1, [5, 5], window(3, 1, 1, 1)),
         (1, [16, 64], 1, [1, 70], Window { kernel: [1, 9], pads: [[0, 0], [4, 4]], ..Window::of([1, 9]) }),
     ] {
-        check(&shape(n, channels, groups, input, window).unwrap());
+        check(&shape(n, channels, groups, input, window).expect("a sound shape"));
     }
 }
 
@@ -128,17 +128,17 @@ fn input_and_output_of_sizes_that_do_not_fit() {
         for (input, output) in
             [([9, 12], [4, 4]), ([3, 2], [4, 4]), ([8, 8], [1, 6]), ([0, 5], [2, 2]), ([5, 5], [0, 2])]
         {
-            check(&ConvShape::new(2, [4, 4], groups, input, output, window(3, 2, 1, 1)).unwrap());
-            check(&ConvShape::new(2, [4, 4], groups, input, output, window(2, 3, 2, 4)).unwrap());
+            check(&ConvShape::new(2, [4, 4], groups, input, output, window(3, 2, 1, 1)).expect("a sound shape"));
+            check(&ConvShape::new(2, [4, 4], groups, input, output, window(2, 3, 2, 4)).expect("a sound shape"));
         }
     }
-    check(&ConvShape::new(0, [4, 4], 1, [3, 3], [3, 3], window(3, 1, 1, 1)).unwrap());
+    check(&ConvShape::new(0, [4, 4], 1, [3, 3], [3, 3], window(3, 1, 1, 1)).expect("a sound shape"));
 }
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
     for (n, groups, stride) in [(1, 1, 1), (5, 1, 2), (5, 2, 1), (9, 16, 2)] {
-        let shape = shape(n, [16, 16], groups, [13, 11], window(3, stride, 1, 1)).unwrap();
+        let shape = shape(n, [16, 16], groups, [13, 11], window(3, stride, 1, 1)).expect("a sound shape");
         let mut random = Random::new(9);
         let (x, weight) = (random.normals(shape.n_input()), random.normals(shape.n_weight()));
         same_on_any_number_of_threads(|| {

@@ -1,6 +1,7 @@
 //! Blocks of vectors that are computed in registers, and how places are gathered into vectors.
 
 #![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop)] // channels and vectors count through several arrays at once
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -44,6 +45,9 @@ pub(crate) struct Slot {
     pub(crate) source: usize,
     /// What of the vector is written where in the destination's plane.
     pub(crate) pieces: Vec<Piece>,
+    /// Whether all of it is one piece, and where that goes.
+    pub(crate) is_whole: bool,
+    pub(crate) first: usize,
 }
 
 /// Lanes of a vector that lie next to each other in the destination.
@@ -82,7 +86,9 @@ fn slot(pitch: usize, sweep: &Sweep, n_lanes: usize, source: usize, most_rows: u
             pieces.push(Piece { lane: start - source, n_lanes: end - start, to });
         }
     }
-    Slot { source, pieces }
+    let is_whole = pieces.first().is_some_and(|piece| piece.n_lanes == n_lanes);
+    let first = pieces.first().map_or(0, |piece| piece.to);
+    Slot { source, pieces, is_whole, first }
 }
 
 /// A block of channels at a few vectors of places: `bias[m] + Σ_k weights[k · M + m] · source[v][offsets[k]]`.
@@ -120,25 +126,37 @@ pub(crate) unsafe fn accumulate<S: Simd, const M: usize, const V: usize>(
     sums
 }
 
-/// Writes a vector's pieces into a plane, `step` apart.
+/// Writes vectors to their slots in a plane, lanes `step` apart.
 ///
 /// # Safety
-/// `plane` is valid for writes wherever the slot's pieces go.
+/// `plane` is valid for writes wherever the slots' pieces go.
 #[inline(always)]
-pub(crate) unsafe fn store<S: Simd>(simd: S, vector: S::f32s, slot: &Slot, step: usize, plane: *mut f32) {
-    let _ = simd;
-    for piece in &slot.pieces {
-        // SAFETY: the caller promises that the plane holds the piece.
-        let to = unsafe { plane.add(piece.to) };
-        if step == 1 && piece.n_lanes == S::F32_LANES {
-            // SAFETY: the whole vector is one piece of neighbours.
-            unsafe { to.cast::<S::f32s>().write_unaligned(vector) };
-            continue;
+pub(crate) unsafe fn store<S: Simd, const V: usize>(
+    vectors: [S::f32s; V],
+    slots: [&Slot; V],
+    step: usize,
+    plane: *mut f32,
+) {
+    if step == 1 && slots.iter().all(|slot| slot.is_whole) {
+        for v in 0..V {
+            // SAFETY: the whole vector is one piece, and the caller promises that the plane holds it.
+            unsafe { plane.add(slots[v].first).cast::<S::f32s>().write_unaligned(vectors[v]) };
         }
-        let lanes: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&vector));
-        for (idx, lane) in lanes[piece.lane..piece.lane + piece.n_lanes].iter().enumerate() {
-            // SAFETY: as above, lane by lane.
-            unsafe { *to.add(idx * step) = *lane };
+        return;
+    }
+    let lanes: &[f32] = bytemuck::cast_slice(&vectors);
+    for (slot, lanes) in slots.iter().zip(lanes.chunks_exact(S::F32_LANES)) {
+        for piece in &slot.pieces {
+            for (idx, lane) in lanes[piece.lane..piece.lane + piece.n_lanes].iter().enumerate() {
+                // SAFETY: the caller promises that the plane holds the piece.
+                unsafe { *plane.add(piece.to + idx * step) = *lane };
+            }
         }
     }
+}
+
+/// The greater of a value and zero; a NaN stays one.
+#[inline(always)]
+pub(crate) fn relu<S: Simd>(simd: S, value: S::f32s, zero: S::f32s) -> S::f32s {
+    simd.select_f32s(simd.less_than_f32s(value, zero), zero, value)
 }

@@ -40,8 +40,11 @@
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
 //! | [`audit`] | which operators run in int8, and which go wrong, on each runtime | onnx, measure |
 //! | [`zoo`] | architectures by parameters, as graphs | graph |
-//! | [`data`] | data as named tensors | tensors |
+//! | [`zoo`] | architectures by a few parameters | graph |
+//! | [`data`] | batches of named tensors from files | tensors, store |
+//! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
+//! | [`recipe`] | a recipe file, carried out | all before |
 //! | [`cli`] | the program; the only room that prints | all |
 
 // The random networks of the tests are built by one file, here and in tests/.
@@ -61,6 +64,8 @@ pub mod learn;
 pub mod measure;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+#[cfg(feature = "full")]
+pub mod recipe;
 #[cfg(feature = "onnx")]
 pub mod store;
 #[cfg(feature = "learn")]

@@ -16,6 +16,7 @@ mod runtime;
 mod show;
 mod simplify;
 mod table;
+mod train;
 
 use std::io::{self, Write};
 
@@ -60,6 +61,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Show(show::Arguments),
     Simplify(simplify::Arguments),
+    Train(train::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
@@ -97,6 +99,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Simplify(arguments) => simplify::run(&arguments, verbose),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -22,3 +22,4 @@ mod testing;
 
 pub use compile::{Mode, Request};
 pub use error::ExecError;
+pub(crate) use program::Program;

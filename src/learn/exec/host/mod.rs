@@ -88,13 +88,18 @@ impl Host {
         Ok(())
     }
 
+    /// The numbers of a value that the program computed, after a run.
+    pub(crate) fn computed(&self, id: Id) -> &[f32] {
+        self.numbers(id, &[])
+    }
+
     /// The numbers of a value that was asked for, after a run.
     pub(crate) fn numbers<'a>(&'a self, id: Id, parameters: &'a [&'a [f32]]) -> &'a [f32] {
         let n_elements = self.program.n_elements(id);
         match self.plan.places[id] {
             Place::Buffer(idx) => &self.buffers[idx][..n_elements],
             Place::Constant(owner) => self.constants[owner].as_deref().unwrap_or_default(),
-            Place::Parameter(position) => parameters[position],
+            Place::Parameter(position) => parameters.get(position).copied().unwrap_or_default(),
             Place::Input(_) | Place::Index(_) | Place::Plain(_) => &[],
         }
     }

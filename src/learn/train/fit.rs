@@ -1,0 +1,521 @@
+//! The training loop: epochs of steps, a validation after each, and what is kept of them.
+//!
+//! Everything that a training depends on is in its [`State`]: written down after any step and read again, it goes on to the same
+//! bytes. The loop knows no file and no clock; an [`Observer`] does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+use super::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
+use super::learner::Learner;
+use super::loss::Loss;
+use super::metrics::{Confusion, LossMean};
+use super::optimizer::{Optimizer, Update};
+use super::schedule::Schedule;
+use super::targets::Targets;
+use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::graph::tensor::Tensor;
+use crate::graph::{Graph, Name};
+use crate::learn::kernels::optimizer as kernel;
+
+/// How a network is trained, as the part `train` of a recipe has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// How often the training split is seen.
+    pub epochs: usize,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// The greatest learning rate.
+    pub lr: f64,
+    /// What a step makes of gradients.
+    pub optimizer: Optimizer,
+    /// How the rate goes over the steps.
+    pub schedule: Schedule,
+    /// Decay of weights, times the rate; none of biases and norms.
+    pub weight_decay: f32,
+    /// What `Σ |w|` over the weights adds to the loss.
+    pub l1: f32,
+    /// The greatest norm of all gradients together.
+    pub clip: Option<f32>,
+    /// Batches whose gradients make one step.
+    pub accumulate: usize,
+    /// The part of a moving average of the weights that is kept at each step; the average is validated and written.
+    pub ema: Option<f32>,
+    /// What a prediction is measured by.
+    pub loss: Loss,
+    /// The part of a label that is spread over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016),
+    /// section 7.
+    pub label_smoothing: f64,
+    /// A weight a class, in the order of the classes.
+    pub class_weights: Option<Vec<f32>>,
+    /// Epochs without a better validation metric after which training ends.
+    pub patience: Option<usize>,
+    /// Initializers that do not learn: names, or beginnings of names that end in `*`.
+    pub freeze: Vec<String>,
+}
+
+impl Default for TrainOptions {
+    fn default() -> TrainOptions {
+        TrainOptions {
+            epochs: 10,
+            batch_size: 64,
+            lr: 1e-3,
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            weight_decay: 0.01,
+            l1: 0.0,
+            clip: None,
+            accumulate: 1,
+            ema: None,
+            loss: Loss::default(),
+            label_smoothing: 0.0,
+            class_weights: None,
+            patience: None,
+            freeze: Vec::new(),
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Refuses options outside of their range.
+    ///
+    /// # Errors
+    /// Names the option and its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let option = |option, is_good: bool, value: String, range| match is_good {
+            true => Ok(()),
+            false => Err(TrainError::Option { option, value, range }),
+        };
+        option("epochs", self.epochs > 0, self.epochs.to_string(), "1 or more")?;
+        option("batch_size", self.batch_size > 0, self.batch_size.to_string(), "1 or more")?;
+        option("accumulate", self.accumulate > 0, self.accumulate.to_string(), "1 or more")?;
+        option("lr", self.lr > 0.0 && self.lr.is_finite(), self.lr.to_string(), "a number above 0")?;
+        option("weight_decay", self.weight_decay >= 0.0, self.weight_decay.to_string(), "0 or more")?;
+        option("l1", self.l1 >= 0.0, self.l1.to_string(), "0 or more")?;
+        let smoothing = (0.0..1.0).contains(&self.label_smoothing);
+        option("label_smoothing", smoothing, self.label_smoothing.to_string(), "a number from 0, below 1")?;
+        let clip = self.clip.is_none_or(|clip| clip > 0.0);
+        option("clip", clip, format!("{:?}", self.clip), "a number above 0")?;
+        let ema = self.ema.is_none_or(|ema| (0.0..1.0).contains(&ema));
+        option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
+        let schedule = self.schedule.check();
+        schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })
+    }
+
+    /// The initializers of a graph that do not learn.
+    pub fn frozen(&self, graph: &Graph) -> BTreeSet<Name> {
+        let is_frozen = |name: &&Name| {
+            self.freeze.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(beginning) => name.as_str().starts_with(beginning),
+                None => name.as_str() == pattern,
+            })
+        };
+        graph.initializers.keys().filter(is_frozen).cloned().collect()
+    }
+}
+
+/// Where a training stands: all that the steps to come depend on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The epoch, from 0, and the batches of it that are done.
+    pub epoch: usize,
+    /// See `epoch`.
+    pub n_batches: usize,
+    /// Steps of the optimizer so far.
+    pub n_steps: u64,
+    /// What the learning rate is multiplied by, and how often it was cut.
+    pub rate_factor: f64,
+    /// See `rate_factor`.
+    pub n_cuts: usize,
+    /// The training loss of this epoch: the sum over samples, and their number.
+    pub loss: (f64, u64),
+    /// What each finished epoch came to.
+    pub epochs: Vec<Epoch>,
+    /// The best epoch so far, by its validation metric.
+    pub best: Option<usize>,
+    /// Numbers by kind, a list a parameter: `weight`, the moments, `average`, `best`, `start` (of the epoch), `gradient`.
+    pub numbers: IndexMap<String, Vec<Vec<f32>>>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// The epoch, from 0.
+    pub epoch: usize,
+    /// The batch of the epoch, from 0, and how many there are.
+    pub batch: usize,
+    /// See `batch`.
+    pub n_batches: usize,
+    /// The loss of the batch.
+    pub loss: f32,
+    /// The learning rate.
+    pub rate: f64,
+    /// The samples of the batch.
+    pub n_samples: usize,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// With the next step.
+    Continue,
+    /// Not now: the state is handed out to be taken up later.
+    Pause,
+}
+
+/// Who is told how a training goes.
+pub trait Observer {
+    /// After every step.
+    fn step(&mut self, _report: &StepReport) -> Flow {
+        Flow::Continue
+    }
+
+    /// After every epoch, with the state to be kept.
+    ///
+    /// # Errors
+    /// When the state cannot be kept.
+    fn epoch(&mut self, _epoch: &Epoch, _state: &State) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Something that a person should know.
+    fn note(&mut self, _note: &str) {}
+}
+
+/// An observer that does not look.
+impl Observer for () {}
+
+/// What a training came to.
+#[derive(Debug)]
+pub struct Fitted {
+    /// The network with the weights of the best epoch; none where training was paused.
+    pub network: Option<Graph>,
+    /// Where it stands.
+    pub state: State,
+    /// What the curves say.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// What is to be learned.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The network.
+    pub graph: &'a Graph,
+    /// Its output that is to meet the labels.
+    pub output: &'a Name,
+    /// Samples with labels.
+    pub data: &'a Arc<Dataset>,
+    /// What is done to training samples.
+    pub augment: &'a [Augmentation],
+}
+
+/// How often the learning rate is cut before a training is given up.
+const MOST_CUTS: usize = 5;
+
+/// Trains a network; `state` is that of a training to be taken up.
+///
+/// # Errors
+/// When the network, the data and the options do not go together, or the loss stops being a number again and again.
+pub fn fit(
+    task: &Task<'_>,
+    options: &TrainOptions,
+    seed: u64,
+    state: Option<State>,
+    observer: &mut dyn Observer,
+) -> Result<Fitted, TrainError> {
+    options.check()?;
+    if task.data.samples(Split::Validation).is_empty() {
+        return Err(TrainError::Task {
+            problem: "the data has no validation split".to_string(),
+            remedy: "give `split = { validation = 0.1 }` in the data",
+        });
+    }
+    let learner = Learner::new(task.graph, task.output, options.loss, &options.frozen(task.graph))?;
+    let mut training = Training::new(learner, task, options, seed)?;
+    let mut state = match state {
+        Some(state) => training.resume(state)?,
+        None => training.begin(),
+    };
+    while state.epoch < options.epochs {
+        match training.epoch(&mut state, observer)? {
+            Flow::Continue => {}
+            Flow::Pause => return Ok(Fitted { network: None, state, diagnosis: None }),
+        }
+        let waited = state.best.map_or(0, |best| state.epoch.saturating_sub(best + 1));
+        if options.patience.is_some_and(|patience| waited >= patience) {
+            observer.note(&format!("no better epoch since epoch {}: training ends", state.epoch - waited));
+            break;
+        }
+    }
+    let best = state.numbers.get("best").map_or(&[][..], Vec::as_slice);
+    let names = training.learner.parameters.keys();
+    let network = training.learner.network_with(names.zip(best.iter().map(Vec::as_slice)))?;
+    let range = LossRange::cross_entropy(training.targets.n_classes().unwrap_or(2), options.label_smoothing);
+    let diagnosis = training.targets.n_classes().and_then(|_| diagnose(&state.epochs, range));
+    Ok(Fitted { network: Some(network), state, diagnosis })
+}
+
+struct Training<'a> {
+    learner: Learner,
+    targets: Targets,
+    train: Loader,
+    validation: Loader,
+    options: &'a TrainOptions,
+    seed: u64,
+}
+
+impl<'a> Training<'a> {
+    fn new(
+        learner: Learner,
+        task: &Task<'_>,
+        options: &'a TrainOptions,
+        seed: u64,
+    ) -> Result<Training<'a>, TrainError> {
+        let Task { data, augment, .. } = task;
+        let targets = Targets::new(data, &learner, options)?;
+        let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };
+        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), ..batches.clone() };
+        let train = Loader::new(data, Split::Train, shuffled)?;
+        let validation = Loader::new(data, Split::Validation, batches)?;
+        Ok(Training { learner, targets, train, validation, options, seed })
+    }
+
+    fn begin(&self) -> State {
+        let weights: Vec<Vec<f32>> = self.learner.parameters.values().map(|it| it.values.clone()).collect();
+        let zeros: Vec<Vec<f32>> = weights.iter().map(|values| vec![0.0; values.len()]).collect();
+        let mut numbers =
+            IndexMap::from([("weight".to_string(), weights.clone()), ("start".to_string(), weights.clone())]);
+        for moment in 0..self.options.optimizer.n_moments() {
+            numbers.insert(format!("moment{moment}"), zeros.clone());
+            numbers.insert(format!("start-moment{moment}"), zeros.clone());
+        }
+        if self.options.ema.is_some() {
+            numbers.insert("average".to_string(), weights.clone());
+            numbers.insert("start-average".to_string(), weights);
+        }
+        if self.options.accumulate > 1 {
+            numbers.insert("gradient".to_string(), zeros);
+        }
+        State { rate_factor: 1.0, numbers, ..State::default() }
+    }
+
+    fn resume(&mut self, state: State) -> Result<State, TrainError> {
+        let expected = self.begin();
+        for (kind, lists) in &expected.numbers {
+            let found = state.numbers.get(kind).map(|lists| lists.iter().map(Vec::len).collect::<Vec<_>>());
+            if found != Some(lists.iter().map(Vec::len).collect()) {
+                return Err(TrainError::Checkpoint { problem: format!("its `{kind}` is of another network") });
+            }
+        }
+        self.take(&state.numbers["weight"]);
+        Ok(state)
+    }
+
+    /// Gives the network these values.
+    fn take(&mut self, weights: &[Vec<f32>]) {
+        for (parameter, values) in self.learner.parameters.values_mut().zip(weights) {
+            parameter.values.copy_from_slice(values);
+        }
+    }
+
+    /// The rest of an epoch and its validation.
+    fn epoch(&mut self, state: &mut State, observer: &mut dyn Observer) -> Result<Flow, TrainError> {
+        let n_batches = self.train.n_batches();
+        if state.n_batches == 0 {
+            mark_start(state);
+        }
+        let mut batches = self.train.batches(state.epoch as u64, state.n_batches);
+        while state.n_batches < n_batches {
+            let Some(batch) = batches.next().transpose()? else { break };
+            let report = self.step(state, &batch, n_batches)?;
+            if !report.loss.is_finite() {
+                self.go_back(state, observer)?;
+                return Ok(Flow::Continue);
+            }
+            state.n_batches += 1;
+            if observer.step(&report) == Flow::Pause {
+                self.put(state);
+                return Ok(Flow::Pause);
+            }
+        }
+        self.put(state);
+        let epoch = self.validate(state)?;
+        state.epochs.push(epoch);
+        let is_best = state.best.is_none_or(|best| epoch.metric > state.epochs[best].metric);
+        if is_best {
+            state.best = Some(state.epoch);
+            let kept = state.numbers.get("average").unwrap_or(&state.numbers["weight"]).clone();
+            state.numbers.insert("best".to_string(), kept);
+        }
+        (state.epoch, state.n_batches, state.loss) = (state.epoch + 1, 0, (0.0, 0));
+        observer.epoch(&epoch, state)?;
+        Ok(Flow::Continue)
+    }
+
+    /// Writes the network's values into the state.
+    fn put(&self, state: &mut State) {
+        let weights = self.learner.parameters.values().map(|parameter| parameter.values.clone()).collect();
+        state.numbers.insert("weight".to_string(), weights);
+    }
+
+    fn step(&mut self, state: &mut State, batch: &data::Batch, n_batches: usize) -> Result<StepReport, TrainError> {
+        let options = self.options;
+        let (batch, n_samples) = self.targets.prepare(batch, options)?;
+        let per_epoch = n_batches.div_ceil(options.accumulate) as u64;
+        let rate =
+            options.lr * state.rate_factor * options.schedule.factor(state.n_steps, per_epoch * options.epochs as u64);
+        let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
+        let mut learned = self.learner.learn(&batch, seed)?;
+        let loss = learned.outcome.loss;
+        let report = StepReport { epoch: state.epoch, batch: state.n_batches, n_batches, loss, rate, n_samples };
+        if !loss.is_finite() {
+            return Ok(report);
+        }
+        state.loss = (state.loss.0 + f64::from(loss) * n_samples as f64, state.loss.1 + n_samples as u64);
+        let mut accumulated = state.numbers.swap_remove("gradient");
+        if let Some(sums) = &mut accumulated {
+            let share = 1.0 / options.accumulate as f32;
+            learned.apply(|position, gradient, _| {
+                sums[position].iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += share * gradient);
+            });
+        }
+        let is_due = (state.n_batches + 1).is_multiple_of(options.accumulate) || state.n_batches + 1 == n_batches;
+        if is_due {
+            state.n_steps += 1;
+            let squares: f64 = learned
+                .gradients()
+                .map(|(position, gradient)| accumulated.as_ref().map_or(gradient, |sums| &sums[position]))
+                .map(|gradient| if options.clip.is_some() { f64::from(kernel::squared_norm(gradient)) } else { 0.0 })
+                .sum();
+            let norm = squares.sqrt() as f32;
+            let scale = options.clip.filter(|&clip| norm > clip).map_or(1.0, |clip| clip / norm);
+            let mut moments: Vec<Vec<Vec<f32>>> = (0..options.optimizer.n_moments())
+                .map(|moment| state.numbers.swap_remove(&format!("moment{moment}")).expect("there are as many"))
+                .collect();
+            learned.apply(|position, gradient, parameter| {
+                let gradient = accumulated.as_ref().map_or(gradient, |sums| &sums[position]);
+                let decay = if parameter.decays { options.weight_decay } else { 0.0 };
+                let mut own: Vec<Vec<f32>> = moments.iter_mut().map(|it| std::mem::take(&mut it[position])).collect();
+                let update = Update { gradient, weight: &mut parameter.values, moments: &mut own };
+                options.optimizer.step(update, rate as f32, decay, state.n_steps, scale);
+                moments.iter_mut().zip(own).for_each(|(all, own)| all[position] = own);
+                if options.l1 > 0.0 && parameter.decays {
+                    shrink(&mut parameter.values, rate as f32 * options.l1);
+                }
+            });
+            for (moment, values) in moments.into_iter().enumerate() {
+                state.numbers.insert(format!("moment{moment}"), values);
+            }
+            if let Some(sums) = &mut accumulated {
+                sums.iter_mut().for_each(|sum| sum.fill(0.0));
+            }
+            if let (Some(decay), Some(averages)) = (options.ema, state.numbers.get_mut("average")) {
+                for (average, parameter) in averages.iter_mut().zip(self.learner.parameters.values()) {
+                    kernel::moving_average(decay, &parameter.values, average);
+                }
+            }
+        }
+        if let Some(sums) = accumulated {
+            state.numbers.insert("gradient".to_string(), sums);
+        }
+        Ok(report)
+    }
+
+    /// Back to the beginning of the epoch with half the rate.
+    fn go_back(&mut self, state: &mut State, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        state.n_cuts += 1;
+        if state.n_cuts > MOST_CUTS {
+            return Err(TrainError::NotANumber { epoch: state.epoch + 1, n_cuts: MOST_CUTS });
+        }
+        state.rate_factor *= 0.5;
+        observer.note(&format!(
+            "the loss is no number in epoch {}, batch {}: back to the epoch's beginning with {} of the learning rate",
+            state.epoch + 1,
+            state.n_batches + 1,
+            state.rate_factor,
+        ));
+        let starts: Vec<(String, Vec<Vec<f32>>)> = state
+            .numbers
+            .iter()
+            .filter_map(|(kind, lists)| Some((kind.strip_prefix("start-")?.to_string(), lists.clone())))
+            .collect();
+        state.numbers.extend(starts);
+        let weights = state.numbers["start"].clone();
+        self.take(&weights);
+        state.numbers.insert("weight".to_string(), weights);
+        if let Some(sums) = state.numbers.get_mut("gradient") {
+            sums.iter_mut().for_each(|sum| sum.fill(0.0));
+        }
+        (state.n_batches, state.loss) = (0, (0.0, 0));
+        Ok(())
+    }
+
+    /// The epoch's losses and metric, by the averaged weights where there are some.
+    fn validate(&mut self, state: &State) -> Result<Epoch, TrainError> {
+        let average = state.numbers.get("average");
+        if let Some(average) = average {
+            // running statistics are those of the batches, not averaged again
+            for (parameter, values) in self.learner.parameters.values_mut().zip(average) {
+                if parameter.is_learned {
+                    parameter.values.copy_from_slice(values);
+                }
+            }
+        }
+        let mut loss = LossMean::default();
+        let mut score = self.targets.score();
+        for batch in self.validation.batches(0, 0) {
+            let batch = batch?;
+            let (named, n_samples) = self.targets.prepare(&batch, self.options)?;
+            let outcome = self.learner.predict(&named)?;
+            loss.add(outcome.loss.into(), n_samples);
+            score.add(&batch, &outcome)?;
+        }
+        if average.is_some() {
+            self.take(&state.numbers["weight"]);
+        }
+        let validation_loss = loss.mean().unwrap_or(f64::NAN);
+        let train_loss = state.loss.0 / state.loss.1.max(1) as f64;
+        Ok(Epoch { train_loss, validation_loss, metric: score.metric().unwrap_or(-validation_loss) })
+    }
+}
+
+/// A batch by the names of the network's inputs.
+pub(super) type Batch = IndexMap<Name, Tensor>;
+
+/// Remembers what an epoch begins with.
+fn mark_start(state: &mut State) {
+    let weights = state.numbers["weight"].clone();
+    state.numbers.insert("start".to_string(), weights);
+    let kinds: Vec<String> =
+        state.numbers.keys().filter_map(|kind| kind.strip_prefix("start-").map(String::from)).collect();
+    for kind in kinds {
+        let values = state.numbers[&kind].clone();
+        state.numbers.insert(format!("start-{kind}"), values);
+    }
+}
+
+/// Each value nearer to zero by this much, and no further: the proximal step of `|w|`.
+fn shrink(values: &mut [f32], by: f32) {
+    values.iter_mut().for_each(|value| *value = value.signum() * (value.abs() - by).max(0.0));
+}
+
+/// A seed of a step (`splitmix64`).
+fn mix(seed: u64, step: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(step.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// What a validation is scored by.
+pub(super) enum Score {
+    /// The part of samples whose class is met.
+    Classes(Confusion),
+    /// Nothing but the loss.
+    Loss,
+}

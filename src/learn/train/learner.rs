@@ -1,0 +1,264 @@
+//! A network at work: its numbers, its programs by shape, gradients, predictions, and the way back to a graph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use indexmap::IndexMap;
+
+use super::TrainError;
+use super::loss::{Loss, WithLoss, attach};
+use super::roles::{Role, roles};
+use crate::graph::shape::{Bindings, infer};
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Graph, Name};
+use crate::learn::exec::host::Host;
+use crate::learn::exec::{Mode, Program, Request};
+
+/// One initializer that changes.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its values, row-major.
+    pub values: Vec<f32>,
+    /// Whether gradients change it, and not running statistics.
+    pub is_learned: bool,
+    /// Whether weight decay pulls at it.
+    pub decays: bool,
+}
+
+/// Programs that are kept; a batch of yet another shape makes room for itself.
+const MOST_PROGRAMS: usize = 16;
+
+/// A network that learns.
+#[derive(Debug)]
+pub struct Learner {
+    network: Graph,
+    with_loss: WithLoss,
+    /// What changes, by name, in the order of the graph.
+    pub parameters: IndexMap<Name, Parameter>,
+    hosts: HashMap<Key, Compiled>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    mode: Mode,
+    shapes: Vec<Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    program: Arc<Program>,
+    host: Host,
+    /// Which parameters the program reads, by position in those of the learner.
+    reads: Vec<usize>,
+}
+
+/// What a batch came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The mean loss.
+    pub loss: f32,
+    /// The prediction: logits for the two cross-entropies.
+    pub prediction: Tensor,
+}
+
+impl Learner {
+    /// A network that learns by a loss on one of its outputs. What `frozen` names stays as it is.
+    ///
+    /// # Errors
+    /// When the network's types do not fit together, the output is not there, or nothing in it can learn.
+    pub fn new(graph: &Graph, output: &Name, loss: Loss, frozen: &BTreeSet<Name>) -> Result<Learner, TrainError> {
+        let types = infer(graph, &Bindings::default())?;
+        let mut parameters = IndexMap::new();
+        for (name, role) in roles(graph, &types) {
+            let is_learned = role.is_learned() && !frozen.contains(&name);
+            if !is_learned && role != Role::Statistic {
+                continue;
+            }
+            let tensor = graph.initializers.get(&name).expect("roles are of initializers");
+            let values = numbers(tensor)?;
+            parameters.insert(name, Parameter { values, is_learned, decays: role.decays() });
+        }
+        if !parameters.values().any(|parameter| parameter.is_learned) {
+            return Err(TrainError::Task {
+                problem: "the network has no weight that could learn".to_string(),
+                remedy: "freeze less, or give a network with weights",
+            });
+        }
+        let with_loss = attach(graph, output, loss)?;
+        Ok(Learner { network: graph.clone(), with_loss, parameters, hosts: HashMap::new() })
+    }
+
+    /// The input with the target.
+    pub fn target(&self) -> &Name {
+        &self.with_loss.target
+    }
+
+    /// The names of the network's own inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = &Name> {
+        self.network.inputs.iter().map(|input| &input.name)
+    }
+
+    /// The number of values that learn.
+    pub fn n_learned(&self) -> usize {
+        self.parameters.values().filter(|parameter| parameter.is_learned).map(|parameter| parameter.values.len()).sum()
+    }
+
+    /// The mean loss of a batch and its gradients, as training has it; running statistics are brought up to date.
+    ///
+    /// # Errors
+    /// When an input is missing or does not fit, or no gradient reaches a parameter.
+    pub fn learn(&mut self, batch: &IndexMap<Name, Tensor>, seed: u64) -> Result<Learned<'_>, TrainError> {
+        let (compiled, inputs, parameters) = self.prepare(batch, Mode::Training)?;
+        let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
+        compiled.host.run(&reads, &inputs, seed)?;
+        let outcome = compiled.outcome(&reads, &inputs)?;
+        for (name, id) in &compiled.program.updates {
+            let statistic = parameters.get_mut(name).expect("updates are of parameters");
+            statistic.values.copy_from_slice(compiled.host.computed(*id));
+        }
+        Ok(Learned { outcome, compiled, parameters })
+    }
+
+    /// The mean loss of a batch and its prediction, as the exported network has it.
+    ///
+    /// # Errors
+    /// When an input is missing or does not fit.
+    pub fn predict(&mut self, batch: &IndexMap<Name, Tensor>) -> Result<Outcome, TrainError> {
+        let (compiled, inputs, parameters) = self.prepare(batch, Mode::Inference)?;
+        let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
+        compiled.host.run(&reads, &inputs, 0)?;
+        compiled.outcome(&reads, &inputs)
+    }
+
+    /// The network with what it has learned, in the element types that it came with.
+    ///
+    /// # Errors
+    /// None that the network itself does not cause.
+    pub fn network(&self) -> Result<Graph, TrainError> {
+        self.network_with(self.parameters.iter().map(|(name, parameter)| (name, parameter.values.as_slice())))
+    }
+
+    /// The network with these values in place of its own.
+    ///
+    /// # Errors
+    /// When there are more or fewer values than an initializer has.
+    pub fn network_with<'a>(&self, values: impl Iterator<Item = (&'a Name, &'a [f32])>) -> Result<Graph, TrainError> {
+        let mut parts = self.network.to_parts();
+        for (name, values) in values {
+            let missing = || TrainError::Name { what: "initializer", name: name.clone() };
+            let tensor = parts.initializers.get_mut(name).ok_or_else(missing)?;
+            *tensor = typed(tensor.dtype(), tensor.shape(), values)?;
+        }
+        Ok(Graph::new(parts)?)
+    }
+
+    /// The program for a batch, the batch in its order, and the parameters.
+    fn prepare(
+        &mut self,
+        batch: &IndexMap<Name, Tensor>,
+        mode: Mode,
+    ) -> Result<(&mut Compiled, Vec<Tensor>, &mut IndexMap<Name, Parameter>), TrainError> {
+        let named: Vec<(&Name, &Tensor)> = self
+            .with_loss
+            .graph
+            .inputs
+            .iter()
+            .map(|input| {
+                let tensor = batch.get(&input.name);
+                tensor.map(|tensor| (&input.name, tensor)).ok_or_else(|| TrainError::Task {
+                    problem: format!("the data has nothing for the network's input `{}`", input.name),
+                    remedy: "name a column of the data after it",
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let key = Key { mode, shapes: named.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect() };
+        if !self.hosts.contains_key(&key) {
+            if self.hosts.len() >= MOST_PROGRAMS {
+                self.hosts.clear();
+            }
+            let shapes = named.iter().map(|(name, tensor)| ((*name).clone(), tensor.shape().to_vec())).collect();
+            let compiled = compile(&self.with_loss, &self.parameters, shapes, mode)?;
+            self.hosts.insert(key.clone(), compiled);
+        }
+        let compiled = self.hosts.get_mut(&key).expect("it was put there");
+        let given = compiled.program.inputs.iter().map(|(name, _)| batch[name].clone()).collect();
+        Ok((compiled, given, &mut self.parameters))
+    }
+}
+
+/// What a batch came to, and where it leads.
+#[derive(Debug)]
+pub struct Learned<'a> {
+    /// The loss and the prediction.
+    pub outcome: Outcome,
+    compiled: &'a Compiled,
+    parameters: &'a mut IndexMap<Name, Parameter>,
+}
+
+impl Learned<'_> {
+    /// The gradients by the position of their parameter.
+    pub fn gradients(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        let position = |name| self.parameters.get_index_of(name).expect("gradients are of parameters");
+        let gradients = self.compiled.program.gradients.iter();
+        gradients.map(move |(name, id)| (position(name), self.compiled.host.computed(*id)))
+    }
+
+    /// Calls `update` with each parameter that has a gradient: its position, the gradient, and itself.
+    pub fn apply(&mut self, mut update: impl FnMut(usize, &[f32], &mut Parameter)) {
+        for (name, id) in &self.compiled.program.gradients {
+            let (position, _, parameter) = self.parameters.get_full_mut(name).expect("gradients are of parameters");
+            update(position, self.compiled.host.computed(*id), parameter);
+        }
+    }
+}
+
+impl Compiled {
+    fn outcome(&self, reads: &[&[f32]], inputs: &[Tensor]) -> Result<Outcome, TrainError> {
+        let [(_, prediction), (_, loss)] = self.program.outputs.as_slice() else {
+            unreachable!("the prediction and the loss are asked for")
+        };
+        let loss = self.host.numbers(*loss, reads).first().copied().unwrap_or(f32::NAN);
+        Ok(Outcome { loss, prediction: self.host.tensor(*prediction, reads, inputs)? })
+    }
+}
+
+fn compile(
+    with_loss: &WithLoss,
+    parameters: &IndexMap<Name, Parameter>,
+    shapes: BTreeMap<Name, Vec<usize>>,
+    mode: Mode,
+) -> Result<Compiled, TrainError> {
+    let learns = mode == Mode::Training;
+    let changing = parameters.iter().filter(|(_, parameter)| parameter.is_learned || !learns);
+    let request = Request {
+        shapes,
+        mode,
+        outputs: vec![with_loss.prediction.clone(), with_loss.loss.clone()],
+        loss: learns.then(|| with_loss.loss.clone()),
+        trainable: changing.map(|(name, _)| name.clone()).collect(),
+    };
+    let program = Arc::new(Program::compile(&with_loss.graph, &request)?);
+    let position = |name: &Name| parameters.get_index_of(name).expect("a program's parameters are those that change");
+    let reads = program.parameters.iter().map(|(name, _)| position(name)).collect();
+    let host = Host::new(Arc::clone(&program))?;
+    Ok(Compiled { program, host, reads })
+}
+
+/// A floating-point tensor's elements in `f32`.
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>, TrainError> {
+    match tensor.as_slice::<f64>() {
+        Ok(values) => Ok(values.iter().map(|&value| value as f32).collect()),
+        Err(_) => Ok(tensor.to_f32s()?.into_owned()),
+    }
+}
+
+/// Values in the element type that an initializer had.
+fn typed(dtype: DType, shape: &[usize], values: &[f32]) -> Result<Tensor, TrainError> {
+    Ok(match dtype {
+        DType::F64 => Tensor::new(shape, values.iter().map(|&value| f64::from(value)).collect())?,
+        DType::F16 => Tensor::new(shape, values.iter().map(|&value| f16::from_f32(value)).collect())?,
+        DType::BF16 => Tensor::new(shape, values.iter().map(|&value| bf16::from_f32(value)).collect())?,
+        _ => Tensor::new(shape, values.to_vec())?,
+    })
+}

@@ -1,0 +1,137 @@
+//! From a batch of data to what the network and its loss read: inputs by the network's names, labels as targets.
+
+use super::TrainError;
+use super::fit::{Batch, Score, TrainOptions};
+use super::learner::{Learner, Outcome};
+use super::metrics::Confusion;
+use crate::data::{self, Dataset, LABEL, Labels};
+use crate::graph::Name;
+use crate::graph::tensor::Tensor;
+
+/// How columns become inputs and labels targets.
+#[derive(Debug)]
+pub(super) struct Targets {
+    /// Column and input.
+    inputs: Vec<(String, Name)>,
+    target: Name,
+    /// How many classes there are, where labels are classes.
+    n_classes: Option<usize>,
+}
+
+impl Targets {
+    /// For a network on this data.
+    ///
+    /// # Errors
+    /// When the data has no labels, or its columns are not those that the network reads.
+    pub(super) fn new(data: &Dataset, learner: &Learner, options: &TrainOptions) -> Result<Targets, TrainError> {
+        let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
+        let names: Vec<Name> = learner.inputs().cloned().collect();
+        let inputs = match (columns.as_slice(), names.as_slice()) {
+            ([column], [name]) => vec![(column.clone(), name.clone())],
+            _ => names.iter().map(|name| (name.to_string(), name.clone())).collect(),
+        };
+        if let Some((column, _)) = inputs.iter().find(|(column, _)| !columns.contains(column)) {
+            return Err(TrainError::Task {
+                problem: format!("the network reads `{column}`, the data has {}", columns.join(", ")),
+                remedy: "name the data's columns after the network's inputs",
+            });
+        }
+        let n_classes = match data.labels() {
+            Labels::Classes(names) => Some(names.len()),
+            Labels::Numbers(_) | Labels::Flags(_) => None,
+            Labels::None => {
+                return Err(TrainError::Task {
+                    problem: "the data has no labels".to_string(),
+                    remedy: "name the column `label`, or say in the data which column it is",
+                });
+            }
+        };
+        let n_weights = options.class_weights.as_ref().map(Vec::len);
+        if n_weights.is_some_and(|n_weights| Some(n_weights) != n_classes) {
+            return Err(TrainError::Option {
+                option: "class_weights",
+                value: format!("{} numbers", n_weights.unwrap_or(0)),
+                range: "as many numbers as there are classes",
+            });
+        }
+        Ok(Targets { inputs, target: learner.target().clone(), n_classes })
+    }
+
+    pub(super) fn n_classes(&self) -> Option<usize> {
+        self.n_classes
+    }
+
+    /// What the batches of a validation are scored by.
+    pub(super) fn score(&self) -> Score {
+        self.n_classes.map_or(Score::Loss, |n_classes| Score::Classes(Confusion::new(n_classes, 1)))
+    }
+
+    /// Renames the columns and puts the target beside them; the labels stay. The number of samples.
+    ///
+    /// # Errors
+    /// When a column is missing or a label is no class.
+    pub(super) fn prepare(&self, batch: &data::Batch, options: &TrainOptions) -> Result<(Batch, usize), TrainError> {
+        let missing = |column: &str| TrainError::Task {
+            problem: format!("a batch has no `{column}`"),
+            remedy: "look at the data's description",
+        };
+        let mut named = Batch::new();
+        for (column, name) in &self.inputs {
+            named.insert(name.clone(), batch.get(column).ok_or_else(|| missing(column))?.clone());
+        }
+        let label = batch.get(LABEL).ok_or_else(|| missing(LABEL))?;
+        let n_samples = label.shape().first().copied().unwrap_or(0);
+        let target = match (self.n_classes, label.as_slice::<i64>()) {
+            (Some(n_classes), Ok(classes)) => distributions(classes, n_classes, options)?,
+            _ => label.clone(),
+        };
+        named.insert(self.target.clone(), target);
+        Ok((named, n_samples))
+    }
+}
+
+impl Score {
+    /// Adds a batch.
+    ///
+    /// # Errors
+    /// When a label is no class.
+    pub(super) fn add(&mut self, batch: &data::Batch, outcome: &Outcome) -> Result<(), TrainError> {
+        let (Score::Classes(confusion), Some(labels)) = (self, batch.get(LABEL)) else { return Ok(()) };
+        let logits = outcome.prediction.to_f32s()?;
+        confusion.add(&logits, labels.as_slice::<i64>()?).map_err(|error| TrainError::Task {
+            problem: error.to_string(),
+            remedy: "give the network as many outputs as there are classes",
+        })
+    }
+
+    pub(super) fn metric(&self) -> Option<f64> {
+        match self {
+            Score::Classes(confusion) => confusion.scores().map(|scores| scores.accuracy),
+            Score::Loss => None,
+        }
+    }
+}
+
+/// A distribution a sample: its class, smoothed over all and weighted; weights have the mean 1 over the batch.
+fn distributions(classes: &[i64], n_classes: usize, options: &TrainOptions) -> Result<Tensor, TrainError> {
+    let other = options.label_smoothing as f32 / n_classes as f32;
+    let own = 1.0 - options.label_smoothing as f32 + other;
+    let mut rows = vec![other; classes.len() * n_classes];
+    let mut weights = Vec::with_capacity(classes.len());
+    for (row, &class) in rows.chunks_mut(n_classes.max(1)).zip(classes) {
+        let place = usize::try_from(class).ok().and_then(|class| row.get_mut(class).map(|place| (class, place)));
+        let (class, place) = place.ok_or_else(|| TrainError::Task {
+            problem: format!("label {class} is none of {n_classes} classes"),
+            remedy: "clean the data's labels",
+        })?;
+        *place = own;
+        weights.push(options.class_weights.as_ref().map_or(1.0, |weights| weights[class]));
+    }
+    if options.class_weights.is_some() {
+        let mean = weights.iter().sum::<f32>() / weights.len().max(1) as f32;
+        for (row, weight) in rows.chunks_mut(n_classes.max(1)).zip(&weights) {
+            row.iter_mut().for_each(|part| *part *= weight / mean);
+        }
+    }
+    Ok(Tensor::new(&[classes.len(), n_classes], rows)?)
+}

@@ -1,0 +1,72 @@
+//! Accuracy on a split, measured by a runtime on a file's bytes.
+
+use serde::Serialize;
+
+use super::RecipeError;
+use crate::data::{Dataset, LABEL, Loader, LoaderOptions, Split};
+use crate::learn::train::TrainError;
+use crate::learn::train::metrics::Confusion;
+use crate::measure::runtime::{ModelBytes, Options, Runtime};
+
+use std::sync::Arc;
+
+/// What a runtime made of a split.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The runtime.
+    pub runtime: String,
+    /// How many samples there are.
+    pub n_samples: u64,
+    /// How many of them got their class.
+    pub n_right: u64,
+    /// The part of them.
+    pub accuracy: f64,
+    /// The class said for each sample, in the order of the split.
+    #[serde(skip)]
+    pub predictions: Vec<usize>,
+}
+
+/// Runs a network over a split and counts how often its greatest output is the sample's class. Inputs are the data's columns
+/// of those names, or the only column for the only input.
+///
+/// # Errors
+/// When the runtime refuses the network, or its first output has no number a class.
+pub fn evaluate(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    data: &Arc<Dataset>,
+    split: Split,
+    batch_size: usize,
+) -> Result<Evaluation, RecipeError> {
+    let mut session = runtime.load(model, &Options::default())?;
+    let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
+    let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
+    let n_classes = data.classes().len();
+    let mut confusion = Confusion::new(n_classes, 1);
+    let mut predictions = Vec::new();
+    let loader = Loader::new(data, split, LoaderOptions { batch_size, ..LoaderOptions::default() })?;
+    for batch in loader.batches(0, 0) {
+        let batch = batch?;
+        let column = |name: &String| if inputs.len() == 1 && columns.len() == 1 { columns[0].clone() } else { name.clone() };
+        let feeds = inputs.iter().map(|name| {
+            let tensor = batch.get(&column(name));
+            let tensor = tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
+            Ok((name.clone(), tensor.clone()))
+        });
+        let outputs = session.run(&feeds.collect::<Result<Vec<_>, TrainError>>()?)?;
+        let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };
+        let (_, scores) = outputs.first().ok_or_else(|| wrong("the network has no output".to_string()))?;
+        let scores = scores.to_f32s().map_err(TrainError::from)?;
+        let labels = batch.get(LABEL).ok_or_else(|| wrong("the data has no labels".to_string()))?;
+        let labels = labels.as_slice::<i64>().map_err(TrainError::from)?;
+        confusion.add(&scores, labels).map_err(|error| wrong(error.to_string()))?;
+        predictions.extend(scores.chunks(n_classes.max(1)).map(|row| {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+            best.map_or(0, |(class, _)| class)
+        }));
+    }
+    let n_samples = predictions.len() as u64;
+    let n_right: u64 = (0..n_classes).filter_map(|class| confusion.count(class, class)).sum();
+    let accuracy = n_right as f64 / n_samples.max(1) as f64;
+    Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, predictions })
+}

@@ -1,0 +1,103 @@
+//! The training of a recipe's network.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Recipe, RecipeError};
+use crate::data::{Column, Dataset, LABEL, Labels};
+use crate::graph::{Model, Name};
+use crate::learn::train::checkpoint;
+use crate::learn::train::fit::{Fitted, Observer, Task, fit};
+use crate::learn::train::init::{Initialisation, initialise};
+use crate::onnx;
+use crate::store;
+use crate::zoo;
+
+/// Data read and a network built, ready to learn.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Samples with labels.
+    pub data: Arc<Dataset>,
+    /// The network.
+    pub model: Model,
+    /// The output that is to meet the labels.
+    pub output: Name,
+}
+
+/// What a training came to.
+#[derive(Debug)]
+pub struct Trained {
+    /// The network with the weights of the best epoch; none where training was paused.
+    pub model: Option<Model>,
+    /// Where it stands, and what the curves say.
+    pub fitted: Fitted,
+}
+
+impl Prepared {
+    /// Reads the data and builds, or reads, the network.
+    ///
+    /// # Errors
+    /// When the data or the network is not as the recipe says.
+    pub fn new(recipe: &Recipe) -> Result<Prepared, RecipeError> {
+        let data = Arc::new(Dataset::load(&recipe.data)?);
+        let mut model = match (&recipe.model.arch, &recipe.model.onnx) {
+            (Some(arch), _) => Model::new(zoo::build(arch, &task(recipe, &data)?)?),
+            (None, Some(path)) => onnx::read(&recipe.folder.join(path))?,
+            (None, None) => return Err(RecipeError::Model("give `arch` or `onnx`".to_string())),
+        };
+        let fresh = recipe.model.arch.as_ref().map(|_| Initialisation::default());
+        if let Some(initialisation) = recipe.model.init.or(fresh) {
+            model = model.with_graph(initialise(&model.graph, &initialisation, recipe.seed)?);
+        }
+        let output = match &recipe.model.output {
+            Some(name) => Name::from(name.as_str()),
+            None => {
+                let first = model.graph.outputs.first().map(|output| output.name.clone());
+                first.ok_or_else(|| RecipeError::Model("the network has no output".to_string()))?
+            }
+        };
+        Ok(Prepared { data, model, output })
+    }
+}
+
+/// Trains what was prepared. `resume` is a checkpoint to go on from, where there is one.
+///
+/// # Errors
+/// When the checkpoint is of another recipe, or training fails.
+pub fn train(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    resume: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<Trained, RecipeError> {
+    let state = match resume {
+        Some(path) => Some(checkpoint::from_bytes(&store::read(path)?, &recipe.sha256)?),
+        None => None,
+    };
+    let Prepared { data, model, output } = prepared;
+    let task = Task { graph: &model.graph, output, data, augment: &recipe.data.augment };
+    let mut fitted = fit(&task, &recipe.train, recipe.seed, state, observer)?;
+    let model = fitted.network.take().map(|graph| model.with_graph(graph));
+    Ok(Trained { model, fitted })
+}
+
+/// What the network is to take and to give, from the data.
+fn task(recipe: &Recipe, data: &Dataset) -> Result<zoo::Task, RecipeError> {
+    let n_outputs = match data.labels() {
+        Labels::Classes(names) | Labels::Numbers(names) | Labels::Flags(names) => names.len(),
+        Labels::None => return Err(RecipeError::Model(format!("the data has no `{LABEL}` to learn"))),
+    };
+    let n_ids = data.vocabulary().map(<[String]>::len);
+    let input = |(name, column): (&str, &Column)| zoo::Input {
+        name: name.to_string(),
+        dtype: column.dtype(),
+        shape: column.sample_shape(),
+        n_ids: n_ids.filter(|_| column.dtype().is_integer()),
+    };
+    Ok(zoo::Task {
+        name: recipe.name.clone(),
+        inputs: data.inputs().map(input).collect(),
+        output: "logits".to_string(),
+        n_outputs,
+    })
+}

@@ -277,6 +277,7 @@ impl Attention<'_> {
         heads / key_heads
     }
 
+    #[allow(clippy::needless_pass_by_value)] // the borrow is what is passed on
     fn result<'r>(&self, result: HeadsMut<'r>, [heads, rows, width]: [usize; 3]) -> Parts<'r> {
         let sizes = [self.batch, heads, rows, width];
         assert!(result.data.len() >= result.layout.span(sizes), "a result has what its layout reaches");

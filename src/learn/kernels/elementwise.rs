@@ -193,7 +193,12 @@ fn in_blocks(cost: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync
 fn map(y: &mut [f32], function: impl Fn(f32) -> f32) {
     simd(
         #[inline(always)]
-        || y.iter_mut().for_each(|y| *y = function(*y)),
+        || {
+            // A closure for each element would be called, not inlined, where the function is long.
+            for y in y.iter_mut() {
+                *y = function(*y);
+            }
+        },
     );
 }
 
@@ -257,7 +262,11 @@ pub(super) fn apply(unary: Unary, y: &mut [f32]) {
 fn scale_by(saved: &[f32], dx: &mut [f32], derivative: impl Fn(f32) -> f32) {
     simd(
         #[inline(always)]
-        || dx.iter_mut().zip(saved).for_each(|(dx, &saved)| *dx *= derivative(saved)),
+        || {
+            for (dx, &saved) in dx.iter_mut().zip(saved) {
+                *dx *= derivative(saved);
+            }
+        },
     );
 }
 

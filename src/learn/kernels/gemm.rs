@@ -197,11 +197,11 @@ struct Cut {
 
 impl Cut {
     /// Multiply-adds that make a block worth a thread of its own.
-    const WORTH_A_BLOCK: usize = 1 << 20;
+    const WORTH_A_BLOCK: usize = 1 << 22;
     /// Multiply-adds of a product worth waking other threads for.
     const WORTH_SPREADING: usize = 1 << 18;
     /// Blocks that a large `C` is cut into: enough to keep eight threads busy, few enough to pack operands seldom.
-    const N_BLOCKS: usize = 16;
+    const N_BLOCKS: usize = 8;
     /// Rows and columns of a block are multiples of these, which the microkernels of `gemm` divide on every machine.
     const GRAIN: [usize; 2] = [8, 48];
 

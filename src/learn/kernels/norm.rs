@@ -38,6 +38,7 @@ pub struct AffineGradient<'a> {
 ///
 /// # Panics
 /// When lengths do not fit together, as every function here.
+#[allow(clippy::needless_pass_by_value)] // results, as everywhere
 pub fn layer_norm(epsilon: f32, x: &[f32], affine: Affine<'_>, y: &mut [f32], kept: (&mut [f32], &mut [f32])) {
     let (n, n_rows) = (affine.scale.len(), kept.1.len());
     assert_eq!((x.len(), y.len(), kept.0.len()), (n * n_rows, n * n_rows, n_rows), "rows like the scale");

@@ -69,7 +69,9 @@ pub fn softmax_gradient(softmax: Softmax, [outer, n, inner]: [usize; 3], y: &[f3
 #[inline(always)]
 pub(super) fn softmax_row(y: &mut [f32]) {
     let max = largest(y);
-    y.iter_mut().for_each(|y| *y = math::exp(*y - max));
+    for y in y.iter_mut() {
+        *y = math::exp(*y - max);
+    }
     let factor = 1.0 / sum_of(y, |y| y);
     y.iter_mut().for_each(|y| *y *= factor);
 }
@@ -77,7 +79,11 @@ pub(super) fn softmax_row(y: &mut [f32]) {
 #[inline(always)]
 fn log_softmax_row(y: &mut [f32]) {
     let max = largest(y);
-    let sum = sum_of(y, |y| math::exp(y - max));
+    let sum = sum_of(
+        y,
+        #[inline(always)]
+        |y| math::exp(y - max),
+    );
     let log = math::log(sum);
     y.iter_mut().for_each(|y| *y = (*y - max) - log);
 }
@@ -91,7 +97,9 @@ fn softmax_row_gradient(y: &[f32], dy: &[f32], dx: &mut [f32]) {
 #[inline(always)]
 fn log_softmax_row_gradient(y: &[f32], dy: &[f32], dx: &mut [f32]) {
     let sum = sum_of(dy, |dy| dy);
-    dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), dy)| *dx = dy - math::exp(y) * sum);
+    for ((dx, &y), dy) in dx.iter_mut().zip(y).zip(dy) {
+        *dx = dy - math::exp(y) * sum;
+    }
 }
 
 /// Columns that are normalised side by side.
@@ -232,7 +240,11 @@ fn row_loss(options: &CrossEntropy<'_>, factor: f32, logits: &[f32], class: usiz
     }
     simd(
         #[inline(always)]
-        || d.iter_mut().for_each(|d| *d = factor * mass * math::exp(*d)),
+        || {
+            for d in d.iter_mut() {
+                *d = factor * mass * math::exp(*d);
+            }
+        },
     );
     d[class] -= factor * of_class;
     if even > 0.0 {

@@ -36,6 +36,7 @@ pub struct Running<'a> {
 ///
 /// # Panics
 /// When lengths do not fit together, as every function here.
+#[allow(clippy::needless_pass_by_value)] // results, as everywhere
 pub fn batch_norm_train(
     layer: BatchNorm<'_>,
     x: &[f32],

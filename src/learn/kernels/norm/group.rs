@@ -11,6 +11,7 @@ use super::{Affine, AffineGradient, COST, add_blocks};
 ///
 /// # Panics
 /// When lengths do not fit together, as [`group_norm_gradient`].
+#[allow(clippy::needless_pass_by_value)] // results, as everywhere
 pub fn group_norm(
     [batch, channels, positions]: [usize; 3],
     epsilon: f32,
@@ -58,7 +59,7 @@ pub fn group_norm_gradient(
     let n_rows = inverses.len();
     let n = row_len([batch, channels, positions], n_rows, scale.len());
     assert_eq!((x.len(), dy.len(), dx.len()), (n * n_rows, x.len(), x.len()), "all have their shape");
-    let per_group = if positions == 0 { 0 } else { n / positions };
+    let per_group = n.checked_div(positions).unwrap_or(0);
     let mut sums = vec![0f32; batch * 2 * channels];
     let (parts, blocks) = (Parts::new(dx), Parts::new(&mut sums));
     for_ranges(n_rows, n * COST, |range| {

@@ -256,19 +256,20 @@ fn move_picture(
     let both = sample.chunks_exact_mut(height * width).zip(scratch.chunks_exact(height * width));
     for (channel, (to, from)) in both.enumerate() {
         let edge = edge(channel);
+        let (zero, come_from): (f32, fn(Distance, usize, usize) -> Option<usize>) = match edge {
+            Edge::Value(zero) => (zero, Distance::source),
+            Edge::Mirror => (0.0, |by, place, n_places| Some(by.mirrored(place, n_places))),
+        };
+        let columns: Vec<Option<usize>> = (0..width).map(|x| come_from(right, x, width)).collect();
         for (y, row) in to.chunks_exact_mut(width).enumerate() {
-            let source = match edge {
-                Edge::Value(_) => down.source(y, height),
-                Edge::Mirror => Some(down.mirrored(y, height)),
-            };
-            let source = source.and_then(|y| from.get(y * width..(y + 1) * width));
-            for (x, element) in row.iter_mut().enumerate() {
-                *element = match (source, edge) {
-                    (Some(source), Edge::Mirror) => source[right.mirrored(x, width)],
-                    (Some(source), Edge::Value(zero)) => right.source(x, width).map_or(zero, |x| source[x]),
-                    (None, Edge::Value(zero)) => zero,
-                    (None, Edge::Mirror) => *element,
-                };
+            let source = come_from(down, y, height).and_then(|y| from.get(y * width..(y + 1) * width));
+            match source {
+                None => row.fill(zero),
+                Some(source) => {
+                    for (element, column) in row.iter_mut().zip(&columns) {
+                        *element = column.map_or(zero, |x| source[x]);
+                    }
+                }
             }
         }
     }

@@ -36,7 +36,7 @@ pub enum Found {
     ConstantColumn,
     /// A sample is left out: its label is none of the classes.
     Label,
-    /// A category does not occur in training; all columns of its feature are zero.
+    /// A category does not occur in training; its flags are all zero.
     UnseenCategory,
 }
 
@@ -74,6 +74,13 @@ impl Cleaning<'_> {
             *is_left_out = true;
         }
         self.findings.push(Finding { found, place: place(self.parts, sample), detail });
+    }
+
+    /// Keeps samples with a category that training does not have.
+    pub(super) fn unseen_categories(&mut self, unseen: Vec<(usize, String)>) {
+        for (sample, detail) in unseen {
+            self.findings.push(Finding { found: Found::UnseenCategory, place: place(self.parts, sample), detail });
+        }
     }
 
     /// Leaves out samples whose label is wrong; where that is not wanted, the first is an error.
@@ -120,7 +127,7 @@ impl Cleaning<'_> {
     /// Leaves out every sample whose inputs came before, in this order of samples.
     pub(super) fn duplicates<'c>(
         &mut self,
-        columns: impl Iterator<Item = &'c Column> + Clone,
+        columns: &(impl Iterator<Item = &'c Column> + Clone),
         label: Option<&Tensor>,
         order: impl Iterator<Item = usize>,
     ) {

@@ -132,7 +132,7 @@ impl Dataset {
 
 /// Makes data of samples as they were read.
 fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataError> {
-    let Samples { mut columns, labels: raw, parts } = samples;
+    let Samples { mut columns, labels: raw, parts, unseen } = samples;
     check_lengths(&columns, &parts)?;
     let n_samples: usize = parts.iter().map(|part| part.n_samples).sum();
     let n_training: usize = parts.iter().take_while(|part| part.split == Split::Train).map(|part| part.n_samples).sum();
@@ -143,6 +143,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
         is_left_out: vec![false; n_samples],
         findings: Findings::new(),
     };
+    cleaning.unseen_categories(unseen);
     let (labels, label) = match encoded {
         Some(encoded) => {
             cleaning.labels(encoded.wrong)?;
@@ -156,7 +157,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
     if descriptor.clean.contains(&Clean::Duplicates) {
         let order = [Split::Test, Split::Validation, Split::Calibration, Split::Train];
         let order = order.into_iter().flat_map(|split| samples_of(&parts, split));
-        cleaning.duplicates(columns.values(), label.as_ref(), order);
+        cleaning.duplicates(&columns.values(), label.as_ref(), order);
     }
     let splits = splits(&parts, &cleaning.is_left_out, label.as_ref().filter(|_| is_classes(&labels)), descriptor);
     let training = &splits[Split::Train.idx()];

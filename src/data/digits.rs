@@ -35,5 +35,6 @@ pub(super) fn read(input: &str) -> Result<Samples, DataError> {
         columns: IndexMap::from([(input.to_owned(), Column::new(values, kind))]),
         labels: Some(Raw::Ids(labels)),
         parts: vec![Part { path: path.to_owned(), split: Split::Train, n_samples, places: Places::Lines(lines) }],
+        unseen: Vec::new(),
     })
 }

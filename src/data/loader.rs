@@ -249,7 +249,13 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Result<Batch, DataError>> {
         match &mut self.0 {
-            Reading::Here(batches) => batches.next(),
+            Reading::Here(batches) => {
+                let next = batches.next();
+                if let Some(Err(_)) = next {
+                    *batches = Box::new(std::iter::empty());
+                }
+                next
+            }
             Reading::Ahead { receiver, thread } => match receiver.as_ref()?.recv() {
                 Ok(batch) => Some(batch),
                 Err(_) => {

@@ -54,7 +54,7 @@ fn moments(column: &Column, channels_last: bool, training: &[usize]) -> Result<N
     let means: Vec<f64> = sums.iter().map(|&(sum, n)| sum / count(n.max(1))).collect();
     let mut squares = vec![0.0f64; n_channels];
     for_each(column, channels_last, training, n_channels, |channel, x| {
-        squares[channel] += (x - means[channel]).powi(2)
+        squares[channel] += (x - means[channel]).powi(2);
     })?;
     let std = squares.iter().zip(&sums).map(|(square, &(_, n))| (square / count(n.max(1))).sqrt());
     let std = std.map(|std| positive(narrow(std))).collect();

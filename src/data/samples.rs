@@ -15,6 +15,8 @@ pub(super) struct Samples {
     pub(super) columns: IndexMap<String, Column>,
     pub(super) labels: Option<Raw>,
     pub(super) parts: Vec<Part>,
+    /// Samples with a category that training does not have, and which.
+    pub(super) unseen: Vec<(usize, String)>,
 }
 
 /// The samples of one file.
@@ -92,7 +94,12 @@ pub(super) fn join(files: Vec<Samples>) -> Result<Samples, DataError> {
         let values = concatenate(values, &paths, &name)?;
         Ok((name, Column::new(values, kind)))
     });
-    Ok(Samples { columns: joined.collect::<Result<_, DataError>>()?, labels: labels.flatten(), parts })
+    Ok(Samples {
+        columns: joined.collect::<Result<_, DataError>>()?,
+        labels: labels.flatten(),
+        parts,
+        unseen: Vec::new(),
+    })
 }
 
 fn append(before: Option<Raw>, after: Option<Raw>) -> Result<Option<Raw>, String> {
@@ -123,6 +130,16 @@ fn concatenate(mut parts: Vec<Values>, paths: &[PathBuf], name: &str) -> Result<
         return parts.pop().ok_or_else(|| DataError::Request("no file is given".to_owned()));
     }
     if parts.iter().all(|part| matches!(part, Values::Ragged(_))) {
+        // A file's own samples are alike; the first of each file stands for them.
+        let frame = |part: &Values| part.sample_shape(0).get(1..).unwrap_or(&[]).to_vec();
+        let like = parts.first().map(frame).unwrap_or_default();
+        if let Some((part, path)) = parts.iter().zip(paths).find(|(part, _)| frame(part) != like) {
+            let problem = format!(
+                "a frame of `{name}` has the shape {:?}, but {like:?} in the training file; files must be alike",
+                frame(part)
+            );
+            return Err(DataError::file(path, problem));
+        }
         let each = parts.into_iter().flat_map(|part| match part {
             Values::Ragged(tensors) => tensors,
             Values::Dense(tensor) => vec![tensor],

@@ -42,7 +42,12 @@ fn read_file(split: Split, path: &Path, input: &str) -> Result<Samples, DataErro
     let kind = Kind::Numbers { channels_last: true, full_scale: None };
     let column = Column::new(Values::Ragged(cases.series), kind);
     let parts = vec![Part { path: path.to_owned(), split, n_samples, places: Places::Lines(cases.lines) }];
-    Ok(Samples { columns: IndexMap::from([(input.to_owned(), column)]), labels: cases.labels, parts })
+    Ok(Samples {
+        columns: IndexMap::from([(input.to_owned(), column)]),
+        labels: cases.labels,
+        parts,
+        unseen: Vec::new(),
+    })
 }
 
 struct Cases {
@@ -176,7 +181,7 @@ mod tests {
     fn check(text: &str, expected: Result<&[[usize; 2]], &str>) {
         match (parse(text.as_bytes()), expected) {
             (Ok(cases), Ok(shapes)) => {
-                assert!(cases.series.iter().map(Tensor::shape).eq(shapes.iter().map(|s| &s[..])))
+                assert!(cases.series.iter().map(Tensor::shape).eq(shapes.iter().map(|s| &s[..])));
             }
             (Err((line, problem)), Err(part)) => {
                 let text = format!("line {line}: {problem}");

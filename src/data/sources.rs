@@ -157,7 +157,7 @@ pub(super) fn one_file(path: &Path, split: Split, input: &str, values: Tensor, l
     let full_scale = (values.dtype() == DType::U8).then_some(255.0);
     let column = Column::new(Values::Dense(values), Kind::Numbers { channels_last: false, full_scale });
     let parts = vec![Part { path: path.to_owned(), split, n_samples, places: Places::Numbers }];
-    Samples { columns: IndexMap::from([(input.to_owned(), column)]), labels, parts }
+    Samples { columns: IndexMap::from([(input.to_owned(), column)]), labels, parts, unseen: Vec::new() }
 }
 
 #[derive(serde::Deserialize)]
@@ -278,16 +278,19 @@ fn read_arrays(split: Split, files: &Arrays, label: &str) -> Result<Samples, Dat
             (first, arrays.collect::<Result<_, DataError>>()?)
         }
     };
-    let problem = |problem: String| DataError::file(&path, problem);
-    let n_samples = arrays.first().and_then(|array| array.1.shape().first()).copied().unwrap_or(0);
+    let first = arrays.first().map(|(name, array)| (name.clone(), array.shape().first().copied().unwrap_or(0)));
+    let (first, n_samples) = first.ok_or_else(|| DataError::file(&path, "holds no array"))?;
     let mut labels = None;
     let mut columns = IndexMap::new();
     for (name, tensor) in arrays {
+        let problem = |problem: String| match files {
+            Arrays::Archive(path) => DataError::file(path, problem),
+            Arrays::Files(files) => DataError::file(files.get(&name).unwrap_or(&path), problem),
+        };
         if tensor.shape().first() != Some(&n_samples) {
             let shape = tensor.shape();
-            return Err(problem(format!(
-                "array `{name}` of shape {shape:?} has no row for each of {n_samples} samples"
-            )));
+            let text = format!("array `{name}` of shape {shape:?} has no row for each of the {n_samples} of `{first}`");
+            return Err(problem(text));
         }
         if name == label {
             labels = Some(raw_labels(&tensor).map_err(problem)?);
@@ -299,5 +302,5 @@ fn read_arrays(split: Split, files: &Arrays, label: &str) -> Result<Samples, Dat
         columns.insert(name, Column::new(Values::Dense(tensor), kind));
     }
     let parts = vec![Part { path: path.clone(), split, n_samples, places: Places::Numbers }];
-    Ok(Samples { columns, labels, parts })
+    Ok(Samples { columns, labels, parts, unseen: Vec::new() })
 }

@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn splits_are_disjoint_whole_stratified_and_the_seed_s() {
-        let samples: Vec<usize> = (0..1000).filter(|sample| sample % 7 != 0).collect();
-        let class = |sample: usize| i64::from(sample % 5 == 0);
+        let samples: Vec<usize> = (0..1000).filter(|sample: &usize| !sample.is_multiple_of(7)).collect();
+        let class = |sample: usize| i64::from(sample.is_multiple_of(5));
         let shares = |seed| Shares { validation: 0.1, calibration: 0.05, test: 0.2, seed, stratified: true };
         let divided = divide(&samples, class, &shares(1));
         let mut all: Vec<usize> = divided.iter().flatten().copied().collect();

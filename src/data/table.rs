@@ -1,6 +1,6 @@
 //! Tables of text (CSV, TSV), each column with a role.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -106,7 +106,8 @@ impl Table {
         let n_samples = parts.iter().map(|part| part.n_samples).sum();
         let labels = labels(&columns)?;
         let mut inputs = IndexMap::new();
-        if let Some(table) = quantities(&columns, n_samples, n_training)? {
+        let mut unseen = Vec::new();
+        if let Some(table) = quantities(&columns, n_samples, n_training, &mut unseen)? {
             let name = descriptor.input.as_deref().filter(|_| !columns.roles.contains(&Role::Text)).unwrap_or("x");
             let kind = Kind::Numbers { channels_last: false, full_scale: None };
             inputs.insert(name.to_owned(), Column::new(Values::Dense(table), kind));
@@ -114,7 +115,7 @@ impl Table {
         if let Some(texts) = texts(&columns)? {
             inputs.insert(TEXT.to_owned(), Column::new(Values::Dense(texts), Kind::Text));
         }
-        Ok(Samples { columns: inputs, labels, parts })
+        Ok(Samples { columns: inputs, labels, parts, unseen })
     }
 
     /// Appends a file's rows; the line of each.
@@ -253,23 +254,33 @@ fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A column of more categories is a name or a number, and its flags would not fit the memory.
+const MOST_CATEGORIES: usize = 1024;
+
 /// Numbers as they are and categories as flags, in the order of the columns: f32 [n, width].
-fn quantities(columns: &Columns, n_samples: usize, n_training: usize) -> Result<Option<Tensor>, DataError> {
+fn quantities(
+    columns: &Columns,
+    n_samples: usize,
+    n_training: usize,
+    unseen: &mut Vec<(usize, String)>,
+) -> Result<Option<Tensor>, DataError> {
     let mut all: Vec<Vec<f32>> = Vec::new();
-    for (role, cells) in columns.roles.iter().zip(&columns.cells) {
+    for ((role, cells), name) in columns.roles.iter().zip(&columns.cells).zip(&columns.names) {
         match (role, cells) {
             (Role::Number, Cells::Numbers(numbers)) => all.push(numbers.clone()),
-            (Role::Category, Cells::Texts(texts)) => {
-                let values: BTreeSet<&Bytes> = texts.iter().take(n_training).collect();
-                let places: HashMap<&Bytes, usize> =
-                    values.iter().enumerate().map(|(idx, value)| (*value, idx)).collect();
-                let start = all.len();
-                all.resize(start + places.len(), vec![0.0; n_samples]);
-                for (sample, value) in texts.iter().enumerate() {
-                    if let Some(flag) = places.get(value).and_then(|place| all[start + place].get_mut(sample)) {
-                        *flag = 1.0;
-                    }
+            (Role::Category, Cells::Texts(values)) => {
+                let in_training: BTreeSet<&Bytes> = values.iter().take(n_training).collect();
+                if in_training.len() > MOST_CATEGORIES {
+                    let problem = format!("`{name}` has {} categories; give it another role", in_training.len());
+                    return Err(DataError::key("columns", problem));
                 }
+                for category in &in_training {
+                    all.push(values.iter().map(|value| if value == *category { 1.0 } else { 0.0 }).collect());
+                }
+                let missed = values.iter().enumerate().filter(|(_, value)| !in_training.contains(value));
+                unseen.extend(missed.map(|(sample, value)| {
+                    (sample, format!("category `{}` of `{name}` does not occur in training", text(value)))
+                }));
             }
             (
                 Role::Number | Role::Category | Role::Text | Role::Class | Role::Target | Role::Flag | Role::Ignore,

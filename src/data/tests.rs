@@ -117,6 +117,13 @@ fn tables_become_rows_of_numbers() {
         Err("names `c`, but the columns are a, b"),
     );
     check(&table, "kind = 'csv'\ntrain = 't.csv'", Err("`columns`: is missing"));
+    let unseen = [("a.csv", &b"1,red\n"[..]), ("b.csv", b"1,blue\n")];
+    let split =
+        "kind = 'csv'\ntrain = 'a.csv'\ntest = 'b.csv'\nheader = false\ncolumns = { '0' = 'number', '1' = 'category' }";
+    let data = check(&unseen, split, Ok("x f32[2]; none; 1/0/0/1")).expect("data");
+    assert!(
+        data.findings()[0].to_string().ends_with("b.csv, line 1: category `blue` of `1` does not occur in training")
+    );
     let without = "kind = 'csv'\ntrain = 't.csv'\nheader = false\ncolumns = { '0' = 'class', '2' = 'category' }";
     check(&table, without, Ok("x f32[4]; label i64[]; 1,3,5,a; 5/0/0/0"));
 }
@@ -148,7 +155,11 @@ fn arrays_of_numpy_go_in_by_their_names() {
     let batch = data.batch(&[0, 1]).expect("two samples");
     assert_eq!(floats(&batch["x"]), [-1.0, -1.0, 1.0, 1.0]);
     assert_eq!(batch["ids"].to_vec::<i64>(), Ok(vec![7, 8]));
-    check(&files, "kind = 'npz'\ntrain = { x = 'x.npy', label = 'w.npy' }", Err("array `label` of shape [3]"));
+    check(
+        &files,
+        "kind = 'npz'\ntrain = { x = 'x.npy', label = 'w.npy' }",
+        Err("x.npy: array `x` of shape [2, 2] has no row for each of the 3 of `label`"),
+    );
     check(&files, "kind = 'npz'\ntrain = { x = 'cut.npy' }", Err("array `cut`: ends before its 16 bytes do"));
 }
 
@@ -307,6 +318,19 @@ fn series_are_padded_to_the_longest_or_as_asked() {
     let error = with(Length::Fixed(2), false, &[0]).0.expect_err("3 are more than 2").to_string();
     assert!(error.contains("has the length 3, but batches the length 2"), "{error}");
     assert_eq!(with(Length::Batch, true, &[0]).1, [0, 2, 1]);
+    let options = LoaderOptions { batch_size: 1, shuffle: true, buckets: true, ..LoaderOptions::default() };
+    let orders: Vec<Vec<usize>> = (0..20).map(|epoch| loader(&data, options.clone()).order(epoch)).collect();
+    assert!(orders.iter().any(|order| *order != orders[0]));
+    for mut order in orders {
+        order.sort_unstable();
+        assert_eq!(order, [0, 1, 2]);
+    }
+    let other = [("s.ts", SERIES), ("two.ts", b"@classLabel true a b\n@data\n1,2:3,4:a\n")];
+    check(
+        &other,
+        "kind = 'ts'\ntrain = 's.ts'\ntest = 'two.ts'",
+        Err("two.ts: a frame of `x` has the shape [2], but [1]"),
+    );
     check(&files, "kind = 'ts'\ntrain = 's.ts'\nshape = [3]", Err("`shape`"));
 }
 
@@ -319,9 +343,11 @@ fn an_error_of_the_thread_reaches_the_reader_and_ends_the_batches() {
     );
     let data = data.expect("data");
     let options = LoaderOptions { batch_size: 1, length: Length::Fixed(2), ..LoaderOptions::default() };
-    let mut batches = loader(&data, options).batches(0, 0);
-    assert!(batches.next().expect("an error").is_err());
-    assert!(batches.next().is_none());
+    for n_ahead in [0, 2] {
+        let mut batches = loader(&data, LoaderOptions { n_ahead, ..options.clone() }).batches(0, 0);
+        assert!(batches.next().expect("an error").is_err());
+        assert!(batches.next().is_none());
+    }
 }
 
 #[test]

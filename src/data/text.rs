@@ -69,6 +69,9 @@ enum TokenKeys {
     },
 }
 
+/// Columns by name, and the words of a vocabulary that was built.
+pub(super) type Encoded = (IndexMap<String, Column>, Option<Vec<String>>);
+
 const PADDING: i64 = 0;
 const UNKNOWN: i64 = 1;
 
@@ -101,12 +104,7 @@ impl Tokens {
     }
 
     /// The columns of these texts, the first of this name, and the words of a vocabulary that was built.
-    pub(super) fn encode(
-        &self,
-        texts: &[Bytes],
-        training: &[usize],
-        input: &str,
-    ) -> Result<(IndexMap<String, Column>, Option<Vec<String>>), DataError> {
+    pub(super) fn encode(&self, texts: &[Bytes], training: &[usize], input: &str) -> Result<Encoded, DataError> {
         let texts: Vec<&str> = texts.iter().map(|text| std::str::from_utf8(text).unwrap_or("")).collect();
         match self {
             Tokens::Vocabulary { size, least_count, symbols, max_length } => {

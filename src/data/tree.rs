@@ -120,6 +120,7 @@ impl Tree {
             columns: IndexMap::from([(input.to_owned(), column(values))]),
             labels: labels.map(Raw::Names),
             parts: parts.collect(),
+            unseen: Vec::new(),
         })
     }
 

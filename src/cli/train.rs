@@ -74,7 +74,8 @@ struct Report {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     let recipe = Recipe::read(&arguments.recipe)?;
-    let prepared = Prepared::new(&recipe).with_context(|| format!("{} cannot be carried out", arguments.recipe.display()))?;
+    let prepared =
+        Prepared::new(&recipe).with_context(|| format!("{} cannot be carried out", arguments.recipe.display()))?;
     for finding in prepared.data.findings().iter() {
         tracing::warn!("{finding}");
     }
@@ -164,7 +165,10 @@ fn text(report: &Report) -> String {
         text.push('\n');
         text.push_str(&table(&header, rows.collect()));
         if report.test.len() > 1 {
-            text.push_str(&format!("test samples that the runtimes give different classes: {}\n", report.disagreements));
+            text.push_str(&format!(
+                "test samples that the runtimes give different classes: {}\n",
+                report.disagreements
+            ));
         }
     }
     text
@@ -232,13 +236,11 @@ impl Watch {
 
     /// Appends an epoch to the files that were asked for.
     fn append(&mut self, epoch: &Epoch, state: &State) -> std::io::Result<()> {
-        let values = [
-            ("train_loss", epoch.train_loss),
-            ("validation_loss", epoch.validation_loss),
-            ("metric", epoch.metric),
-        ];
+        let values =
+            [("train_loss", epoch.train_loss), ("validation_loss", epoch.validation_loss), ("metric", epoch.metric)];
         if let Some(file) = &mut self.metrics {
-            let line = events::Line { step: state.n_steps, epoch: state.epoch as u64, values: values.into_iter().collect() };
+            let line =
+                events::Line { step: state.n_steps, epoch: state.epoch as u64, values: values.into_iter().collect() };
             events::write_line(&mut *file, &line)?;
             file.flush()?;
         }
@@ -257,7 +259,8 @@ impl Observer for Watch {
         let elapsed = self.begun.elapsed();
         let per_second = self.n_samples as f64 / elapsed.as_secs_f64().max(1e-9);
         let n_steps = (self.n_epochs_done * report.n_batches + report.batch + 1).max(1);
-        let n_left = (self.n_epochs * report.n_batches).saturating_sub(report.epoch * report.n_batches + report.batch + 1);
+        let n_left =
+            (self.n_epochs * report.n_batches).saturating_sub(report.epoch * report.n_batches + report.batch + 1);
         let left = elapsed.mul_f64(n_left as f64 / n_steps as f64);
         self.bar.set_length(report.n_batches as u64);
         self.bar.set_position(report.batch as u64 + 1);
@@ -270,7 +273,8 @@ impl Observer for Watch {
     fn epoch(&mut self, epoch: &Epoch, state: &State) -> Result<(), TrainError> {
         self.n_epochs_done += 1;
         let kept = |problem: String| TrainError::Task { problem, remedy: "make room on the disk, then --resume" };
-        store::write_atomic(&self.kept, &checkpoint::to_bytes(state, &self.recipe)?).map_err(|error| kept(error.to_string()))?;
+        store::write_atomic(&self.kept, &checkpoint::to_bytes(state, &self.recipe)?)
+            .map_err(|error| kept(error.to_string()))?;
         self.append(epoch, state).map_err(|error| kept(format!("the metrics were not written: {error}")))?;
         let Epoch { train_loss, validation_loss, metric } = epoch;
         let line = format!(

@@ -47,10 +47,12 @@ pub fn evaluate(
     let loader = Loader::new(data, split, LoaderOptions { batch_size, ..LoaderOptions::default() })?;
     for batch in loader.batches(0, 0) {
         let batch = batch?;
-        let column = |name: &String| if inputs.len() == 1 && columns.len() == 1 { columns[0].clone() } else { name.clone() };
+        let column =
+            |name: &String| if inputs.len() == 1 && columns.len() == 1 { columns[0].clone() } else { name.clone() };
         let feeds = inputs.iter().map(|name| {
             let tensor = batch.get(&column(name));
-            let tensor = tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
+            let tensor =
+                tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
             Ok((name.clone(), tensor.clone()))
         });
         let outputs = session.run(&feeds.collect::<Result<Vec<_>, TrainError>>()?)?;

@@ -69,7 +69,8 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Recipe::parse(&text, folder).map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
+        Recipe::parse(&text, folder)
+            .map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
     }
 
     /// The recipe in a text. Paths in it are relative to the folder.

@@ -47,9 +47,10 @@ pub fn to_bytes(state: &State, recipe: &str) -> Result<Vec<u8>, TrainError> {
         kinds: state.numbers.iter().map(|(kind, lists)| (kind.clone(), lists.len())).collect(),
     };
     let header = serde_json::to_string(&header).map_err(|error| broken(&error))?;
-    let lists = state.numbers.iter().flat_map(|(kind, lists)| {
-        lists.iter().enumerate().map(move |(idx, values)| (format!("{kind}.{idx}"), values))
-    });
+    let lists = state
+        .numbers
+        .iter()
+        .flat_map(|(kind, lists)| lists.iter().enumerate().map(move |(idx, values)| (format!("{kind}.{idx}"), values)));
     let views = lists.map(|(name, values)| {
         let bytes = bytemuck::cast_slice(values.as_slice());
         TensorView::new(Dtype::F32, vec![values.len()], bytes).map(|view| (name, view)).map_err(|error| broken(&error))

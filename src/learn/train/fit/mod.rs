@@ -9,14 +9,14 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::TrainError;
-use super::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
-use super::learner::Learner;
-use super::loss::Loss;
-use super::metrics::{Confusion, LossMean};
-use super::optimizer::{Optimizer, Update};
-use super::schedule::Schedule;
-use super::targets::Targets;
+use crate::learn::train::TrainError;
+use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
+use crate::learn::train::learner::Learner;
+use crate::learn::train::loss::Loss;
+use crate::learn::train::metrics::{Confusion, LossMean};
+use crate::learn::train::optimizer::{Optimizer, Update};
+use crate::learn::train::schedule::Schedule;
+use crate::learn::train::targets::Targets;
 use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
@@ -519,3 +519,6 @@ pub(super) enum Score {
     /// Nothing but the loss.
     Loss,
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,10 @@ mod lower;
 mod program;
 mod random;
 mod reverse;
+mod run;
 #[cfg(test)]
 mod testing;
 
 pub use compile::{Mode, Request};
 pub use error::ExecError;
+pub use run::{Run, run};

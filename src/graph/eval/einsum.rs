@@ -12,7 +12,7 @@ use crate::graph::tensor::Tensor;
 
 /// What an axis is called: a letter of the equation, or a place in the ellipsis, counted from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Label {
+pub(crate) enum Label {
     Ellipsis(usize),
     Letter(char),
 }
@@ -30,7 +30,8 @@ pub(super) fn einsum(args: Args<'_>, op: &op::Einsum) -> Result<Tensor, EvalErro
     if let Some(other) = operands.iter().find(|operand| operand.dtype() != first.dtype()) {
         return Err(invalid(format!("a product of {} and {}", first.dtype(), other.dtype())));
     }
-    let equation = Equation::read(&op.equation, &operands)?;
+    let shapes: Vec<&[usize]> = operands.iter().map(|operand| operand.shape()).collect();
+    let equation = Equation::read(&op.equation, &shapes)?;
     let shape: Vec<usize> = equation.output.iter().map(|label| equation.sizes[label]).collect();
     allocation(&shape)?;
     let sums = match Numbers::of(first)? {
@@ -46,15 +47,20 @@ pub(super) fn einsum(args: Args<'_>, op: &op::Einsum) -> Result<Tensor, EvalErro
     sums.into_tensor(first.dtype(), &shape)
 }
 
+/// An equation over operands of known shapes: the labels of every axis of the inputs and of the output, and their sizes.
 #[derive(Debug)]
-struct Equation {
-    inputs: Vec<Vec<Label>>,
-    output: Vec<Label>,
-    sizes: BTreeMap<Label, usize>,
+pub(crate) struct Equation {
+    pub(crate) inputs: Vec<Vec<Label>>,
+    pub(crate) output: Vec<Label>,
+    pub(crate) sizes: BTreeMap<Label, usize>,
 }
 
 impl Equation {
-    fn read(text: &str, operands: &[&Tensor]) -> Result<Equation, EvalError> {
+    /// Reads an equation for operands of these shapes.
+    ///
+    /// # Errors
+    /// When it is malformed, or does not fit them.
+    pub(crate) fn read(text: &str, operands: &[&[usize]]) -> Result<Equation, EvalError> {
         let refused = |problem: String| invalid(format!("equation `{text}`: {problem}"));
         let spaceless: String = text.chars().filter(|c| *c != ' ').collect();
         let (left, right) = match spaceless.split_once("->") {
@@ -69,12 +75,12 @@ impl Equation {
         let mut sizes: BTreeMap<Label, usize> = BTreeMap::new();
         for (term, operand) in terms.into_iter().zip(operands) {
             let n_letters = term.chars().filter(char::is_ascii_alphabetic).count();
-            let n_ellipsis = operand.rank().checked_sub(n_letters);
+            let n_ellipsis = operand.len().checked_sub(n_letters);
             let labels = n_ellipsis.and_then(|n_ellipsis| labels(term, n_ellipsis));
             let labels = labels
-                .filter(|labels| labels.len() == operand.rank())
-                .ok_or_else(|| refused(format!("`{term}` for shape {:?}", operand.shape())))?;
-            for (label, &dim) in labels.iter().zip(operand.shape()) {
+                .filter(|labels| labels.len() == operand.len())
+                .ok_or_else(|| refused(format!("`{term}` for shape {operand:?}")))?;
+            for (label, &dim) in labels.iter().zip(operand.iter()) {
                 let size = sizes.entry(*label).or_insert(dim);
                 if *size == 1 {
                     *size = dim;

@@ -283,7 +283,7 @@ pub(super) fn pad(args: Args<'_>, op: &op::Pad) -> Result<Tensor, EvalError> {
 }
 
 /// The index in the source of index `at`, which may lie outside what is `kept` of it: from the first, up to the second.
-fn padding_source(at: i128, kept: (i128, i128), mode: PadMode) -> Option<usize> {
+pub(crate) fn padding_source(at: i128, kept: (i128, i128), mode: PadMode) -> Option<usize> {
     let (first, n_kept) = (kept.0, kept.1 - kept.0);
     let from_first = at - first;
     let source = match mode {

@@ -8,14 +8,14 @@ use crate::graph::op::Direction;
 use crate::graph::tensor::{DType, Tensor};
 
 /// The attributes that every recurrent operator has.
-pub(super) struct Options<'a> {
-    pub(super) activations: &'a [String],
-    pub(super) alphas: &'a [f32],
-    pub(super) betas: &'a [f32],
-    pub(super) clip: Option<f32>,
-    pub(super) direction: Direction,
-    pub(super) hidden_size: Option<i64>,
-    pub(super) layout: i64,
+pub(crate) struct Options<'a> {
+    pub(crate) activations: &'a [String],
+    pub(crate) alphas: &'a [f32],
+    pub(crate) betas: &'a [f32],
+    pub(crate) clip: Option<f32>,
+    pub(crate) direction: Direction,
+    pub(crate) hidden_size: Option<i64>,
+    pub(crate) layout: i64,
 }
 
 /// Sizes and sequences of a recurrent operator.
@@ -226,7 +226,7 @@ fn lengths(args: Args<'_>, n_steps: usize, n_batches: usize) -> Result<Vec<usize
 
 /// An activation with its parameters.
 #[derive(Clone, Copy, Debug)]
-enum Activation {
+pub(crate) enum Activation {
     Affine(f64, f64),
     Elu(f64),
     HardSigmoid(f64, f64),
@@ -262,7 +262,14 @@ impl Activation {
 }
 
 /// The activations of every direction. Each takes its parameters from what is left of the lists.
-fn activations(options: &Options<'_>, defaults: &[&str], n_directions: usize) -> Result<Vec<Activation>, EvalError> {
+///
+/// # Errors
+/// When there are not as many as the operator has, or one is unknown.
+pub(crate) fn activations(
+    options: &Options<'_>,
+    defaults: &[&str],
+    n_directions: usize,
+) -> Result<Vec<Activation>, EvalError> {
     let names: Vec<&str> = match options.activations {
         [] => defaults.repeat(n_directions),
         names => names.iter().map(String::as_str).collect(),

@@ -24,7 +24,7 @@ struct Axis {
 /// 10, though it is slightly less. Numbers between those of an integer type are rounded half to even, and saturate.
 pub(super) fn resize(args: Args<'_>, op: &op::Resize) -> Result<Tensor, EvalError> {
     let data = args.get(0)?;
-    let axes = new_axes(args, op, data.shape())?;
+    let axes = new_axes(args.inputs, op, data.shape())?;
     let shape: Vec<usize> = axes.iter().map(|axis| axis.to).collect();
     if allocation(&shape)? == 0 {
         return pick(&[data], &shape, |_| (0, 0));
@@ -55,9 +55,36 @@ pub(super) fn resize(args: Args<'_>, op: &op::Resize) -> Result<Tensor, EvalErro
     Numbers::Float(elements).into_tensor_saturated(data.dtype(), &shape)
 }
 
-fn new_axes(args: Args<'_>, op: &op::Resize, shape: &[usize]) -> Result<Vec<Axis>, EvalError> {
+/// By axis: for every position of the output the positions of the input that it is a weighted sum of, none where it is
+/// extrapolated. An axis that stays as it is has nothing. `inputs` are the operator's, of which the data is not read.
+///
+/// # Errors
+/// When the inputs do not fit the shape, or an axis of no elements is to have some.
+#[allow(clippy::type_complexity)] // the names of what is nested are in the text above
+pub(crate) fn axis_weights(
+    op: &op::Resize,
+    shape: &[usize],
+    inputs: &[Option<Tensor>],
+) -> Result<Vec<Option<Vec<Option<Vec<(usize, f64)>>>>>, EvalError> {
+    let weights = |at: f64, axis: &Axis| match op.mode {
+        ResizeMode::Nearest => vec![(nearest(at, axis.from, op.nearest_mode), 1.0)],
+        ResizeMode::Linear | ResizeMode::Cubic => taps(at, axis, op),
+    };
+    let of_axis = |axis: &Axis| {
+        if axis.from == 0 {
+            return Err(invalid(format!("shape {shape:?} cannot be resized")));
+        }
+        allocation(&[axis.to])?;
+        let position = |idx: usize| source(axis, idx, op).map(|at| weights(at, axis));
+        Ok((!axis.is_kept(op)).then(|| (0..axis.to).map(position).collect()))
+    };
+    new_axes(inputs, op, shape)?.iter().map(of_axis).collect()
+}
+
+fn new_axes(inputs: &[Option<Tensor>], op: &op::Resize, shape: &[usize]) -> Result<Vec<Axis>, EvalError> {
     let named = if op.axes.is_empty() { (0..shape.len()).collect() } else { distinct_axes(&op.axes, shape.len())? };
-    let list = |position: usize| args.optional(position).filter(|tensor| !tensor.is_empty());
+    let given = |position: usize| inputs.get(position).and_then(Option::as_ref);
+    let list = |position: usize| given(position).filter(|tensor| !tensor.is_empty());
     let wrong_length = |what: &str, n: usize| invalid(format!("{n} {what} for {} axes", named.len()));
     let mut axes: Vec<Axis> =
         shape.iter().map(|&dim| Axis { from: dim, to: dim, exact: dim as f64, roi: (0.0, 1.0) }).collect();

@@ -383,6 +383,12 @@ impl Emitter {
         self.floats(Primitive::Dropout { ratio, stream }, vec![x], [shape.clone(), shape])
     }
 
+    /// Rounded to a narrower floating-point type; the gradient passes as if it were not.
+    pub(crate) fn round_to(&mut self, dtype: DType, saturate: bool, x: Id) -> Id {
+        let shape = self.shape(x).to_vec();
+        self.float(Primitive::RoundTo { dtype, saturate }, vec![x], shape)
+    }
+
     /// Integers or truth values as numbers to compute with.
     pub(crate) fn plain_as_float(&mut self, x: Id) -> Id {
         let shape = self.shape(x).to_vec();

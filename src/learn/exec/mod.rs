@@ -17,9 +17,11 @@ mod plan;
 mod program;
 mod random;
 mod reverse;
+mod run;
 #[cfg(test)]
 mod testing;
 
 pub use compile::{Mode, Request};
 pub use error::ExecError;
 pub(crate) use program::Program;
+pub use run::{Run, run};

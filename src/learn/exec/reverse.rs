@@ -4,6 +4,8 @@
 //! step is visited once, last first, and adds to the gradients of what it read the product of its transposed Jacobian with
 //! the gradients of what it made. There is no tape: the visits only emit more steps.
 
+mod pieces;
+
 use super::ExecError;
 use super::emit::Emitter;
 use super::program::{Id, Kind, Primitive, Reduction, Step};
@@ -20,11 +22,12 @@ pub(crate) fn differentiate(
     wanted: &[(Name, Id)],
 ) -> Result<Vec<Option<Id>>, ExecError> {
     let leads = dependents(emitter, wanted);
-    let mut reverse = Reverse { contributions: vec![Vec::new(); emitter.program.values.len()], leads };
+    let n_values = emitter.program.values.len();
+    let mut reverse = Reverse { sums: vec![None; n_values], slices: vec![Vec::new(); n_values], leads };
     let shape = emitter.shape(loss).to_vec();
     let one = emitter.scalar(1.0);
     let seed = emitter.expand(one, &shape);
-    reverse.contributions[loss].push(seed);
+    reverse.sums[loss] = Some(seed);
     for step_idx in (0..emitter.program.steps.len()).rev() {
         let step = emitter.program.steps[step_idx].clone();
         emitter.resume(&step);
@@ -67,19 +70,37 @@ fn reaches(emitter: &Emitter, from: Id, step_idx: usize) -> bool {
 }
 
 struct Reverse {
-    /// By value: what has been added to its gradient so far.
-    contributions: Vec<Vec<Id>>,
+    /// By value: the sum of what has been added to its gradient so far.
+    sums: Vec<Option<Id>>,
+    /// By value: what is to be added to a part of its gradient.
+    slices: Vec<Vec<Piece>>,
     /// By value: whether its gradient leads to one that is wanted.
     leads: Vec<bool>,
 }
 
+/// The gradient of neighbouring elements: its first element belongs at `starts`.
+#[derive(Clone, Debug)]
+struct Piece {
+    gradient: Id,
+    starts: Vec<usize>,
+}
+
 impl Reverse {
-    /// The sum of what was added to a value's gradient.
+    /// The whole gradient of a value, after everything that reads it was visited.
     fn total(&mut self, emitter: &mut Emitter, id: Id) -> Option<Id> {
-        let parts = std::mem::take(&mut self.contributions[id]);
-        let total = parts.into_iter().reduce(|sum, part| emitter.add(sum, part))?;
-        self.contributions[id].push(total);
-        Some(total)
+        let shape = emitter.shape(id).to_vec();
+        for gradient in pieces::joined(emitter, &shape, std::mem::take(&mut self.slices[id])) {
+            self.add(emitter, id, gradient);
+        }
+        self.sums[id]
+    }
+
+    /// Adds at once, so that no more than the sum has to be kept.
+    fn add(&mut self, emitter: &mut Emitter, id: Id, gradient: Id) {
+        self.sums[id] = Some(match self.sums[id] {
+            Some(sum) => emitter.add(sum, gradient),
+            None => gradient,
+        });
     }
 
     fn wants(&self, id: Id) -> bool {
@@ -92,7 +113,7 @@ impl Reverse {
             let gradient = gradient(emitter);
             let shape = emitter.shape(id).to_vec();
             let gradient = emitter.sum_to(gradient, &shape);
-            self.contributions[id].push(gradient);
+            self.add(emitter, id, gradient);
         }
     }
 
@@ -120,6 +141,11 @@ impl Reverse {
                 permutation.iter().enumerate().for_each(|(idx, &axis)| inverse[axis] = idx);
                 self.give(emitter, x, |emitter| emitter.transpose(dy, &inverse));
             }
+            Primitive::Slice { starts, steps } if steps.iter().all(|&step| step == 1) => {
+                if self.wants(x) {
+                    self.slices[x].push(Piece { gradient: dy, starts: starts.clone() });
+                }
+            }
             Primitive::Slice { starts, steps } => {
                 self.give(emitter, x, |emitter| emitter.slice_gradient(dy, starts.clone(), steps.clone(), x_shape))
             }
@@ -139,6 +165,9 @@ impl Reverse {
             }
             Primitive::Gather(axis) => {
                 self.give(emitter, x, |emitter| emitter.gather_gradient(dy, *axis, inputs[1], x_shape));
+            }
+            Primitive::GatherGradient(axis) => {
+                self.give(emitter, x, |emitter| emitter.gather(dy, *axis, inputs[1]));
             }
             Primitive::ScatterRows => {
                 let (indices, updates) = (inputs[1], inputs[2]);
@@ -206,12 +235,12 @@ impl Reverse {
                 self.give_each(emitter, inputs, parts);
             }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
+            Primitive::RoundTo { .. } => self.give(emitter, x, |_| dy),
             Primitive::FromPlain => {}
             Primitive::Equal => {}
             Primitive::UnaryGradient(_)
             | Primitive::BinaryGradient(..)
             | Primitive::SliceGradient { .. }
-            | Primitive::GatherGradient(_)
             | Primitive::ConvWeightGradient(_)
             | Primitive::MaxPoolGradient(_)
             | Primitive::AveragePoolGradient { .. }

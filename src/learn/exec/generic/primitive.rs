@@ -4,6 +4,7 @@ use candle_core::{D, DType, Result, Tensor};
 
 use super::{Generic, Held, at, plain, reference_dtype, unary, window};
 use crate::graph::eval;
+use crate::graph::op::{Cast, Op, RoundMode};
 use crate::graph::tensor;
 use crate::learn::exec::ExecError;
 use crate::learn::exec::program::{AxisMap, Kind, Primitive, Program, Reduction, Step};
@@ -147,16 +148,13 @@ fn on_device(
             let mask = Tensor::from_vec(factors, shape, &backend.device)?.to_dtype(backend.dtype)?;
             return Ok(vec![(input(0) * &mask)?, mask]);
         }
+        Primitive::RoundTo { dtype, saturate } => {
+            let rounded = cast(plain(input(0))?, *dtype, *saturate)?;
+            backend.hold(Kind::Float, &cast(rounded, reference_dtype(backend.dtype), true)?)?.device().clone()
+        }
         Primitive::FromPlain => {
-            let numbers = Held::of(held, step, 0).plain();
-            let cast = crate::graph::op::Op::Cast(crate::graph::op::Cast {
-                to: reference_dtype(backend.dtype),
-                saturate: true,
-                round_mode: crate::graph::op::RoundMode::Up,
-            });
-            let made = eval::operator(&cast, &[Some(numbers.clone())], 1).map_err(candle_core::Error::wrap)?;
-            let made = made.into_iter().flatten().next().expect("Cast has an output");
-            backend.hold(Kind::Float, &made)?.device().clone()
+            let numbers = Held::of(held, step, 0).plain().clone();
+            backend.hold(Kind::Float, &cast(numbers, reference_dtype(backend.dtype), true)?)?.device().clone()
         }
         Primitive::Gather(_) | Primitive::GatherGradient(_) | Primitive::ScatterRows | Primitive::Reference { .. } => {
             unreachable!("they are computed with what is plain")
@@ -165,11 +163,18 @@ fn on_device(
     Ok(vec![y.contiguous()?])
 }
 
+/// As the reference interpreter casts.
+fn cast(tensor: tensor::Tensor, to: tensor::DType, saturate: bool) -> Result<tensor::Tensor> {
+    let cast = Op::Cast(Cast { to, saturate, round_mode: RoundMode::Up });
+    let made = eval::operator(&cast, &[Some(tensor)], 1).map_err(candle_core::Error::wrap)?;
+    Ok(made.into_iter().flatten().next().expect("Cast has an output"))
+}
+
 fn reference(
     backend: &Generic,
     program: &Program,
     step: &Step,
-    (op, present): (&crate::graph::Op, &[bool]),
+    (op, present): (&Op, &[bool]),
     held: &[Option<Held>],
 ) -> std::result::Result<Vec<Held>, ExecError> {
     let node = || program.origin(step).to_string();

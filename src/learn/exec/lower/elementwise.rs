@@ -28,14 +28,6 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
             let [condition, a, b] = [lowering.input(0)?, lowering.input(1)?, lowering.input(2)?];
             lowering.emit().select(condition, a, b)
         }
-        Op::Cast(cast) if matches!(cast.to, crate::graph::tensor::DType::F32 | crate::graph::tensor::DType::F64) => {
-            let x = lowering.input(0)?;
-            match lowering.emit().kind(x) {
-                Kind::Float => x,
-                Kind::Plain(crate::graph::tensor::DType::String) => return Ok(None),
-                Kind::Plain(_) | Kind::Index => lowering.emit().plain_as_float(x),
-            }
-        }
         Op::BiasGelu => {
             let sum = folded(lowering, Binary::Add)?;
             lowering.emit().unary(Unary::Gelu, sum)

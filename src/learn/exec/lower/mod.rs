@@ -5,17 +5,26 @@
 //! compute with (shapes, indices, truth values) is always the reference interpreter's, and free where it is known
 //! before the network runs.
 
+mod attention;
+mod einsum;
 mod elementwise;
+mod index;
+mod layout;
 mod linear;
+mod norm;
+mod pad;
+mod recurrent;
 mod reduce;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use super::ExecError;
 use super::compile::{Compiler, Mode};
 use super::emit::{Emitter, kind_of};
-use super::program::{Id, Kind};
-use crate::graph::tensor::Tensor;
+use super::program::{Id, Kind, Source};
+use crate::graph::eval::{self, EvalError};
+use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Node, Op};
 
 /// The outputs of a node, in order; none where a family has no rule.
@@ -64,7 +73,20 @@ pub(super) fn statistics(node: &Node) -> Vec<&Name> {
 
 fn dispatch(lowering: &mut Lowering<'_, '_>) -> Lowered {
     let op = &lowering.node.op;
-    for family in [elementwise::lower, linear::lower, reduce::lower] {
+    let families = [
+        elementwise::lower,
+        layout::lower,
+        pad::lower,
+        linear::lower,
+        reduce::lower,
+        index::lower,
+        norm::lower,
+        window::lower,
+        recurrent::lower,
+        attention::lower,
+        einsum::lower,
+    ];
+    for family in families {
         if let Some(outputs) = family(lowering, op)? {
             return Ok(Some(outputs));
         }
@@ -100,8 +122,62 @@ impl<'g> Lowering<'_, 'g> {
     pub(super) fn constant(&self, position: usize) -> Option<&Tensor> {
         let name = self.node.input(position)?;
         let fixed = |name: &&Name| !self.compiler.is_changing(name) && !self.compiler.graph.overridable.contains(*name);
-        let initializer = self.compiler.graph.initializers.get(name).filter(|_| fixed(&name));
-        initializer.or_else(|| self.compiler.types.constant(name).filter(|_| fixed(&name)))
+        let initializer = self.compiler.graph.initializers.get(name);
+        let known = initializer.or_else(|| self.compiler.types.constant(name));
+        let known = known.or_else(|| self.constant_of(self.compiler.get(name).ok()?));
+        known.filter(|_| fixed(&name))
+    }
+
+    /// The tensor that a value is in every run.
+    pub(super) fn constant_of(&self, id: Id) -> Option<&Tensor> {
+        match &self.compiler.emitter.program.values[id].source {
+            Source::Constant(tensor) => Some(tensor),
+            Source::Input(_) | Source::Parameter(_) | Source::Step => None,
+        }
+    }
+
+    /// What the reference interpreter makes of an operator: now where every input is the same in every run, else in a
+    /// step.
+    ///
+    /// # Errors
+    /// When the operator does not take those inputs.
+    pub(super) fn computed(
+        &mut self,
+        op: &Op,
+        inputs: &[Option<Id>],
+        outputs: Vec<(Kind, Vec<usize>)>,
+    ) -> Result<Vec<Id>, ExecError> {
+        match self.folded(op, inputs, outputs.len())? {
+            Some(constants) => Ok(constants),
+            None => Ok(self.emit().reference(op, inputs, outputs)),
+        }
+    }
+
+    /// The one output of an operator over integers and truth values, see [`Lowering::computed`].
+    pub(super) fn plain(&mut self, op: &Op, inputs: &[Id], dtype: DType, shape: &[usize]) -> Result<Id, ExecError> {
+        let inputs: Vec<Option<Id>> = inputs.iter().copied().map(Some).collect();
+        Ok(self.computed(op, &inputs, vec![(Kind::Plain(dtype), shape.to_vec())])?[0])
+    }
+
+    /// The outputs of an operator of constants.
+    fn folded(&mut self, op: &Op, inputs: &[Option<Id>], n_outputs: usize) -> Result<Option<Vec<Id>>, ExecError> {
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            match input.map(|id| self.constant_of(id).cloned()) {
+                None => tensors.push(None),
+                Some(Some(tensor)) => tensors.push(Some(tensor)),
+                Some(None) => return Ok(None),
+            }
+        }
+        let outputs = eval::operator(op, &tensors, n_outputs).map_err(|source| self.refused(source))?;
+        let empty = || Tensor::vector(Vec::<f32>::new());
+        let outputs = outputs.into_iter().chain(std::iter::repeat(None)).take(n_outputs);
+        Ok(Some(outputs.map(|tensor| self.emit().constant(tensor.unwrap_or_else(empty))).collect()))
+    }
+
+    /// The reference interpreter's refusal, with the node.
+    pub(super) fn refused(&self, source: EvalError) -> ExecError {
+        ExecError::Eval { node: self.node.label(), source }
     }
 
     /// The integers of an input that is known before anything runs; none where it is left out.
@@ -181,14 +257,17 @@ impl<'g> Lowering<'_, 'g> {
                 "simplify the model, or export it without If, Loop and Scan",
             ));
         }
+        let inputs = self.node.inputs.iter().map(|name| name.as_ref().map(|name| self.compiler.get(name)).transpose());
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        if let Some(constants) = self.folded(&self.node.op, &inputs, self.node.outputs.len())? {
+            return Ok(constants);
+        }
         let mut outputs = Vec::new();
         for (position, name) in self.node.outputs.iter().enumerate() {
             let tensor_type = name.as_ref().and_then(|name| self.compiler.types.tensor(name));
             let kind = tensor_type.map_or(Kind::Float, |tensor_type| kind_of(tensor_type.dtype));
             outputs.push((kind, self.shape(position)?));
         }
-        let inputs = self.node.inputs.iter().map(|name| name.as_ref().map(|name| self.compiler.get(name)).transpose());
-        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         Ok(self.compiler.emitter.reference(&self.node.op, &inputs, outputs))
     }
 }

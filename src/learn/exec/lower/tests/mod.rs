@@ -1,5 +1,12 @@
 //! Every rule: its values against the reference interpreter, its gradients against finite differences, in `f64`.
 
+mod index;
+mod layout;
+mod norm;
+mod recurrent;
+mod rest;
+mod window;
+
 use crate::graph::Op;
 use crate::graph::op;
 use crate::graph::tensor::Tensor;

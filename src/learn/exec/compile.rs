@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::ExecError;
 use super::emit::{Emitter, kind_of};
+use super::fuse::fuse;
 use super::lower;
 use super::program::{Id, Kind, Program, Source};
 use super::reverse::differentiate;
@@ -130,6 +131,10 @@ impl Compiler<'_> {
     }
 
     fn finish(mut self) -> Result<Program, ExecError> {
+        let ends = self.request.outputs.iter().chain(&self.request.loss).map(|name| self.get(name));
+        let updates = self.emitter.program.updates.iter().map(|(_, id)| Ok(*id));
+        let kept = ends.chain(updates).collect::<Result<Vec<_>, _>>()?;
+        fuse(&mut self.emitter, &kept);
         for name in &self.request.outputs {
             let id = self.get(name)?;
             self.emitter.program.outputs.push((name.clone(), id));

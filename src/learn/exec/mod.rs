@@ -9,6 +9,7 @@
 mod compile;
 mod emit;
 mod error;
+mod fuse;
 pub(crate) mod generic;
 pub(crate) mod host;
 mod indices;

@@ -109,7 +109,7 @@ fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
 fn every_optimizer_learns() {
     let sgd = Optimizer::Sgd { momentum: 0.9, nesterov: false };
     let lion = Optimizer::Lion { beta1: 0.9, beta2: 0.99 };
-    for (optimizer, lr) in [(sgd, 0.1), (lion, 1e-3), (Optimizer::default(), 3e-3)] {
+    for (optimizer, lr) in [(sgd, 0.1), (lion, 3e-3), (Optimizer::default(), 3e-3)] {
         let options = TrainOptions { optimizer, lr, label_smoothing: 0.05, l1: 1e-5, ..options() };
         let fitted = train(&options, None, &mut ()).expect("it learns");
         let last = fitted.state.epochs.last().expect("three epochs");

@@ -235,7 +235,7 @@ impl Reverse {
                 self.give_each(emitter, inputs, parts);
             }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
-            Primitive::RoundTo { .. } => self.give(emitter, x, |_| dy),
+            Primitive::RoundTo(_) => self.give(emitter, x, |_| dy),
             Primitive::FromPlain => {}
             Primitive::Equal => {}
             Primitive::UnaryGradient(_)

@@ -66,10 +66,4 @@ fn the_reference_computes_the_rest() {
     check(Op::ConstantOfShape(fill), &[integers(&[2, 3])], &[], &[0]);
     let range = [0.5f64, 3.0, 0.5].map(|number| Some(Tensor::scalar(number)));
     check(Op::Range(op::Range { stash_type: 1 }), &range, &[], &[0, 1, 2]);
-    let weights = Some(Tensor::new(&[2, 2], vec![-7i8, 0, 3, 100]).expect("four"));
-    let scale = Some(Tensor::scalar(0.25f64));
-    let dequantize = || op::DequantizeLinear { axis: 1, block_size: 0, output_dtype: None };
-    for fixed in [vec![0, 1], vec![]] {
-        check(Op::DequantizeLinear(dequantize()), &[weights.clone(), scale.clone()], &[], &fixed);
-    }
 }

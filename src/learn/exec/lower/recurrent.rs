@@ -5,7 +5,7 @@
 
 use super::{Lowered, Lowering};
 use crate::graph::Op;
-use crate::graph::eval::{Activation, Options, activations};
+use crate::graph::eval::{Activation, RecurrentOptions, activations};
 use crate::graph::op::{Cast, Direction, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 use crate::learn::exec::ExecError;
@@ -41,7 +41,7 @@ impl CellKind {
 pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     macro_rules! options {
         ($attributes:ident) => {
-            Options {
+            RecurrentOptions {
                 activations: &$attributes.activations,
                 alphas: &$attributes.activation_alpha,
                 betas: &$attributes.activation_beta,
@@ -87,7 +87,7 @@ struct Walked {
     c: Option<Id>,
 }
 
-fn walked(lowering: &mut Lowering<'_, '_>, kind: CellKind, options: &Options<'_>) -> Lowered {
+fn walked(lowering: &mut Lowering<'_, '_>, kind: CellKind, options: &RecurrentOptions<'_>) -> Lowered {
     let [mut x, w, r] = [lowering.input(0)?, lowering.input(1)?, lowering.input(2)?];
     let is_batch_first = options.layout == 1;
     if is_batch_first {

@@ -47,7 +47,7 @@ mod testing;
 pub use args::EvalError;
 pub(crate) use einsum::{Equation, Label};
 pub(crate) use layout::padding_source;
-pub(crate) use recurrence::{Activation, Options, activations};
+pub(crate) use recurrence::{Activation, Options as RecurrentOptions, activations};
 pub(crate) use resize::axis_weights;
 pub use run::{operator, run, run_with};
 pub use sparse::densify;

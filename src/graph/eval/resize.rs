@@ -55,17 +55,20 @@ pub(super) fn resize(args: Args<'_>, op: &op::Resize) -> Result<Tensor, EvalErro
     Numbers::Float(elements).into_tensor_saturated(data.dtype(), &shape)
 }
 
-/// By axis: for every position of the output the positions of the input that it is a weighted sum of, none where it is
-/// extrapolated. An axis that stays as it is has nothing. `inputs` are the operator's, of which the data is not read.
+/// For every position of the output along an axis the positions of the input that it is a weighted sum of, with their
+/// weights; none where it is extrapolated.
+pub(crate) type AxisWeights = Vec<Option<Vec<(usize, f64)>>>;
+
+/// What a resize does along each axis; nothing where an axis stays as it is. `inputs` are the operator's, of which the
+/// data is not read.
 ///
 /// # Errors
 /// When the inputs do not fit the shape, or an axis of no elements is to have some.
-#[allow(clippy::type_complexity)] // the names of what is nested are in the text above
 pub(crate) fn axis_weights(
     op: &op::Resize,
     shape: &[usize],
     inputs: &[Option<Tensor>],
-) -> Result<Vec<Option<Vec<Option<Vec<(usize, f64)>>>>>, EvalError> {
+) -> Result<Vec<Option<AxisWeights>>, EvalError> {
     let weights = |at: f64, axis: &Axis| match op.mode {
         ResizeMode::Nearest => vec![(nearest(at, axis.from, op.nearest_mode), 1.0)],
         ResizeMode::Linear | ResizeMode::Cubic => taps(at, axis, op),

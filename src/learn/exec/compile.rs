@@ -94,7 +94,7 @@ impl Compiler<'_> {
         }
         for (name, tensor) in &self.graph.initializers {
             let id = if self.changing.contains(name) {
-                if !tensor.dtype().is_float() {
+                if kind_of(tensor.dtype()) != Kind::Float {
                     return Err(ExecError::Type { name: name.clone(), dtype: tensor.dtype() });
                 }
                 let position = self.emitter.program.parameters.len();

@@ -383,10 +383,10 @@ impl Emitter {
         self.floats(Primitive::Dropout { ratio, stream }, vec![x], [shape.clone(), shape])
     }
 
-    /// Rounded to a narrower floating-point type; the gradient passes as if it were not.
-    pub(crate) fn round_to(&mut self, dtype: DType, saturate: bool, x: Id) -> Id {
+    /// Rounded to a floating-point type of 16 bits; the gradient passes as if it were not.
+    pub(crate) fn round_to(&mut self, dtype: DType, x: Id) -> Id {
         let shape = self.shape(x).to_vec();
-        self.float(Primitive::RoundTo { dtype, saturate }, vec![x], shape)
+        self.float(Primitive::RoundTo(dtype), vec![x], shape)
     }
 
     /// Integers or truth values as numbers to compute with.
@@ -403,9 +403,10 @@ impl Emitter {
     }
 }
 
-/// The kind of a value of this element type.
+/// The kind of a value of this element type. Floating-point types of 8 bits and fewer only store what is quantized: they are
+/// the reference interpreter's.
 pub(crate) fn kind_of(dtype: DType) -> Kind {
-    if dtype.is_float() { Kind::Float } else { Kind::Plain(dtype) }
+    if dtype.is_float() && dtype.n_bits() >= 16 { Kind::Float } else { Kind::Plain(dtype) }
 }
 
 /// The shape that two broadcast to, as NumPy and ONNX do it.

@@ -190,9 +190,9 @@ pub(crate) enum Primitive {
     /// `[x] → y, mask`: elements at random to zero, the others enlarged; the mask holds the factors. `stream` tells one
     /// dropout from the others.
     Dropout { ratio: f64, stream: u64 },
-    /// `[x] → y`: rounded to the nearest number of a narrower floating-point type; the flag is ONNX's `saturate`. The
-    /// gradient passes as if nothing were rounded.
-    RoundTo { dtype: DType, saturate: bool },
+    /// `[x] → y`: rounded to the nearest number of a floating-point type of 16 bits. The gradient passes as if nothing
+    /// were rounded.
+    RoundTo(DType),
     /// `[plain] → y`: integers and truth values as numbers to compute with.
     FromPlain,
     /// The reference interpreter's word for the operator, on values of any kind; `present` tells which of its inputs are given.

@@ -147,7 +147,7 @@ impl Reverse {
                 }
             }
             Primitive::Slice { starts, steps } => {
-                self.give(emitter, x, |emitter| emitter.slice_gradient(dy, starts.clone(), steps.clone(), x_shape))
+                self.give(emitter, x, |emitter| emitter.slice_gradient(dy, starts.clone(), steps.clone(), x_shape));
             }
             Primitive::Concat(axis) => {
                 let mut start = 0;
@@ -158,7 +158,7 @@ impl Reverse {
                 }
             }
             Primitive::Pad { begins, value: _ } => {
-                self.give(emitter, x, |emitter| emitter.slice(dy, begins.clone(), vec![1; begins.len()], x_shape))
+                self.give(emitter, x, |emitter| emitter.slice(dy, begins.clone(), vec![1; begins.len()], x_shape));
             }
             Primitive::MapAxis(axis, map) => {
                 self.give(emitter, x, |emitter| emitter.map_axis(dy, *axis, map.transposed().into()));
@@ -202,7 +202,8 @@ impl Reverse {
                 self.give(emitter, weight, |emitter| emitter.conv_weight_gradient(window.clone(), dy, x, weight_shape));
             }
             Primitive::MaxPool(window) => {
-                self.give(emitter, x, |emitter| emitter.max_pool_gradient(window.clone(), dy, step.outputs[1], x_shape))
+                let positions = step.outputs[1];
+                self.give(emitter, x, |emitter| emitter.max_pool_gradient(window.clone(), dy, positions, x_shape));
             }
             Primitive::AveragePool { window, count_padding } => self
                 .give(emitter, x, |emitter| emitter.average_pool_gradient(window.clone(), *count_padding, dy, x_shape)),
@@ -235,7 +236,7 @@ impl Reverse {
                 self.give_each(emitter, inputs, parts);
             }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
-            Primitive::RoundTo { .. } => self.give(emitter, x, |_| dy),
+            Primitive::RoundTo(_) => self.give(emitter, x, |_| dy),
             Primitive::FromPlain => {}
             Primitive::Equal => {}
             Primitive::UnaryGradient(_)

@@ -1,5 +1,7 @@
 //! A graph compiled and run once, in `f64`: what the other ways of running are measured against.
 
+use std::collections::HashSet;
+
 use candle_core::Device;
 use indexmap::IndexMap;
 
@@ -44,9 +46,11 @@ pub fn run(graph: &Graph, inputs: &IndexMap<Name, Tensor>, request: &Request) ->
     let backend = Generic { dtype: candle_core::DType::F64, device: Device::Cpu };
     let mut values = names.into_iter().zip(backend.run(&program, &parameters, &given, &ids, 0)?);
     let outputs = values.by_ref().take(program.outputs.len()).collect();
+    let read: HashSet<usize> = program.steps.iter().flat_map(|step| &step.inputs).chain(&ids).copied().collect();
     let is_reference = |primitive: &Primitive| matches!(primitive, Primitive::Reference { .. });
     let steps = program.steps.iter().filter(|step| is_reference(&step.primitive));
-    let floats = steps.filter(|step| step.outputs.iter().any(|&id| program.values[id].kind == Kind::Float));
+    let is_read_float = |id: &usize| program.values[*id].kind == Kind::Float && read.contains(id);
+    let floats = steps.filter(|step| step.outputs.iter().any(is_read_float));
     let by_reference = floats.map(|step| program.origin(step).to_string()).collect();
     Ok(Run { outputs, gradients: values.collect(), by_reference })
 }

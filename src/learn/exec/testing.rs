@@ -18,6 +18,9 @@ use crate::graph::{Graph, GraphBuilder, Name, Node, Op, TensorType, eval};
 /// Inputs by name.
 pub(crate) type Inputs = IndexMap<Name, Tensor>;
 
+/// Gradients by name.
+pub(crate) type Gradients = Vec<(Name, Tensor)>;
+
 /// A request for these inputs.
 pub(crate) fn request(
     inputs: &Inputs,
@@ -37,7 +40,7 @@ pub(crate) fn run_generic(
     graph: &Graph,
     inputs: &Inputs,
     request: &Request,
-) -> Result<(Vec<Tensor>, Vec<(Name, Tensor)>), ExecError> {
+) -> Result<(Vec<Tensor>, Gradients), ExecError> {
     let program = Program::compile(graph, request)?;
     let parameters: Vec<Tensor> = program.parameters.iter().map(|(name, _)| graph.initializers[name].clone()).collect();
     let given: Vec<Tensor> = program.inputs.iter().map(|(name, _)| inputs[name].clone()).collect();
@@ -153,12 +156,10 @@ pub(crate) fn check_outputs(op: Op, inputs: &[Option<Tensor>], learns: &[usize],
 pub(crate) fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(found.shape(), expected.shape(), "{what}");
     let numbers = |tensor: &Tensor| -> Vec<f64> {
-        match tensor.as_slice::<f64>() {
-            Ok(values) => values.to_vec(),
-            Err(_) => match tensor.to_f32s() {
-                Ok(values) => values.iter().map(|&value| value.into()).collect(),
-                Err(_) => return Vec::new(),
-            },
+        match (tensor.as_slice::<f64>(), tensor.to_f32s()) {
+            (Ok(values), _) => values.to_vec(),
+            (Err(_), Ok(values)) => values.iter().map(|&value| value.into()).collect(),
+            (Err(_), Err(_)) => Vec::new(),
         }
     };
     let (found, expected) = (numbers(found), numbers(expected));

@@ -113,10 +113,10 @@ impl Generic {
     fn give(&self, program: &Program, id: Id, held: &[Option<Held>]) -> Result<tensor::Tensor, ExecError> {
         match held[id].as_ref().expect("a wanted value is kept") {
             Held::Plain(tensor) => Ok(tensor.clone()),
-            Held::Device(tensor) => plain(tensor).map_err(|error| at("the outputs", error)).and_then(|tensor| {
-                debug_assert_eq!(tensor.shape(), program.shape(id));
-                Ok(tensor)
-            }),
+            Held::Device(tensor) => {
+                debug_assert_eq!(tensor.dims(), program.shape(id));
+                plain(tensor).map_err(|error| at("the outputs", error))
+            }
         }
     }
 }

@@ -148,13 +148,13 @@ fn on_device(
             let mask = Tensor::from_vec(factors, shape, &backend.device)?.to_dtype(backend.dtype)?;
             return Ok(vec![(input(0) * &mask)?, mask]);
         }
-        Primitive::RoundTo { dtype, saturate } => {
-            let rounded = cast(plain(input(0))?, *dtype, *saturate)?;
-            backend.hold(Kind::Float, &cast(rounded, reference_dtype(backend.dtype), true)?)?.device().clone()
+        Primitive::RoundTo(dtype) => {
+            let rounded = cast(plain(input(0))?, *dtype)?;
+            backend.hold(Kind::Float, &rounded)?.device().clone()
         }
         Primitive::FromPlain => {
             let numbers = Held::of(held, step, 0).plain().clone();
-            backend.hold(Kind::Float, &cast(numbers, reference_dtype(backend.dtype), true)?)?.device().clone()
+            backend.hold(Kind::Float, &cast(numbers, reference_dtype(backend.dtype))?)?.device().clone()
         }
         Primitive::Gather(_) | Primitive::GatherGradient(_) | Primitive::ScatterRows | Primitive::Reference { .. } => {
             unreachable!("they are computed with what is plain")
@@ -164,8 +164,8 @@ fn on_device(
 }
 
 /// As the reference interpreter casts.
-fn cast(tensor: tensor::Tensor, to: tensor::DType, saturate: bool) -> Result<tensor::Tensor> {
-    let cast = Op::Cast(Cast { to, saturate, round_mode: RoundMode::Up });
+fn cast(tensor: tensor::Tensor, to: tensor::DType) -> Result<tensor::Tensor> {
+    let cast = Op::Cast(Cast { to, saturate: true, round_mode: RoundMode::Up });
     let made = eval::operator(&cast, &[Some(tensor)], 1).map_err(candle_core::Error::wrap)?;
     Ok(made.into_iter().flatten().next().expect("Cast has an output"))
 }
@@ -189,8 +189,16 @@ fn reference(
             }),
         });
     }
-    let outputs =
-        eval::operator(op, &inputs, step.outputs.len()).map_err(|source| ExecError::Eval { node: node(), source })?;
+    let outputs = eval::operator(op, &inputs, step.outputs.len()).or_else(|refusal| {
+        // some operators, those that quantize, are not defined for `f64`
+        let narrow = |tensor: &tensor::Tensor| match tensor.dtype() {
+            tensor::DType::F64 => cast(tensor.clone(), tensor::DType::F32).ok(),
+            _ => Some(tensor.clone()),
+        };
+        let inputs: Vec<_> = inputs.iter().map(|input| input.as_ref().and_then(narrow)).collect();
+        eval::operator(op, &inputs, step.outputs.len()).map_err(|_| refusal)
+    });
+    let outputs = outputs.map_err(|source| ExecError::Eval { node: node(), source })?;
     let outputs = outputs.into_iter().chain(std::iter::repeat(None)).zip(&step.outputs).map(|(output, &id)| {
         let kind = program.values[id].kind;
         let empty = || tensor::Tensor::vector(Vec::<f32>::new());

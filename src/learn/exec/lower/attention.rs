@@ -18,6 +18,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         return Ok(None);
     }
     let [q, k, v] = [lowering.input(0)?, lowering.input(1)?, lowering.input(2)?];
+    if let Some(y) = whole(lowering, attention, [q, k, v]) {
+        return Ok(Some(vec![y]));
+    }
     let past = [lowering.optional(4)?, lowering.optional(5)?];
     let rank = lowering.emit().rank(q);
     let emit = lowering.emit();
@@ -42,8 +45,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         let inner = emit.unary(Unary::Tanh, inner);
         capped = emit.affine(inner, cap, 0.0);
     }
-    let (biased, weights) = match bias(lowering, attention, emit_shape(lowering, products), n_past)? {
-        Some(bias) => masked(lowering.emit(), capped, bias),
+    let shape = emit.shape(products).try_into().expect("scores have four axes");
+    let (biased, weights) = match bias(lowering, attention, shape, n_past)? {
+        Some(bias) => masked(lowering.emit(), capped, &bias),
         None => (capped, lowering.emit().softmax(capped, 3)),
     };
     let emit = lowering.emit();
@@ -58,8 +62,23 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     Ok(Some(vec![y, k, v, scores]))
 }
 
-fn emit_shape(lowering: &Lowering<'_, '_>, id: Id) -> [usize; 4] {
-    lowering.compiler.emitter.shape(id).try_into().expect("scores have four axes")
+/// The primitive for a whole attention, where the operator asks for no more: as many heads of keys as of queries, side by
+/// side, of the same tokens and sizes, nothing hidden, and no scores.
+fn whole(lowering: &mut Lowering<'_, '_>, attention: &op::Attention, [q, k, v]: [Id; 3]) -> Option<Id> {
+    let op::Attention { is_causal, q_num_heads, kv_num_heads, scale, softcap, .. } = *attention;
+    let windows = [attention.left_window_size, attention.right_window_size];
+    let is_plain = !is_causal && softcap == 0.0 && windows == [-1, -1] && q_num_heads == kv_num_heads;
+    let is_alone = (3..7).all(|position| lowering.node.input(position).is_none())
+        && (1..4).all(|position| lowering.node.output(position).is_none());
+    let emit = lowering.emit();
+    let &[_, n_tokens, width] = emit.shape(q) else { return None };
+    let is_even = emit.shape(k) == emit.shape(q) && emit.shape(v) == emit.shape(q);
+    let n_heads = q_num_heads.and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0 && width.is_multiple_of(n))?;
+    if !is_plain || !is_alone || !is_even || n_tokens == 0 || width == 0 {
+        return None;
+    }
+    let scale = scale.map_or(1.0 / ((width / n_heads) as f64).sqrt(), f64::from);
+    Some(emit.attention(vec![q, k, v], n_heads, scale)[0])
 }
 
 /// `[batch, heads, tokens, size]`; none where the heads are not known.
@@ -147,7 +166,7 @@ fn bias(
 }
 
 /// The scores with the bias added, and their softmax; zero for a query that may look at no key.
-fn masked(emit: &mut Emitter, scores: Id, bias: Bias) -> (Id, Id) {
+fn masked(emit: &mut Emitter, scores: Id, bias: &Bias) -> (Id, Id) {
     let biased = emit.add(scores, bias.id);
     if !bias.may_hide_all {
         return (biased, emit.softmax(biased, 3));

@@ -33,7 +33,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
             Some(left) => {
                 let right = summed(emit, operand, |label| is_later(label) || left.labels.contains(label));
                 let left = summed(emit, left, |label| is_later(label) || right.labels.contains(label));
-                multiplied(emit, &equation, left, right, is_later)
+                multiplied(emit, &equation, [&left, &right], is_later)
             }
         });
     }
@@ -90,8 +90,7 @@ fn ordered(emit: &mut Emitter, term: &Term, labels: &[Label]) -> Id {
 fn multiplied(
     emit: &mut Emitter,
     equation: &Equation,
-    left: Term,
-    right: Term,
+    [left, right]: [&Term; 2],
     is_later: impl Fn(&Label) -> bool,
 ) -> Term {
     let both = |label: &&Label| left.labels.contains(label) && right.labels.contains(label);
@@ -99,11 +98,11 @@ fn multiplied(
     let (batch, inner): (Vec<Label>, Vec<Label>) = shared.iter().partition(|label| is_later(label));
     let own =
         |term: &Term| -> Vec<Label> { term.labels.iter().filter(|label| !shared.contains(label)).copied().collect() };
-    let (rows, columns) = (own(&left), own(&right));
+    let (rows, columns) = (own(left), own(right));
     let sizes = |labels: &[Label]| labels.iter().map(|label| equation.sizes[label]).collect::<Vec<_>>();
     let n = |labels: &[Label]| sizes(labels).iter().product::<usize>();
-    let a = ordered(emit, &left, &[&batch[..], &rows, &inner].concat());
-    let b = ordered(emit, &right, &[&batch[..], &inner, &columns].concat());
+    let a = ordered(emit, left, &[&batch[..], &rows, &inner].concat());
+    let b = ordered(emit, right, &[&batch[..], &inner, &columns].concat());
     let labels = [&batch[..], &rows, &columns].concat();
     let product = if inner.is_empty() {
         let a = emit.reshape(a, &[n(&batch), n(&rows), 1]);

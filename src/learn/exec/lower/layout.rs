@@ -2,7 +2,7 @@
 
 use super::{Lowered, Lowering, axis};
 use crate::graph::Op;
-use crate::graph::op::{Cast, CumSum, DepthMode, DepthToSpace, RoundMode, Split, Transpose, Trilu};
+use crate::graph::op::{CumSum, DepthMode, DepthToSpace, Split, Transpose, Trilu};
 use crate::graph::tensor::{DType, Tensor};
 use crate::learn::exec::ExecError;
 use crate::learn::exec::program::{Id, Kind};
@@ -30,11 +30,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         Op::SpaceToDepth(attributes) => Some(space_to_depth(lowering, attributes)?),
         Op::Trilu(trilu) => triangle(lowering, trilu)?,
         Op::CumSum(cum_sum) => cumulated(lowering, cum_sum)?,
-        Op::Cast(cast) => converted(lowering, cast)?,
-        Op::CastLike(cast) => {
+        Op::Cast(cast) => converted(lowering, cast.to)?,
+        Op::CastLike(_) => {
             let to = lowering.node.output(0).and_then(|name| lowering.compiler.types.tensor(name));
             let Some(to) = to.map(|tensor_type| tensor_type.dtype) else { return Ok(None) };
-            converted(lowering, &Cast { to, saturate: cast.saturate, round_mode: cast.round_mode })?
+            converted(lowering, to)?
         }
         Op::Split(split) => return parts(lowering, split),
         Op::Dropout(_) => return dropout(lowering),
@@ -190,10 +190,10 @@ fn cumulated(lowering: &mut Lowering<'_, '_>, cum_sum: &CumSum) -> Result<Option
     Ok(Some(emit.cum_sum(x, along, cum_sum.exclusive, cum_sum.reverse)))
 }
 
-/// `Cast` to a floating-point type. `f32` and `f64` are what the backend computes with; to a narrower type values
+/// `Cast` to a floating-point type. `f32` and `f64` are what the backend computes with; to one of 16 bits values
 /// are rounded, and the gradient passes as if they were not (the straight-through estimator: Bengio, Léonard and Courville,
 /// Estimating or Propagating Gradients Through Stochastic Neurons, 2013, arXiv:1308.3432, section 4).
-fn converted(lowering: &mut Lowering<'_, '_>, cast: &Cast) -> Result<Option<Id>, ExecError> {
+fn converted(lowering: &mut Lowering<'_, '_>, to: DType) -> Result<Option<Id>, ExecError> {
     let x = lowering.input(0)?;
     let emit = lowering.emit();
     let x = match emit.kind(x) {
@@ -201,11 +201,9 @@ fn converted(lowering: &mut Lowering<'_, '_>, cast: &Cast) -> Result<Option<Id>,
         Kind::Plain(DType::String | DType::Complex64 | DType::Complex128) => return Ok(None),
         Kind::Plain(_) | Kind::Index => emit.plain_as_float(x),
     };
-    Ok(match cast.to {
+    Ok(match to {
         DType::F32 | DType::F64 => Some(x),
-        // the one type whose rounding is an attribute of its own
-        DType::F8E8M0 if cast.round_mode != RoundMode::Up => None,
-        to => Some(emit.round_to(to, cast.saturate, x)),
+        to => Some(emit.round_to(to, x)),
     })
 }
 

@@ -45,10 +45,9 @@ fn gemm(lowering: &mut Lowering<'_, '_>, gemm: &Gemm) -> Result<Id, ExecError> {
     let c = lowering.optional(2)?;
     let emit = lowering.emit();
     let n_columns = emit.shape(b)[usize::from(!gemm.trans_b)];
-    if let Some(bias) = c.filter(|_| gemm.alpha == 1.0 && gemm.beta == 1.0 && !gemm.trans_a) {
-        if *emit.shape(bias) == [n_columns] {
-            return Ok(emit.linear(a, b, bias, gemm.trans_b, false));
-        }
+    let is_plain = gemm.alpha == 1.0 && gemm.beta == 1.0 && !gemm.trans_a;
+    if let Some(bias) = c.filter(|&bias| is_plain && *emit.shape(bias) == [n_columns]) {
+        return Ok(emit.linear(a, b, bias, gemm.trans_b, false));
     }
     let product = emit.matmul(a, b, gemm.trans_a, gemm.trans_b);
     let product = emit.affine(product, gemm.alpha.into(), 0.0);

@@ -5,7 +5,7 @@
 
 use super::{Lowered, Lowering};
 use crate::graph::Op;
-use crate::graph::eval::{Activation, Options, activations};
+use crate::graph::eval::{Activation, RecurrentOptions, activations};
 use crate::graph::op::{Cast, Direction, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 use crate::learn::exec::ExecError;
@@ -14,26 +14,26 @@ use crate::learn::exec::program::Id;
 use crate::learn::kernels::elementwise::Unary;
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum CellKind {
     Rnn,
     Gru { linear_before_reset: bool },
     Lstm { input_forget: bool },
 }
 
-impl Kind {
+impl CellKind {
     fn n_gates(self) -> usize {
         match self {
-            Kind::Rnn => 1,
-            Kind::Gru { .. } => 3,
-            Kind::Lstm { .. } => 4,
+            CellKind::Rnn => 1,
+            CellKind::Gru { .. } => 3,
+            CellKind::Lstm { .. } => 4,
         }
     }
 
     fn default_activations(self) -> &'static [&'static str] {
         match self {
-            Kind::Rnn => &["Tanh"],
-            Kind::Gru { .. } => &["Sigmoid", "Tanh"],
-            Kind::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
+            CellKind::Rnn => &["Tanh"],
+            CellKind::Gru { .. } => &["Sigmoid", "Tanh"],
+            CellKind::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
         }
     }
 }
@@ -41,7 +41,7 @@ impl Kind {
 pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     macro_rules! options {
         ($attributes:ident) => {
-            Options {
+            RecurrentOptions {
                 activations: &$attributes.activations,
                 alphas: &$attributes.activation_alpha,
                 betas: &$attributes.activation_beta,
@@ -53,16 +53,18 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         };
     }
     match op {
-        Op::RNN(rnn) => walked(lowering, Kind::Rnn, &options!(rnn)),
-        Op::GRU(gru) => walked(lowering, Kind::Gru { linear_before_reset: gru.linear_before_reset }, &options!(gru)),
-        Op::LSTM(lstm) => walked(lowering, Kind::Lstm { input_forget: lstm.input_forget }, &options!(lstm)),
+        Op::RNN(rnn) => walked(lowering, CellKind::Rnn, &options!(rnn)),
+        Op::GRU(gru) => {
+            walked(lowering, CellKind::Gru { linear_before_reset: gru.linear_before_reset }, &options!(gru))
+        }
+        Op::LSTM(lstm) => walked(lowering, CellKind::Lstm { input_forget: lstm.input_forget }, &options!(lstm)),
         _ => Ok(None),
     }
 }
 
 /// Sizes, and what both directions share.
 struct Walk {
-    kind: Kind,
+    kind: CellKind,
     n_steps: usize,
     n_batches: usize,
     hidden: usize,
@@ -85,7 +87,7 @@ struct Walked {
     c: Option<Id>,
 }
 
-fn walked(lowering: &mut Lowering<'_, '_>, kind: Kind, options: &Options<'_>) -> Lowered {
+fn walked(lowering: &mut Lowering<'_, '_>, kind: CellKind, options: &RecurrentOptions<'_>) -> Lowered {
     let [mut x, w, r] = [lowering.input(0)?, lowering.input(1)?, lowering.input(2)?];
     let is_batch_first = options.layout == 1;
     if is_batch_first {
@@ -155,7 +157,7 @@ fn initial(
     let shape = [walk.n_batches, walk.hidden];
     let mut states = [0; 2];
     for (position, state) in states.iter_mut().enumerate() {
-        let is_given = position == 0 || matches!(walk.kind, Kind::Lstm { .. });
+        let is_given = position == 0 || matches!(walk.kind, CellKind::Lstm { .. });
         let given = if is_given { lowering.optional(5 + position)? } else { None };
         let emit = lowering.emit();
         *state = match given {
@@ -199,8 +201,8 @@ fn cell<'a>(
     let hidden = walk.hidden;
     let biases = lowering.optional(3)?;
     let peepholes = match walk.kind {
-        Kind::Lstm { .. } => lowering.optional(7)?,
-        Kind::Rnn | Kind::Gru { .. } => None,
+        CellKind::Lstm { .. } => lowering.optional(7)?,
+        CellKind::Rnn | CellKind::Gru { .. } => None,
     };
     let emit = lowering.emit();
     let n_inputs = emit.shape(w)[2];
@@ -216,7 +218,7 @@ fn cell<'a>(
     });
     let mut bias = biases.map(|[of_x, of_h]| emit.add(of_x, of_h));
     let mut gru = None;
-    if let Kind::Gru { linear_before_reset } = walk.kind {
+    if let CellKind::Gru { linear_before_reset } = walk.kind {
         let (gates, last) = (emit.narrow(r, 0, 0, 2 * hidden), emit.narrow(r, 0, 2 * hidden, hidden));
         let mut inner = None;
         if let Some([of_x, of_h]) = biases.filter(|_| linear_before_reset) {
@@ -261,9 +263,9 @@ fn walk_direction(
         let step = if is_backward && reordered.is_none() { n_steps - 1 - count } else { count };
         let sums = emit.narrow(sums, 0, step * n_batches, n_batches);
         let (mut new_h, mut new_c) = match walk.kind {
-            Kind::Rnn => (rnn_step(emit, walk, cell, sums, h), c),
-            Kind::Gru { .. } => (gru_step(emit, walk, cell, sums, h), c),
-            Kind::Lstm { input_forget } => lstm_step(emit, walk, cell, sums, [h, c], input_forget),
+            CellKind::Rnn => (rnn_step(emit, walk, cell, sums, h), c),
+            CellKind::Gru { .. } => (gru_step(emit, walk, cell, sums, h), c),
+            CellKind::Lstm { input_forget } => lstm_step(emit, walk, cell, sums, [h, c], input_forget),
         };
         if let Some(lengths) = &walk.lengths {
             let going = emit.narrow(lengths.going, 0, count, 1);
@@ -288,7 +290,7 @@ fn walk_direction(
     if let Some(lengths) = &walk.lengths {
         y = emit.mul(y, lengths.going);
     }
-    Walked { y, h, c: matches!(walk.kind, Kind::Lstm { .. }).then_some(c) }
+    Walked { y, h, c: matches!(walk.kind, CellKind::Lstm { .. }).then_some(c) }
 }
 
 /// `new` where `going` is 1, `old` where it is 0.
@@ -315,7 +317,7 @@ fn gru_step(emit: &mut Emitter, walk: &Walk, cell: &Cell<'_>, sums: Id, h: Id) -
     let gates = emit.add(from_x[0], product);
     let gates = gate(emit, walk, cell, 0, gates);
     let (update, reset) = (emit.narrow(gates, 1, 0, n), emit.narrow(gates, 1, n, n));
-    let is_reset_after = matches!(walk.kind, Kind::Gru { linear_before_reset: true });
+    let is_reset_after = matches!(walk.kind, CellKind::Gru { linear_before_reset: true });
     let recurrent = if is_reset_after {
         let product = emit.matmul(h, r_hidden, false, true);
         let product = inner_bias.map_or(product, |bias| emit.add(product, bias));

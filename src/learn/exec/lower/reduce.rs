@@ -11,6 +11,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     Ok(Some(vec![match op {
         Op::ReduceSum(reduce) => reduced(lowering, reduce, Reduction::Sum)?,
         Op::ReduceMean(reduce) => reduced(lowering, reduce, Reduction::Mean)?,
+        // the least and the greatest of nothing are infinite
+        Op::ReduceMax(_) | Op::ReduceMin(_) | Op::ReduceLogSumExp(_) if is_empty(lowering)? => return Ok(None),
         Op::ReduceMax(reduce) => reduced(lowering, reduce, Reduction::Max)?,
         Op::ReduceMin(reduce) => reduced(lowering, reduce, Reduction::Min)?,
         Op::ReduceL1(reduce) => {
@@ -52,6 +54,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         }
         _ => return Ok(None),
     }]))
+}
+
+fn is_empty(lowering: &mut Lowering<'_, '_>) -> Result<bool, ExecError> {
+    let x = lowering.input(0)?;
+    Ok(lowering.emit().program.n_elements(x) == 0)
 }
 
 /// The axes that a reduction's second input names; all where it names none, unless that means none.

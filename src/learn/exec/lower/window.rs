@@ -4,10 +4,10 @@ use super::{Lowered, Lowering};
 use crate::graph::Op;
 use crate::graph::eval::axis_weights;
 use crate::graph::op::{AveragePool, MaxPool, Resize};
-use crate::graph::tensor::Tensor;
-use crate::graph::window::{Axis, WindowError, average_pool_axes, max_pool_axes};
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::window::{Axis, Window, WindowError, average_pool_axes, max_pool_axes};
 use crate::learn::exec::ExecError;
-use crate::learn::exec::program::{AxisMap, Id, PoolWindow};
+use crate::learn::exec::program::{AxisMap, Id, Kind, PoolWindow};
 
 pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     match op {
@@ -27,8 +27,7 @@ fn maxima(lowering: &mut Lowering<'_, '_>, pool: &MaxPool) -> Result<Vec<Id>, Ex
     if lowering.node.output(1).is_none() {
         return Ok(vec![y]);
     }
-    let outputs = [super::Kind::Float, super::Kind::Plain(crate::graph::tensor::DType::I64)];
-    let outputs = outputs.into_iter().map(|kind| (kind, shape.clone())).collect();
+    let outputs = vec![(Kind::Float, shape.clone()), (Kind::Plain(DType::I64), shape)];
     let found = lowering.computed(&Op::MaxPool(pool.clone()), &[Some(x)], outputs)?;
     Ok(vec![y, found[1]])
 }
@@ -49,7 +48,7 @@ fn window(
     let windows = axes.and_then(|axes| axes.iter().zip(&sizes).map(|(axis, &size)| axis.over(size)).collect());
     let unfit =
         |error: WindowError| lowering.unsupported(error.to_string(), "give the operator attributes that fit its input");
-    let windows: Vec<crate::graph::window::Window> = windows.map_err(unfit)?;
+    let windows: Vec<Window> = windows.map_err(unfit)?;
     Ok(PoolWindow {
         kernel: windows.iter().map(|window| window.kernel).collect(),
         strides: windows.iter().map(|window| window.stride).collect(),

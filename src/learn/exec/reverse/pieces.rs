@@ -13,6 +13,9 @@ pub(super) fn joined(emitter: &mut Emitter, shape: &[usize], pieces: Vec<Piece>)
     let mut by_axis: Vec<Vec<Piece>> = vec![Vec::new(); shape.len()];
     for piece in pieces {
         let own = emitter.shape(piece.gradient);
+        if own.contains(&0) {
+            continue;
+        }
         let cut: Vec<usize> = (0..shape.len()).filter(|&axis| own[axis] != shape[axis]).collect();
         match cut.as_slice() {
             [] => gradients.push(piece.gradient),

@@ -3,7 +3,7 @@
 use super::{integers, some};
 use crate::graph::op::{self, Op};
 use crate::graph::tensor::Tensor;
-use crate::learn::exec::testing::{check, numbers};
+use crate::learn::exec::testing::{check, check_outputs, numbers};
 
 #[test]
 fn sums_of_products() {
@@ -34,9 +34,9 @@ fn attention() {
     let plain = op::Attention::default();
     let four: [&[usize]; 3] = [&[2, 4, 3, 2], &[2, 2, 5, 2], &[2, 2, 5, 3]];
     let op = |attention: &op::Attention| Op::Attention(attention.clone());
-    let is_causal = op::Attention { is_causal: true, ..plain.clone() };
-    let capped = op::Attention { softcap: 0.7, scale: Some(0.3), ..plain.clone() };
-    let windowed = op::Attention { left_window_size: 0, right_window_size: 1, ..plain.clone() };
+    let is_causal = op::Attention { is_causal: true, ..plain };
+    let capped = op::Attention { softcap: 0.7, scale: Some(0.3), ..plain };
+    let windowed = op::Attention { left_window_size: 0, right_window_size: 1, ..plain };
     for attention in [&plain, &is_causal, &capped, &windowed] {
         check(op(attention), &some(&four), &[0, 1, 2], &[]);
         let mut masked = some(&four);
@@ -48,13 +48,15 @@ fn attention() {
         check(op(attention), &masked, &[0, 1, 2], &[]);
         check(op(attention), &masked, &[0, 1, 2], &[3]);
     }
-    let three = op::Attention { q_num_heads: Some(2), kv_num_heads: Some(1), ..plain.clone() };
+    let three = op::Attention { q_num_heads: Some(2), kv_num_heads: Some(1), ..plain };
     check(op(&three), &some(&[&[2, 3, 4], &[2, 5, 2], &[2, 5, 3]]), &[0, 1, 2], &[]);
+    let alone = op::Attention { kv_num_heads: Some(2), ..three };
+    check_outputs(op(&alone), &some(&[&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]]), &[0, 1, 2], &[], 1);
     let mut past = some(&four);
     past.extend([None, Some(numbers(&[2, 2, 1, 2])), Some(numbers(&[2, 2, 1, 3]))]);
     check(op(&is_causal), &past, &[0, 1, 2, 4, 5], &[]);
     for qk_matmul_output_mode in 1..4 {
-        check(op(&op::Attention { qk_matmul_output_mode, ..capped.clone() }), &some(&four), &[], &[]);
+        check(op(&op::Attention { qk_matmul_output_mode, ..capped }), &some(&four), &[], &[]);
     }
 }
 
@@ -66,10 +68,4 @@ fn the_reference_computes_the_rest() {
     check(Op::ConstantOfShape(fill), &[integers(&[2, 3])], &[], &[0]);
     let range = [0.5f64, 3.0, 0.5].map(|number| Some(Tensor::scalar(number)));
     check(Op::Range(op::Range { stash_type: 1 }), &range, &[], &[0, 1, 2]);
-    let weights = Some(Tensor::new(&[2, 2], vec![-7i8, 0, 3, 100]).expect("four"));
-    let scale = Some(Tensor::scalar(0.25f64));
-    let dequantize = || op::DequantizeLinear { axis: 1, block_size: 0, output_dtype: None };
-    for fixed in [vec![0, 1], vec![]] {
-        check(Op::DequantizeLinear(dequantize()), &[weights.clone(), scale.clone()], &[], &fixed);
-    }
 }

@@ -5,16 +5,19 @@ use crate::graph::op::{self, AutoPad, CoordinateTransformation, NearestMode, Op,
 use crate::graph::tensor::Tensor;
 use crate::learn::exec::testing::{check, numbers};
 
+/// Shape; kernel, strides, dilations, pads; whether the number of places is rounded up.
+type Case = (&'static [usize], [&'static [i64]; 4], bool);
+
 #[test]
 fn poolings() {
-    let cases: [(&[usize], &[i64], &[i64], &[i64], &[i64], bool); 5] = [
-        (&[2, 2, 5, 6], &[2, 3], &[], &[], &[], false),
-        (&[2, 2, 5, 6], &[2, 3], &[2, 2], &[], &[1, 0, 1, 2], false),
-        (&[1, 2, 6, 6], &[3, 2], &[2, 2], &[], &[0, 0, 0, 0], true),
-        (&[1, 2, 7], &[3], &[1], &[2], &[2, 1], false),
-        (&[1, 1, 3, 4, 3], &[2, 2, 2], &[1, 2, 1], &[], &[], false),
+    let cases: [Case; 5] = [
+        (&[2, 2, 5, 6], [&[2, 3], &[], &[], &[]], false),
+        (&[2, 2, 5, 6], [&[2, 3], &[2, 2], &[], &[1, 0, 1, 2]], false),
+        (&[1, 2, 6, 6], [&[3, 2], &[2, 2], &[], &[0, 0, 0, 0]], true),
+        (&[1, 2, 7], [&[3], &[1], &[2], &[2, 1]], false),
+        (&[1, 1, 3, 4, 3], [&[2, 2, 2], &[1, 2, 1], &[], &[]], false),
     ];
-    for (shape, kernel, strides, dilations, pads, ceil_mode) in cases {
+    for (shape, [kernel, strides, dilations, pads], ceil_mode) in cases {
         let lists = || (kernel.to_vec(), strides.to_vec(), dilations.to_vec(), pads.to_vec());
         let (kernel_shape, strides, dilations, pads) = lists();
         let auto_pad = AutoPad::NotSet;

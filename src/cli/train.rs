@@ -163,7 +163,7 @@ fn text(report: &Report) -> String {
         });
         let header = [("runtime", Side::Left), ("right", Side::Right), ("of", Side::Right), ("accuracy", Side::Right)];
         text.push('\n');
-        text.push_str(&table(&header, rows.collect()));
+        text.push_str(&table(&header, rows));
         if report.test.len() > 1 {
             text.push_str(&format!(
                 "test samples that the runtimes give different classes: {}\n",

@@ -183,14 +183,6 @@ impl Emitter {
         self.float(Primitive::Transpose(permutation.to_vec()), vec![x], shape)
     }
 
-    /// The last two axes exchanged.
-    pub(crate) fn transpose_last(&mut self, x: Id) -> Id {
-        let rank = self.rank(x);
-        let mut permutation: Vec<usize> = (0..rank).collect();
-        permutation.swap(rank - 2, rank - 1);
-        self.transpose(x, &permutation)
-    }
-
     /// Axis by axis `shape[i]` elements from `starts[i]` on, `steps[i]` apart.
     pub(crate) fn slice(&mut self, x: Id, starts: Vec<usize>, steps: Vec<isize>, shape: Vec<usize>) -> Id {
         if self.shape(x) == shape && starts.iter().all(|&start| start == 0) && steps.iter().all(|&step| step == 1) {

@@ -92,7 +92,9 @@ fn absorb_relu(emitter: &mut Emitter, view: &View<'_>, step: &Step) -> bool {
     if view.n_uses[*x] != 1 {
         return false;
     }
-    let Some(before) = emitter.program.steps.iter_mut().rev().find(|before| before.outputs[0] == *x) else { return false };
+    let Some(before) = emitter.program.steps.iter_mut().rev().find(|before| before.outputs[0] == *x) else {
+        return false;
+    };
     match &mut before.primitive {
         Primitive::BatchNorm { relu, .. } | Primitive::Linear { relu, .. } if !*relu => *relu = true,
         _ => return false,
@@ -107,7 +109,8 @@ fn product_and_bias(emitter: &mut Emitter, view: &View<'_>, step: &Step) -> Opti
     for (product, bias) in [(step.inputs[0], step.inputs[1]), (step.inputs[1], step.inputs[0])] {
         let shape = emitter.shape(step.outputs[0]).to_vec();
         let matrix = view.behind_reshapes(product);
-        let Some(Step { primitive: Primitive::MatMul { transpose_a: false, transpose_b }, inputs, .. }) = view.sole(matrix)
+        let Some(Step { primitive: Primitive::MatMul { transpose_a: false, transpose_b }, inputs, .. }) =
+            view.sole(matrix)
         else {
             continue;
         };
@@ -149,7 +152,8 @@ fn attention(emitter: &mut Emitter, view: &View<'_>, step: &Step) -> Option<Id> 
     };
     let v = split_heads(emitter, view, weighted.inputs[1], &[0, 2, 1, 3])?;
     let n_heads = emitter.shape(q)[2];
-    let is_alike = [k, v].iter().all(|&id| emitter.shape(id)[2] == n_heads && emitter.shape(id)[0] == emitter.shape(q)[0]);
+    let is_alike =
+        [k, v].iter().all(|&id| emitter.shape(id)[2] == n_heads && emitter.shape(id)[0] == emitter.shape(q)[0]);
     let whole = emitter.program.n_elements(step.outputs[0]) == emitter.program.n_elements(joined.outputs[0]);
     if !is_alike || !whole || mask.is_some_and(|mask| view.learns[mask] || emitter.rank(mask) > 4) {
         return None;

@@ -104,6 +104,11 @@ impl Learner {
         self.parameters.values().filter(|parameter| parameter.is_learned).map(|parameter| parameter.values.len()).sum()
     }
 
+    /// The bytes of the buffers of all programs that are kept.
+    pub fn n_bytes(&self) -> usize {
+        self.hosts.values().map(|compiled| compiled.host.n_bytes()).sum()
+    }
+
     /// The mean loss of a batch and its gradients, as training has it; running statistics are brought up to date.
     ///
     /// # Errors

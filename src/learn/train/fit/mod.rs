@@ -9,6 +9,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::graph::tensor::Tensor;
+use crate::graph::{Graph, Name};
+use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
 use crate::learn::train::learner::Learner;
@@ -17,10 +21,6 @@ use crate::learn::train::metrics::{Confusion, LossMean};
 use crate::learn::train::optimizer::{Optimizer, Update};
 use crate::learn::train::schedule::Schedule;
 use crate::learn::train::targets::Targets;
-use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
-use crate::graph::tensor::Tensor;
-use crate::graph::{Graph, Name};
-use crate::learn::kernels::optimizer as kernel;
 
 /// How a network is trained, as the part `train` of a recipe has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

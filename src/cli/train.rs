@@ -234,6 +234,12 @@ impl Watch {
         })
     }
 
+    /// A line on standard error, above the bar.
+    fn say(&self, line: &str) {
+        // when standard error is closed there is nobody to tell
+        let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
+    }
+
     /// Appends an epoch to the files that were asked for.
     fn append(&mut self, epoch: &Epoch, state: &State) -> std::io::Result<()> {
         let values =
@@ -281,12 +287,12 @@ impl Observer for Watch {
             "epoch {:>3}  training loss {train_loss:.4}  validation loss {validation_loss:.4}  metric {metric:.4}",
             state.epoch
         );
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.say(&line);
         Ok(())
     }
 
     fn note(&mut self, note: &str) {
-        self.bar.suspend(|| eprintln!("{note}"));
+        self.say(note);
     }
 }
 

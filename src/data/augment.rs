@@ -256,9 +256,10 @@ fn move_picture(
     let both = sample.chunks_exact_mut(height * width).zip(scratch.chunks_exact(height * width));
     for (channel, (to, from)) in both.enumerate() {
         let edge = edge(channel);
-        let (zero, come_from): (f32, fn(Distance, usize, usize) -> Option<usize>) = match edge {
-            Edge::Value(zero) => (zero, Distance::source),
-            Edge::Mirror => (0.0, |by, place, n_places| Some(by.mirrored(place, n_places))),
+        let zero = if let Edge::Value(zero) = edge { zero } else { 0.0 };
+        let come_from = |by: Distance, place: usize, n_places: usize| match edge {
+            Edge::Value(_) => by.source(place, n_places),
+            Edge::Mirror => Some(by.mirrored(place, n_places)),
         };
         let columns: Vec<Option<usize>> = (0..width).map(|x| come_from(right, x, width)).collect();
         for (y, row) in to.chunks_exact_mut(width).enumerate() {

@@ -301,6 +301,6 @@ fn read_arrays(split: Split, files: &Arrays, label: &str) -> Result<Samples, Dat
         let kind = if is_quantity { numbers } else { Kind::Codes { pad: 0 } };
         columns.insert(name, Column::new(Values::Dense(tensor), kind));
     }
-    let parts = vec![Part { path: path.clone(), split, n_samples, places: Places::Numbers }];
+    let parts = vec![Part { path, split, n_samples, places: Places::Numbers }];
     Ok(Samples { columns, labels, parts, unseen: Vec::new() })
 }

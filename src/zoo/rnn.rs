@@ -177,6 +177,7 @@ fn layer(
 }
 
 /// Where the axis of directions is, and how it comes to stand before the last and into it.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     axis: i64,
     perm: &'a [i64],

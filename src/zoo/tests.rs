@@ -156,7 +156,7 @@ fn filled(graph: &Graph) -> Graph {
     for (idx, tensor) in parts.initializers.values_mut().enumerate() {
         if tensor.dtype() == DType::F32 {
             let elements = (0..tensor.len()).map(|place| ((place * 7 + idx * 13) as f32 * 0.7).sin()).collect();
-            *tensor = Tensor::new::<f32>(&tensor.shape().to_vec(), elements).expect("as many");
+            *tensor = Tensor::new::<f32>(tensor.shape(), elements).expect("as many");
         }
     }
     Graph::new(parts).expect("as whole as before")
@@ -259,7 +259,7 @@ fn misfits_are_refused_with_a_remedy() {
     refused("{ mlp = {} }", &task(Vec::new()), "mlp: the task has 0 inputs");
     refused("{ mlp = {} }", &image(&[0]), "an axis of size 0");
     refused("{ mlp = {} }", &task(vec![Input::new("x", DType::U8, &[4])]), "mlp: input `x` is of u8; have the data");
-    refused("{ mlp = {} }", &Task { n_outputs: 0, ..small.clone() }, "mlp: the task has no outputs");
+    refused("{ mlp = {} }", &Task { n_outputs: 0, ..small }, "mlp: the task has no outputs");
     refused("{ mlp = {} }", &task(vec![Input::new("layers.0", DType::F32, &[4])]), "give the task's inputs and output");
 }
 

@@ -23,14 +23,16 @@ const ABSOLUTE_TOLERANCE: f64 = 1e-7;
 const WRITTEN_BACK: &str = "read, written, read";
 const REFERENCE: &str = "reference";
 
+/// A node test: a model, and the files of its inputs and outputs by position.
 #[derive(Default)]
-struct Case {
-    model: Bytes,
-    inputs: BTreeMap<usize, Bytes>,
-    outputs: BTreeMap<usize, Bytes>,
+pub(crate) struct Case {
+    pub(crate) model: Bytes,
+    pub(crate) inputs: BTreeMap<usize, Bytes>,
+    pub(crate) outputs: BTreeMap<usize, Bytes>,
 }
 
-fn cases(archive: &Path) -> BTreeMap<String, Case> {
+/// The node tests in an archive, by name.
+pub(crate) fn cases(archive: &Path) -> BTreeMap<String, Case> {
     let mut cases: BTreeMap<String, Case> = BTreeMap::new();
     let file = File::open(archive).expect("the archive of node tests is there");
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));

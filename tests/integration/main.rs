@@ -8,6 +8,7 @@ mod conformance;
 mod graph;
 mod groups;
 mod hostile;
+mod learn;
 mod measure;
 mod models;
 mod random_graphs;

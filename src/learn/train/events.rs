@@ -243,7 +243,7 @@ mod tests {
         for length in ends[1]..ends[2] {
             assert_eq!(records_until(&bytes[..length], 1000), ends[1], "{length} bytes");
         }
-        let mut broken = bytes.clone();
+        let mut broken = bytes;
         broken[ends[1] + 20] ^= 1;
         assert_eq!(records_until(&broken, 1000), ends[1]);
         assert_eq!(records_until(b"something else that is long enough", 1000), 0);

@@ -114,7 +114,7 @@ impl Learner {
     /// # Errors
     /// When an input is missing or does not fit, or no gradient reaches a parameter.
     pub fn learn(&mut self, batch: &IndexMap<Name, Tensor>, seed: u64) -> Result<Learned<'_>, TrainError> {
-        let (compiled, inputs, parameters) = self.prepare(batch, Mode::Training)?;
+        let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Training)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, seed)?;
         let outcome = compiled.outcome(&reads, &inputs)?;
@@ -130,7 +130,7 @@ impl Learner {
     /// # Errors
     /// When an input is missing or does not fit.
     pub fn predict(&mut self, batch: &IndexMap<Name, Tensor>) -> Result<Outcome, TrainError> {
-        let (compiled, inputs, parameters) = self.prepare(batch, Mode::Inference)?;
+        let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Inference)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, 0)?;
         compiled.outcome(&reads, &inputs)
@@ -158,12 +158,8 @@ impl Learner {
         Ok(Graph::new(parts)?)
     }
 
-    /// The program for a batch, the batch in its order, and the parameters.
-    fn prepare(
-        &mut self,
-        batch: &IndexMap<Name, Tensor>,
-        mode: Mode,
-    ) -> Result<(&mut Compiled, Vec<Tensor>, &mut IndexMap<Name, Parameter>), TrainError> {
+    /// The program for a batch.
+    fn prepare(&mut self, batch: &IndexMap<Name, Tensor>, mode: Mode) -> Result<Ready<'_>, TrainError> {
         let named: Vec<(&Name, &Tensor)> = self
             .with_loss
             .graph
@@ -188,8 +184,16 @@ impl Learner {
         }
         let compiled = self.hosts.get_mut(&key).expect("it was put there");
         let given = compiled.program.inputs.iter().map(|(name, _)| batch[name].clone()).collect();
-        Ok((compiled, given, &mut self.parameters))
+        Ok(Ready { compiled, inputs: given, parameters: &mut self.parameters })
     }
+}
+
+/// A program for a batch, and what it reads.
+struct Ready<'a> {
+    compiled: &'a mut Compiled,
+    /// The batch in the program's order.
+    inputs: Vec<Tensor>,
+    parameters: &'a mut IndexMap<Name, Parameter>,
 }
 
 /// What a batch came to, and where it leads.

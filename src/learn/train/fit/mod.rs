@@ -279,9 +279,9 @@ impl<'a> Training<'a> {
         let Task { data, augment, .. } = task;
         let targets = Targets::new(data, &learner, options)?;
         let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };
-        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), ..batches.clone() };
+        let validation = Loader::new(data, Split::Validation, batches.clone())?;
+        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), ..batches };
         let train = Loader::new(data, Split::Train, shuffled)?;
-        let validation = Loader::new(data, Split::Validation, batches)?;
         Ok(Training { learner, targets, train, validation, options, seed })
     }
 

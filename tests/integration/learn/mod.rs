@@ -1,28 +1,11 @@
-//! What runs and learns, on files: in a binary of its own, since it needs no runtime.
+//! What runs and learns, on files: node tests, real models, a training by the program.
 
 mod conformance;
 mod models;
 
-use std::io::Write as _;
-use std::path::PathBuf;
-
 use aludel::graph::op::{Cast, RoundMode};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Op, eval};
-
-/// The folder of real models and data; none, said aloud, where `ALUDEL_DATA` does not name one.
-fn data() -> Option<PathBuf> {
-    let folder = std::env::var_os("ALUDEL_DATA").map(PathBuf::from).filter(|folder| folder.is_dir());
-    if folder.is_none() {
-        say("left out: ALUDEL_DATA does not name a folder\n");
-    }
-    folder
-}
-
-/// Writes past the harness, which hides what a passing test prints.
-fn say(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
 
 /// A tensor in another type, as the reference casts; itself where there is no such cast.
 fn cast(tensor: &Tensor, to: DType) -> Tensor {

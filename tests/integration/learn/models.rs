@@ -9,7 +9,8 @@ use aludel::learn::exec::{Mode, Request, Run, run};
 use aludel::onnx;
 use indexmap::IndexMap;
 
-use crate::{cast, data, numbers, say};
+use super::{cast, numbers};
+use crate::support::{data, say};
 
 type Inputs = IndexMap<Name, Tensor>;
 
@@ -139,10 +140,10 @@ fn with_loss(graph: &Graph, outputs: &IndexMap<Name, Tensor>) -> Graph {
     nodes.push(Node::new(Op::Sum, terms, vec![Some("loss".into())]));
     parts.inputs = inputs;
     for info in &mut parts.inputs {
-        if let Some(aludel::graph::ValueType::Tensor(declared)) = &mut info.value_type {
-            if declared.dtype.is_float() {
-                declared.dtype = DType::F64;
-            }
+        if let Some(aludel::graph::ValueType::Tensor(declared)) = &mut info.value_type
+            && declared.dtype.is_float()
+        {
+            declared.dtype = DType::F64;
         }
     }
     parts.outputs = vec![aludel::graph::ValueInfo::untyped("loss")];

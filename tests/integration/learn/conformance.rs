@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Graph, Name, Op, ValueInfo, eval};
@@ -13,42 +10,13 @@ use aludel::onnx;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use crate::{cast, data, numbers, say};
+use super::{cast, numbers};
+use crate::conformance::{Case, cases};
+use crate::support::{data, say};
 
 /// As ONNX's own test runner has them.
 const RELATIVE_TOLERANCE: f64 = 1e-3;
 const ABSOLUTE_TOLERANCE: f64 = 1e-7;
-
-#[derive(Default)]
-struct Case {
-    model: Bytes,
-    inputs: BTreeMap<usize, Bytes>,
-    outputs: BTreeMap<usize, Bytes>,
-}
-
-fn cases(archive: &Path) -> BTreeMap<String, Case> {
-    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
-    let file = File::open(archive).expect("the archive of node tests is there");
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
-    for entry in archive.entries().expect("a tar archive") {
-        let mut entry = entry.expect("a whole tar archive");
-        let path = entry.path().expect("a path").to_string_lossy().into_owned();
-        let Some((name, file)) = path.trim_start_matches("./").split_once('/') else { continue };
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).expect("a whole tar archive");
-        let case = cases.entry(name.to_string()).or_default();
-        let number = |prefix: &str| file.strip_prefix(prefix)?.strip_suffix(".pb")?.parse().ok();
-        if file == "model.onnx" {
-            case.model = bytes.into();
-        } else if let Some(number) = number("test_data_set_0/input_") {
-            case.inputs.insert(number, bytes.into());
-        } else if let Some(number) = number("test_data_set_0/output_") {
-            case.outputs.insert(number, bytes.into());
-        }
-    }
-    cases.retain(|_, case| !case.model.is_empty());
-    cases
-}
 
 /// The tensors of these files, of the types that the graph declares: ONNX's files hold bf16 as u16.
 fn tensors(files: &BTreeMap<usize, Bytes>, infos: &[ValueInfo]) -> Option<Vec<Tensor>> {
@@ -73,7 +41,7 @@ enum Outcome {
     Wrong(String),
 }
 
-fn outcome(name: &str, case: &Case) -> Outcome {
+fn outcome(case: &Case) -> Outcome {
     let Ok(model) = onnx::read_bytes(case.model.clone(), None) else {
         return Outcome::LeftOut("aludel does not read it");
     };
@@ -171,7 +139,7 @@ fn onnx_node_tests_pass_as_primitives() {
     let mut wrong = String::new();
     let cases = cases(&data.join("onnx-node-tests/node-tests.tar.gz"));
     for (name, case) in &cases {
-        match outcome(name, case) {
+        match outcome(case) {
             Outcome::Primitives => n_primitives += 1,
             Outcome::Reference => {
                 n_reference += 1;

@@ -1,14 +1,14 @@
 //! Accuracy on a split, measured by a runtime on a file's bytes.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::RecipeError;
 use crate::data::{Dataset, LABEL, Loader, LoaderOptions, Split};
 use crate::learn::train::TrainError;
 use crate::learn::train::metrics::Confusion;
-use crate::measure::runtime::{ModelBytes, Options, Runtime};
-
-use std::sync::Arc;
+use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime};
 
 /// What a runtime made of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,6 +39,12 @@ pub fn evaluate(
     batch_size: usize,
 ) -> Result<Evaluation, RecipeError> {
     let mut session = runtime.load(model, &Options::default())?;
+    // a network for one batch size gets that one
+    let fixed = session.inputs().first().and_then(|input| match input.dims.as_deref()?.first()? {
+        Dim::Known(size) => Some(*size),
+        Dim::Symbol(_) | Dim::Unknown => None,
+    });
+    let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size);
     let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
     let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
     let n_classes = data.classes().len();

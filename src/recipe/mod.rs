@@ -45,6 +45,8 @@ pub struct ModelPart {
     pub onnx: Option<PathBuf>,
     /// The output that is to meet the labels; the first where it is not given.
     pub output: Option<String>,
+    /// The data's columns that an architecture reads, in its order; all of them where it is not given.
+    pub inputs: Option<Vec<String>>,
     /// How weights begin; those of a file stay as they are without it.
     pub init: Option<Initialisation>,
 }

@@ -94,9 +94,19 @@ fn task(recipe: &Recipe, data: &Dataset) -> Result<zoo::Task, RecipeError> {
         shape: column.sample_shape(),
         n_ids: n_ids.filter(|_| column.dtype().is_integer()),
     };
+    let columns = match &recipe.model.inputs {
+        None => data.inputs().collect::<Vec<_>>(),
+        Some(names) => {
+            let column = |name: &String| data.inputs().find(|(column, _)| column == name);
+            let known = || data.inputs().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            let missing =
+                |name: &String| RecipeError::Model(format!("the data has no input `{name}`; it has {}", known()));
+            names.iter().map(|name| column(name).ok_or_else(|| missing(name))).collect::<Result<_, _>>()?
+        }
+    };
     Ok(zoo::Task {
         name: recipe.name.clone(),
-        inputs: data.inputs().map(input).collect(),
+        inputs: columns.into_iter().map(input).collect(),
         output: "logits".to_string(),
         n_outputs,
     })

@@ -29,10 +29,15 @@ pub enum Loss {
     /// Estimation of a Location Parameter" (1964).
     Huber {
         /// where the square ends
+        #[serde(default = "default_delta")]
         delta: f32,
     },
     /// `1 − p·t / (|p| |t|)` over the last axis, the mean over the rest.
     Cosine,
+}
+
+fn default_delta() -> f32 {
+    1.0
 }
 
 /// A network with its loss.

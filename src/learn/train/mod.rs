@@ -10,6 +10,7 @@ pub mod init;
 pub mod learner;
 pub mod loss;
 pub mod metrics;
+mod named;
 pub mod optimizer;
 pub mod roles;
 pub mod safetensors;

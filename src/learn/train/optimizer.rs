@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::learn::kernels::optimizer;
 
-/// Which optimizer, as TOML has it: `"adam-w"` or `{ sgd = { momentum = 0.9 } }`.
+/// Which optimizer, as TOML has it: `"adamw"` or `{ sgd = { momentum = 0.9 } }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Optimizer {
     /// Stochastic gradient descent. Sutskever et al., "On the importance of initialization and momentum" (2013).
     Sgd {

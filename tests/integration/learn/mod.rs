@@ -2,6 +2,7 @@
 
 mod conformance;
 mod models;
+mod train;
 
 use aludel::graph::op::{Cast, RoundMode};
 use aludel::graph::tensor::{DType, Tensor};

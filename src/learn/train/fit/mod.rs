@@ -18,6 +18,7 @@ use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
 use crate::learn::train::learner::Learner;
 use crate::learn::train::loss::Loss;
 use crate::learn::train::metrics::{Confusion, LossMean};
+use crate::learn::train::named::name_or_table;
 use crate::learn::train::optimizer::{Optimizer, Update};
 use crate::learn::train::schedule::Schedule;
 use crate::learn::train::targets::Targets;
@@ -33,6 +34,7 @@ pub struct TrainOptions {
     /// The greatest learning rate.
     pub lr: f64,
     /// What a step makes of gradients.
+    #[serde(deserialize_with = "name_or_table")]
     pub optimizer: Optimizer,
     /// How the rate goes over the steps.
     pub schedule: Schedule,
@@ -47,6 +49,7 @@ pub struct TrainOptions {
     /// The part of a moving average of the weights that is kept at each step; the average is validated and written.
     pub ema: Option<f32>,
     /// What a prediction is measured by.
+    #[serde(deserialize_with = "name_or_table")]
     pub loss: Loss,
     /// The part of a label that is spread over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016),
     /// section 7.

@@ -1,0 +1,128 @@
+//! `aludel train`: what it writes, what both runtimes make of it, and how it goes on after it was killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{data, say};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aludel"));
+    command.arg("train").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn train(arguments: &[&str]) -> Value {
+    let output = command(arguments).arg("--json").output().expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "aludel train {}: {stderr}", arguments.join(" "));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// A recipe in a folder: the digits, fewer epochs than anybody would take.
+fn recipe(folder: &Path, model: &str, train: &str) -> PathBuf {
+    let text = format!(
+        "name = 'digits'\nseed = 7\n[data]\nkind = 'digits'\nshape = [1, 8, 8]\nnormalize = 'unit'\n\
+         split = {{ validation = 0.1, test = 0.2 }}\n[model]\n{model}\n[train]\n{train}\n"
+    );
+    let path = folder.join("recipe.toml");
+    fs::write(&path, text).expect("the folder is ours");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders are UTF-8")
+}
+
+/// Kills the program once there is a checkpoint.
+fn kill_at_checkpoint(mut child: Child, checkpoint: &Path) {
+    let begun = Instant::now();
+    while !checkpoint.exists() && begun.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("it runs, or has ended");
+    child.wait().expect("it has ended");
+}
+
+#[test]
+fn the_digits_are_learned_and_both_runtimes_agree() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let recipe = recipe(folder.path(), "arch = { resnet = { blocks = [1], width = 8 } }", "epochs = 8\nlr = 5e-3");
+    let [output, weights] = ["digits.onnx", "digits.safetensors"].map(|name| folder.path().join(name));
+    let report = train(&[text(&recipe), "-o", text(&output), "--safetensors", text(&weights)]);
+    let tests = report["test"].as_array().expect("a list");
+    assert!(!tests.is_empty());
+    for test in tests {
+        assert!(test["accuracy"].as_f64().expect("a number") > 0.9, "{test}");
+    }
+    assert_eq!(report["disagreements"], 0);
+    assert!(report["diagnosis"]["verdict"].is_string(), "{report}");
+    assert!(output.exists() && weights.exists());
+    assert!(!folder.path().join("digits.onnx.checkpoint").exists());
+}
+
+#[test]
+fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let recipe = recipe(folder.path(), "arch = { cnn = {} }", "epochs = 6\nema = 0.9\nclip = 1.0");
+    let [whole, broken] = ["whole.onnx", "broken.onnx"].map(|name| folder.path().join(name));
+    train(&[text(&recipe), "-o", text(&whole)]);
+    let child =
+        command(&[text(&recipe), "-o", text(&broken)]).stderr(Stdio::null()).spawn().expect("the program starts");
+    kill_at_checkpoint(child, &folder.path().join("broken.onnx.checkpoint"));
+    assert!(!broken.exists(), "it was killed too late to tell anything");
+    train(&[text(&recipe), "-o", text(&broken), "--resume"]);
+    assert!(fs::read(&whole).expect("written") == fs::read(&broken).expect("written"));
+}
+
+#[test]
+fn wrong_recipes_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = folder.path().join("out.onnx");
+    let mut refused = |model: &str, train: &str, why: &str| {
+        let recipe = recipe(folder.path(), model, train);
+        let output = command(&[text(&recipe), "-o", text(&output)]).output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(why), "{stderr}");
+    };
+    refused("", "", "[model]: give `arch` or `onnx`, one of the two");
+    refused("arch = { mpl = {} }", "", "unknown variant `mpl`");
+    refused("arch = { mlp = {} }", "epoch = 3", "unknown field `epoch`");
+    refused("arch = { mlp = {} }", "lr = 0.0", "`lr` is 0; give a number above 0");
+    refused("onnx = 'none.onnx'", "", "none.onnx");
+    refused("arch = { mlp = {} }\ninputs = ['y']", "", "the data has no input `y`; it has x");
+    assert!(!output.exists());
+}
+
+/// A network made elsewhere, on the data that it was made for: it gains.
+#[test]
+fn a_file_made_elsewhere_is_fine_tuned() {
+    let Some(data) = data() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mnist = data.join("mnist");
+    let pair = |images: &str, labels: &str| {
+        format!("{{ inputs = '{}', labels = '{}' }}", mnist.join(images).display(), mnist.join(labels).display())
+    };
+    let text_of = format!(
+        "name = 'mnist'\nseed = 7\n[data]\nkind = 'idx'\ntrain = {}\ntest = {}\nshape = [1, 28, 28]\n\
+         split = {{ validation = 0.1 }}\n[model]\nonnx = '{}'\n[train]\nepochs = 1\nbatch_size = 1\naccumulate = 32\nlr = 2e-4\n",
+        pair("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+        pair("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+        data.join("onnx-models/mnist_cntk_opset8.onnx").display(),
+    );
+    let recipe = folder.path().join("recipe.toml");
+    fs::write(&recipe, text_of).expect("the folder is ours");
+    let output = folder.path().join("tuned.onnx");
+    let report = train(&[text(&recipe), "-o", text(&output)]);
+    for test in report["test"].as_array().expect("a list") {
+        say(&format!(
+            "mnist_cntk_opset8 fine-tuned: {} right of {} on {}\n",
+            test["n_right"], test["n_samples"], test["runtime"]
+        ));
+        assert!(test["n_right"].as_u64().expect("a number") > 9_891, "{test}");
+    }
+}

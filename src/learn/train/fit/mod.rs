@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
+use crate::learn::kernels::elementwise::scale_add;
 use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
-use crate::learn::train::learner::Learner;
+use crate::learn::train::learner::{Learned, Learner};
 use crate::learn::train::loss::Loss;
 use crate::learn::train::metrics::{Confusion, LossMean};
 use crate::learn::train::named::name_or_table;
@@ -366,12 +367,12 @@ impl<'a> Training<'a> {
         state.numbers.insert("weight".to_string(), weights);
     }
 
+    /// One batch: its gradients and, where one is due, a step of the optimizer.
     fn step(&mut self, state: &mut State, batch: &data::Batch, n_batches: usize) -> Result<StepReport, TrainError> {
         let options = self.options;
         let (batch, n_samples) = self.targets.prepare(batch, options)?;
-        let per_epoch = n_batches.div_ceil(options.accumulate) as u64;
-        let rate =
-            options.lr * state.rate_factor * options.schedule.factor(state.n_steps, per_epoch * options.epochs as u64);
+        let n_steps = self.steps_per_epoch() * options.epochs as u64;
+        let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
         let mut learned = self.learner.learn(&batch, seed)?;
         let loss = learned.outcome.loss;
@@ -380,53 +381,28 @@ impl<'a> Training<'a> {
             return Ok(report);
         }
         state.loss = (state.loss.0 + f64::from(loss) * n_samples as f64, state.loss.1 + n_samples as u64);
-        let mut accumulated = state.numbers.swap_remove("gradient");
-        if let Some(sums) = &mut accumulated {
+        let mut sums = state.numbers.swap_remove("gradient");
+        if let Some(sums) = &mut sums {
             let share = 1.0 / options.accumulate as f32;
-            learned.apply(|position, gradient, _| {
-                sums[position].iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += share * gradient);
-            });
+            learned.apply(|position, gradient, _| scale_add(share, gradient, &mut sums[position]));
         }
-        let is_due = (state.n_batches + 1).is_multiple_of(options.accumulate) || state.n_batches + 1 == n_batches;
-        if is_due {
-            state.n_steps += 1;
-            let squares: f64 = learned
-                .gradients()
-                .map(|(position, gradient)| accumulated.as_ref().map_or(gradient, |sums| &sums[position]))
-                .map(|gradient| if options.clip.is_some() { f64::from(kernel::squared_norm(gradient)) } else { 0.0 })
-                .sum();
-            let norm = squares.sqrt() as f32;
-            let scale = options.clip.filter(|&clip| norm > clip).map_or(1.0, |clip| clip / norm);
-            let mut moments: Vec<Vec<Vec<f32>>> = (0..options.optimizer.n_moments())
-                .map(|moment| state.numbers.swap_remove(&format!("moment{moment}")).expect("there are as many"))
-                .collect();
-            learned.apply(|position, gradient, parameter| {
-                let gradient = accumulated.as_ref().map_or(gradient, |sums| &sums[position]);
-                let decay = if parameter.decays { options.weight_decay } else { 0.0 };
-                let mut own: Vec<Vec<f32>> = moments.iter_mut().map(|it| std::mem::take(&mut it[position])).collect();
-                let update = Update { gradient, weight: &mut parameter.values, moments: &mut own };
-                options.optimizer.step(update, rate as f32, decay, state.n_steps, scale);
-                moments.iter_mut().zip(own).for_each(|(all, own)| all[position] = own);
-                if options.l1 > 0.0 && parameter.decays {
-                    shrink(&mut parameter.values, rate as f32 * options.l1);
-                }
-            });
-            for (moment, values) in moments.into_iter().enumerate() {
-                state.numbers.insert(format!("moment{moment}"), values);
-            }
-            if let Some(sums) = &mut accumulated {
-                sums.iter_mut().for_each(|sum| sum.fill(0.0));
-            }
+        if (state.n_batches + 1).is_multiple_of(options.accumulate) || state.n_batches + 1 == n_batches {
+            update(options, state, &mut learned, rate as f32, sums.as_deref());
+            sums.iter_mut().flatten().for_each(|sum| sum.fill(0.0));
             if let (Some(decay), Some(averages)) = (options.ema, state.numbers.get_mut("average")) {
                 for (average, parameter) in averages.iter_mut().zip(self.learner.parameters.values()) {
                     kernel::moving_average(decay, &parameter.values, average);
                 }
             }
         }
-        if let Some(sums) = accumulated {
+        if let Some(sums) = sums {
             state.numbers.insert("gradient".to_string(), sums);
         }
         Ok(report)
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        self.train.n_batches().div_ceil(self.options.accumulate) as u64
     }
 
     /// Back to the beginning of the epoch with half the rate.
@@ -454,6 +430,7 @@ impl<'a> Training<'a> {
         if let Some(sums) = state.numbers.get_mut("gradient") {
             sums.iter_mut().for_each(|sum| sum.fill(0.0));
         }
+        state.n_steps = state.epoch as u64 * self.steps_per_epoch();
         (state.n_batches, state.loss) = (0, (0.0, 0));
         Ok(())
     }
@@ -485,6 +462,31 @@ impl<'a> Training<'a> {
         let train_loss = state.loss.0 / state.loss.1.max(1) as f64;
         Ok(Epoch { train_loss, validation_loss, metric: score.metric().unwrap_or(-validation_loss) })
     }
+}
+
+/// A step of the optimizer by the gradients of a batch, or by these sums over several.
+fn update(options: &TrainOptions, state: &mut State, learned: &mut Learned<'_>, rate: f32, sums: Option<&[Vec<f32>]>) {
+    state.n_steps += 1;
+    let scale = options.clip.map_or(1.0, |clip| {
+        let gradients = learned.gradients().map(|(position, gradient)| sums.map_or(gradient, |sums| &sums[position]));
+        let norm = gradients.map(|gradient| f64::from(kernel::squared_norm(gradient))).sum::<f64>().sqrt() as f32;
+        if norm > clip { clip / norm } else { 1.0 }
+    });
+    let kinds: Vec<String> = (0..options.optimizer.n_moments()).map(|moment| format!("moment{moment}")).collect();
+    let taken = kinds.iter().map(|kind| state.numbers.swap_remove(kind).expect("a training begins with its moments"));
+    let mut moments: Vec<Vec<Vec<f32>>> = taken.collect();
+    learned.apply(|position, gradient, parameter| {
+        let gradient = sums.map_or(gradient, |sums| &sums[position]);
+        let decay = if parameter.decays { options.weight_decay } else { 0.0 };
+        let mut own: Vec<Vec<f32>> = moments.iter_mut().map(|all| std::mem::take(&mut all[position])).collect();
+        let update = Update { gradient, weight: &mut parameter.values, moments: &mut own };
+        options.optimizer.step(update, rate, decay, state.n_steps, scale);
+        moments.iter_mut().zip(own).for_each(|(all, own)| all[position] = own);
+        if options.l1 > 0.0 && parameter.decays {
+            shrink(&mut parameter.values, rate * options.l1);
+        }
+    });
+    state.numbers.extend(kinds.into_iter().zip(moments));
 }
 
 /// A batch by the names of the network's inputs.

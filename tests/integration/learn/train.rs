@@ -82,7 +82,7 @@ fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
 fn wrong_recipes_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("out.onnx");
-    let mut refused = |model: &str, train: &str, why: &str| {
+    let refused = |model: &str, train: &str, why: &str| {
         let recipe = recipe(folder.path(), model, train);
         let output = command(&[text(&recipe), "-o", text(&output)]).output().expect("the program starts");
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -45,9 +45,13 @@ mod sparse;
 mod testing;
 
 pub use args::EvalError;
+#[cfg(feature = "learn")]
 pub(crate) use einsum::{Equation, Label};
+#[cfg(feature = "learn")]
 pub(crate) use layout::padding_source;
+#[cfg(feature = "learn")]
 pub(crate) use recurrence::{Activation, Options as RecurrentOptions, activations};
+#[cfg(feature = "learn")]
 pub(crate) use resize::axis_weights;
 pub use run::{operator, run, run_with};
 pub use sparse::densify;

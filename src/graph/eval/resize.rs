@@ -57,6 +57,7 @@ pub(super) fn resize(args: Args<'_>, op: &op::Resize) -> Result<Tensor, EvalErro
 
 /// For every position of the output along an axis the positions of the input that it is a weighted sum of, with their
 /// weights; none where it is extrapolated.
+#[cfg(feature = "learn")]
 pub(crate) type AxisWeights = Vec<Option<Vec<(usize, f64)>>>;
 
 /// What a resize does along each axis; nothing where an axis stays as it is. `inputs` are the operator's, of which the
@@ -64,6 +65,7 @@ pub(crate) type AxisWeights = Vec<Option<Vec<(usize, f64)>>>;
 ///
 /// # Errors
 /// When the inputs do not fit the shape, or an axis of no elements is to have some.
+#[cfg(feature = "learn")]
 pub(crate) fn axis_weights(
     op: &op::Resize,
     shape: &[usize],

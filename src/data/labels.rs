@@ -9,11 +9,11 @@ use crate::graph::tensor::{Tensor, TensorError};
 pub enum Labels {
     /// There is no such column.
     None,
-    /// i64 [n]: each sample's class, a place in these names.
+    /// `i64 [n]`: each sample's class, a place in these names.
     Classes(Vec<String>),
-    /// f32 [n, k]: the numbers with these names.
+    /// `f32 [n, k]`: the numbers with these names.
     Numbers(Vec<String>),
-    /// f32 [n, k]: 1 where a sample has what is named, else 0.
+    /// `f32 [n, k]`: 1 where a sample has what is named, else 0.
     Flags(Vec<String>),
 }
 

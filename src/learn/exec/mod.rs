@@ -1,8 +1,8 @@
 //! Running and differentiating a graph.
 //!
-//! [`Program::compile`] lowers a [`Graph`](crate::graph::Graph), for one set of input shapes, to a list of some fifty
+//! `Program::compile` lowers a [`Graph`](crate::graph::Graph), for one set of input shapes, to a list of some fifty
 //! primitives; the gradients of a loss are more of the same list, so that nothing is recorded while it runs. A backend runs the
-//! list: [`host`] in `f32` with the kernels, on buffers that are planned once and kept; [`generic`] on candle's tensors, in any
+//! list: `host` in `f32` with the kernels, on buffers that are planned once and kept; `generic` on candle's tensors, in any
 //! type and on any device. An operator that has no rule here is computed by the reference interpreter, and a gradient
 //! that would have to pass through it is refused by name.
 

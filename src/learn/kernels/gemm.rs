@@ -87,7 +87,7 @@ pub fn gemm([m, n, k]: [usize; 3], alpha: f32, a: Matrix<'_>, b: Matrix<'_>, acc
     batched_gemm([m, n, k], alpha, a, b, Batch::default(), accumulate, c);
 }
 
-/// [`gemm`] for every index of the batch dimensions; `C` is contiguous, the batch dimensions that are not summed first.
+/// [`gemm()`] for every index of the batch dimensions; `C` is contiguous, the batch dimensions that are not summed first.
 pub fn batched_gemm(
     size: [usize; 3],
     alpha: f32,

@@ -50,7 +50,7 @@ pub fn slice(x: &[f32], shape: &[usize], starts: &[usize], steps: &[isize], y_sh
     copy_strided(x, offset, y_shape, &strides, y);
 }
 
-/// The transpose of [`slice`]: `dx` has `dy` where it was sliced from, 0 elsewhere.
+/// The transpose of [`slice()`]: `dx` has `dy` where it was sliced from, 0 elsewhere.
 pub fn slice_gradient(
     dy: &[f32],
     dy_shape: &[usize],
@@ -63,7 +63,7 @@ pub fn slice_gradient(
     write_slice(dy, dy_shape, starts, steps, shape, dx);
 }
 
-/// Writes `x` of shape `x_shape` into the slice of `y` that [`slice`] would read; the rest of `y` stays.
+/// Writes `x` of shape `x_shape` into the slice of `y` that [`slice()`] would read; the rest of `y` stays.
 pub fn write_slice(x: &[f32], x_shape: &[usize], starts: &[usize], steps: &[isize], shape: &[usize], y: &mut [f32]) {
     assert_eq!(x.len(), x_shape.iter().product::<usize>(), "x has its shape");
     assert_eq!(y.len(), shape.iter().product::<usize>(), "y has its shape");
@@ -125,7 +125,7 @@ pub fn concat(n_rows: usize, parts: &[(&[f32], usize)], y: &mut [f32]) {
     });
 }
 
-/// The reverse of [`concat`].
+/// The reverse of [`concat()`].
 pub fn split(x: &[f32], n_rows: usize, parts: &mut [(&mut [f32], usize)]) {
     let whole: usize = parts.iter().map(|(_, width)| width).sum();
     assert_eq!(x.len(), n_rows * whole, "x has the rows of all parts");

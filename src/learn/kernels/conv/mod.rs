@@ -1,8 +1,8 @@
 //! Convolution of planes, and its gradients.
 //!
 //! Neither direction copies an image's columns for each tap. Planes are padded and cut into the phases of the stride
-//! ([`planes`]); then every tap sees a contiguous line, and blocks of channels by vectors of places are accumulated in
-//! registers ([`tile`]).
+//! (`planes`); then every tap sees a contiguous line, and blocks of channels by vectors of places are accumulated in
+//! registers (`tile`).
 
 mod correlate;
 pub(crate) mod planes;

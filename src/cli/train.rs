@@ -196,12 +196,7 @@ impl Watch {
     fn new(arguments: &Arguments, recipe: &Recipe, kept: &Path, is_resumed: bool) -> anyhow::Result<Watch> {
         let stopped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopped);
-        // a second Ctrl-C does not wait for the step
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        })?;
+        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
         let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}")?;
         let bar = ProgressBar::new(0).with_style(style);
         let append = |path: &Path| {

@@ -231,3 +231,117 @@ fn first(tensor: &Tensor) -> Option<f64> {
         Err(_) => tensor.to_f32s().ok()?.first().map(|&value| value.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What is fused computes what it computed, and so do its gradients.
+
+    use super::super::compile::Mode;
+    use super::super::program::{Primitive, Program};
+    use super::super::testing::{Inputs, close, finite_differences, numbers, request, run_generic, run_host};
+    use crate::graph::op::{self, Op};
+    use crate::graph::tensor::{DType, Tensor};
+    use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType};
+
+    /// The mean of the squares, as a loss.
+    fn loss(builder: &mut GraphBuilder, y: &Name) -> Name {
+        let squares = builder.node(Op::Mul, &[y, y]);
+        let reduce = op::Reduce { keepdims: false, noop_with_empty_axes: false };
+        builder.node(Op::ReduceMean(reduce), &[&squares])
+    }
+
+    fn transposed(builder: &mut GraphBuilder, x: &Name, perm: &[i64]) -> Name {
+        builder.node(Op::Transpose(op::Transpose { perm: perm.to_vec() }), &[x])
+    }
+
+    fn reshaped(builder: &mut GraphBuilder, x: &Name, shape: &[i64]) -> Name {
+        let shape = builder.initializer("shape", Tensor::vector(shape.to_vec()));
+        builder.node(Op::Reshape(op::Reshape { allowzero: false }), &[x, &shape])
+    }
+
+    /// Two heads of four over three tokens, with a mask, as exporters write it.
+    fn encoder() -> (Graph, Vec<Name>, Name, Name) {
+        let mut builder = GraphBuilder::new("attention");
+        let x = builder.input("x", TensorType::new(DType::F64, [2, 3, 8].map(Dim::from)));
+        let mut learns = Vec::new();
+        let mut project = |builder: &mut GraphBuilder, perm: &[i64]| {
+            let weight = builder.initializer("weight", numbers(&[8, 8]));
+            let bias = builder.initializer("bias", numbers(&[8]));
+            let product = builder.node(Op::MatMul, &[&x, &weight]);
+            let sum = builder.node(Op::Add, &[&product, &bias]);
+            learns.extend([weight, bias]);
+            let heads = reshaped(builder, &sum, &[2, 3, 2, 4]);
+            transposed(builder, &heads, perm)
+        };
+        let q = project(&mut builder, &[0, 2, 1, 3]);
+        let k = project(&mut builder, &[0, 2, 3, 1]);
+        let v = project(&mut builder, &[0, 2, 1, 3]);
+        let scores = builder.node(Op::MatMul, &[&q, &k]);
+        let two = builder.initializer("two", Tensor::scalar(2f64));
+        let scaled = builder.node(Op::Div, &[&scores, &two]);
+        let mask = builder.initializer("mask", numbers(&[2, 1, 1, 3]));
+        let masked = builder.node(Op::Add, &[&scaled, &mask]);
+        let probabilities = builder.node(Op::Softmax(op::Softmax { axis: -1 }), &[&masked]);
+        let weighted = builder.node(Op::MatMul, &[&probabilities, &v]);
+        let joined = transposed(&mut builder, &weighted, &[0, 2, 1, 3]);
+        let y = reshaped(&mut builder, &joined, &[2, 3, 8]);
+        let loss = loss(&mut builder, &y);
+        builder.output(&loss);
+        (builder.finish().expect("a graph"), learns, probabilities, loss)
+    }
+
+    fn count(program: &Program, is: impl Fn(&Primitive) -> bool) -> usize {
+        program.steps.iter().filter(|step| is(&step.primitive)).count()
+    }
+
+    #[track_caller]
+    fn check(graph: &Graph, inputs: &Inputs, learns: &[Name], wanted: &[Name], loss: &Name) -> Program {
+        let request = request(inputs, Mode::Inference, wanted, Some(loss), learns);
+        let (values, gradients) = run_generic(graph, inputs, &request).expect("it runs");
+        for (name, found) in &gradients {
+            let expected = finite_differences(graph, inputs, loss, name);
+            close(name.as_str(), found, &Tensor::new(found.shape(), expected).expect("as long"), 1e-5);
+        }
+        let single = run_host(graph, inputs, &request).expect("it runs");
+        let double = values.iter().chain(gradients.iter().map(|(_, gradient)| gradient));
+        single.iter().zip(double).for_each(|(single, double)| close("on the host", single, double, 1e-4));
+        Program::compile(graph, &request).expect("it compiles")
+    }
+
+    #[test]
+    fn attention_is_one_step() {
+        let (graph, learns, probabilities, loss) = encoder();
+        let inputs: Inputs = [(Name::from("x"), numbers(&[2, 3, 8]))].into_iter().collect();
+        let program = check(&graph, &inputs, &learns, &[], &loss);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Attention { .. })), 1);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Linear { .. })), 3);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Softmax(_))), 0);
+        // somebody wants to see the probabilities
+        let program = check(&graph, &inputs, &learns, &[probabilities], &loss);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Attention { .. })), 0);
+        // a mask that learns has a gradient
+        let mask = [Name::from("mask")];
+        let program = check(&graph, &inputs, &mask, &[], &loss);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Attention { .. })), 0);
+    }
+
+    #[test]
+    fn relu_is_part_of_the_layer_before_it() {
+        let mut builder = GraphBuilder::new("layer");
+        let x = builder.input("x", TensorType::new(DType::F64, [4, 3].map(Dim::from)));
+        let weight = builder.initializer("weight", numbers(&[5, 3]));
+        let bias = builder.initializer("bias", numbers(&[5]));
+        let gemm = op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+        let z = builder.node(Op::Gemm(gemm), &[&x, &weight, &bias]);
+        let y = builder.node(Op::Relu, &[&z]);
+        let loss = loss(&mut builder, &y);
+        builder.output(&loss);
+        let graph = builder.finish().expect("a graph");
+        let inputs: Inputs = [(Name::from("x"), numbers(&[4, 3]))].into_iter().collect();
+        let learns = [weight, bias];
+        let program = check(&graph, &inputs, &learns, &[], &loss);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Linear { relu: true, .. })), 1);
+        let program = check(&graph, &inputs, &learns, &[z], &loss);
+        assert_eq!(count(&program, |primitive| matches!(primitive, Primitive::Linear { relu: true, .. })), 0);
+    }
+}

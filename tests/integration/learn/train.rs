@@ -50,7 +50,11 @@ fn kill_at_checkpoint(mut child: Child, checkpoint: &Path) {
 #[test]
 fn the_digits_are_learned_and_both_runtimes_agree() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let recipe = recipe(folder.path(), "arch = { resnet = { blocks = [1], width = 8 } }", "epochs = 8\nlr = 5e-3");
+    let recipe = recipe(
+        folder.path(),
+        "arch = { resnet = { blocks = [1, 1], width = 16 } }",
+        "epochs = 8\nlr = 5e-3\nschedule = { decay = 'cosine' }",
+    );
     let [output, weights] = ["digits.onnx", "digits.safetensors"].map(|name| folder.path().join(name));
     let report = train(&[text(&recipe), "-o", text(&output), "--safetensors", text(&weights)]);
     let tests = report["test"].as_array().expect("a list");

@@ -380,8 +380,11 @@ mod tests {
             check(&network(&formula), &["Gelu"]);
         }
 
+        // lines that reach well above 0 somewhere: what is left of two numbers that cancel out is rounding, not a value
         #[test]
-        fn lines_that_are_clipped(alpha in 0.01f32..3.0, beta in -2.0f32..2.0) {
+        fn lines_that_are_clipped(
+            (alpha, beta) in prop_oneof![(0.01f32..3.0, 0.1f32..0.9), (0.7f32..3.0, -2.0f32..-0.1), (0.7f32..3.0, 0.1f32..2.0)]
+        ) {
             check(&network(&format!("x {alpha} * {beta} + 0 1 clip")), &["HardSigmoid"]);
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::RecipeError;
 use crate::data::{Dataset, LABEL, Loader, LoaderOptions, Split};
 use crate::learn::train::TrainError;
-use crate::learn::train::metrics::Confusion;
+use crate::learn::train::metrics::{Confusion, greatest};
 use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime};
 
 /// What a runtime made of a split.
@@ -68,10 +68,7 @@ pub fn evaluate(
         let labels = batch.get(LABEL).ok_or_else(|| wrong("the data has no labels".to_string()))?;
         let labels = labels.as_slice::<i64>().map_err(TrainError::from)?;
         confusion.add(&scores, labels).map_err(|error| wrong(error.to_string()))?;
-        predictions.extend(scores.chunks(n_classes.max(1)).map(|row| {
-            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-            best.map_or(0, |(class, _)| class)
-        }));
+        predictions.extend(scores.chunks(n_classes.max(1)).map(greatest));
     }
     let n_samples = predictions.len() as u64;
     let n_right: u64 = (0..n_classes).filter_map(|class| confusion.count(class, class)).sum();

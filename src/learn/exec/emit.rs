@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::program::{AxisMap, ConvWindow, Id, Kind, PoolWindow, Primitive, Program, Reduction, Source, Step, Value};
 use crate::graph::Op;
 use crate::graph::tensor::{DType, Tensor};
+use crate::learn::kernels::broadcast_shape;
 use crate::learn::kernels::elementwise::{Binary, Needs, Side, Unary};
 
 /// A program in the making.
@@ -99,7 +100,7 @@ impl Emitter {
     }
 
     pub(crate) fn binary(&mut self, function: Binary, a: Id, b: Id) -> Id {
-        let shape = broadcast(self.shape(a), self.shape(b));
+        let shape = broadcast_shape(self.shape(a), self.shape(b));
         self.float(Primitive::Binary(function), vec![a, b], shape)
     }
 
@@ -111,7 +112,7 @@ impl Emitter {
 
     /// 1 where the two are equal, else 0.
     pub(crate) fn equal(&mut self, a: Id, b: Id) -> Id {
-        let shape = broadcast(self.shape(a), self.shape(b));
+        let shape = broadcast_shape(self.shape(a), self.shape(b));
         self.float(Primitive::Equal, vec![a, b], shape)
     }
 
@@ -252,7 +253,7 @@ impl Emitter {
     pub(crate) fn matmul(&mut self, a: Id, b: Id, transpose_a: bool, transpose_b: bool) -> Id {
         let (a_shape, b_shape) = (self.shape(a), self.shape(b));
         let (a_rank, b_rank) = (a_shape.len(), b_shape.len());
-        let mut shape = broadcast(&a_shape[..a_rank - 2], &b_shape[..b_rank - 2]);
+        let mut shape = broadcast_shape(&a_shape[..a_rank - 2], &b_shape[..b_rank - 2]);
         shape.push(if transpose_a { a_shape[a_rank - 1] } else { a_shape[a_rank - 2] });
         shape.push(if transpose_b { b_shape[b_rank - 2] } else { b_shape[b_rank - 1] });
         self.float(Primitive::MatMul { transpose_a, transpose_b }, vec![a, b], shape)
@@ -351,7 +352,7 @@ impl Emitter {
 
     /// `condition` is plain.
     pub(crate) fn select(&mut self, condition: Id, a: Id, b: Id) -> Id {
-        let shape = broadcast(self.shape(condition), &broadcast(self.shape(a), self.shape(b)));
+        let shape = broadcast_shape(self.shape(condition), &broadcast_shape(self.shape(a), self.shape(b)));
         self.float(Primitive::Where, vec![condition, a, b], shape)
     }
 
@@ -399,17 +400,4 @@ impl Emitter {
 /// the reference interpreter's.
 pub(crate) fn kind_of(dtype: DType) -> Kind {
     if dtype.is_float() && dtype.n_bits() >= 16 { Kind::Float } else { Kind::Plain(dtype) }
-}
-
-/// The shape that two broadcast to, as NumPy and ONNX do it.
-pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Vec<usize> {
-    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-    let mut shape = long.to_vec();
-    let n_new = long.len() - short.len();
-    for (dim, &other) in shape[n_new..].iter_mut().zip(short) {
-        if *dim == 1 {
-            *dim = other;
-        }
-    }
-    shape
 }

@@ -4,8 +4,8 @@
 //! a rule makes superfluous are left to the removal of dead ones.
 
 use super::emit::Emitter;
-use super::program::{Id, Kind, Primitive, Source, Step};
-use crate::graph::tensor::Tensor;
+use super::numbers;
+use super::program::{Id, Kind, Primitive, Source, Step, Value};
 use crate::learn::kernels::elementwise::{Binary, Unary};
 
 /// Rewrites a program; `kept` values are asked for by the caller.
@@ -219,16 +219,9 @@ fn scaled(emitter: &Emitter, view: &View<'_>, id: Id) -> (Id, f64) {
 
 /// The only element of a constant.
 fn number(emitter: &Emitter, id: Id) -> Option<f64> {
-    let value = &emitter.program.values[id];
-    let Source::Constant(tensor) = &value.source else { return None };
-    let is_number = value.kind == Kind::Float && tensor.len() == 1;
-    is_number.then(|| first(tensor)).flatten()
-}
-
-fn first(tensor: &Tensor) -> Option<f64> {
-    match tensor.as_slice::<f64>() {
-        Ok(values) => values.first().copied(),
-        Err(_) => tensor.to_f32s().ok()?.first().map(|&value| value.into()),
+    match &emitter.program.values[id] {
+        Value { kind: Kind::Float, source: Source::Constant(tensor), .. } => numbers::number(tensor),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod generic;
 pub(crate) mod host;
 mod indices;
 mod lower;
+mod numbers;
 mod plan;
 mod program;
 mod random;
@@ -24,5 +25,6 @@ mod testing;
 
 pub use compile::{Mode, Request};
 pub use error::ExecError;
+pub(crate) use numbers::singles;
 pub(crate) use program::Program;
 pub use run::{Run, run};

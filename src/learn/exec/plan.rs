@@ -1,7 +1,8 @@
 //! Where every value of a program lies while it runs on the host: buffers that are planned once, for both directions
 //! together, and reused as soon as nobody reads what is in them.
 
-use super::program::{Id, Kind, Primitive, Program, Source, Step};
+use super::program::{Id, Kind, Primitive, Program, Source, Step, Value};
+use crate::learn::kernels::elementwise::Binary;
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn sources(&self) -> Vec<Place> {
-        let place = |(id, value): (Id, &super::program::Value)| match value.source {
+        let place = |(id, value): (Id, &Value)| match value.source {
             Source::Input(position) => Place::Input(position),
             Source::Parameter(position) => Place::Parameter(position),
             Source::Constant(_) | Source::Step => Place::Constant(id),
@@ -123,7 +124,7 @@ impl Planner<'_> {
             Primitive::Unary(_) => &[0],
             Primitive::UnaryGradient(_) if step.inputs.len() == 2 => &[1],
             Primitive::UnaryGradient(_) => &[0],
-            Primitive::Binary(crate::learn::kernels::elementwise::Binary::Add) => &[0, 1],
+            Primitive::Binary(Binary::Add) => &[0, 1],
             _ => &[],
         };
         let shape = self.program.shape(step.outputs[0]);

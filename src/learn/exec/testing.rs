@@ -1,17 +1,18 @@
 //! What the tests of this room share: a graph's values and gradients by this room, by the reference interpreter and by
 //! finite differences.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use candle_core::Device;
 use indexmap::IndexMap;
 
 use super::ExecError;
 use super::compile::{Mode, Request};
-use super::generic::Generic;
 use super::host::Host;
+use super::numbers::singles;
 use super::program::Program;
+use super::run::run;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, GraphBuilder, Name, Node, Op, TensorType, eval};
 
@@ -41,36 +42,24 @@ pub(crate) fn run_generic(
     inputs: &Inputs,
     request: &Request,
 ) -> Result<(Vec<Tensor>, Gradients), ExecError> {
-    let program = Program::compile(graph, request)?;
-    let parameters: Vec<Tensor> = program.parameters.iter().map(|(name, _)| graph.initializers[name].clone()).collect();
-    let given: Vec<Tensor> = program.inputs.iter().map(|(name, _)| inputs[name].clone()).collect();
-    let ends = program.outputs.iter().chain(&program.gradients).map(|(_, id)| *id).collect::<Vec<_>>();
-    let backend = Generic { dtype: candle_core::DType::F64, device: Device::Cpu };
-    let mut values = backend.run(&program, &parameters, &given, &ends, 0)?;
-    let gradients = values.split_off(program.outputs.len());
-    let names = program.gradients.iter().map(|(name, _)| name.clone());
-    Ok((values, names.zip(gradients).collect()))
+    let run = run(graph, inputs, request)?;
+    Ok((run.outputs.into_values().collect(), run.gradients.into_iter().collect()))
 }
 
 /// Outputs, then gradients, of a program on the host, in `f32`.
 pub(crate) fn run_host(graph: &Graph, inputs: &Inputs, request: &Request) -> Result<Vec<Tensor>, ExecError> {
     let program = Arc::new(Program::compile(graph, request)?);
-    let parameters: Vec<Vec<f32>> =
-        program.parameters.iter().map(|(name, _)| singles(&graph.initializers[name])).collect();
+    let parameters: Vec<Vec<f32>> = program
+        .parameters
+        .iter()
+        .map(|(name, _)| singles(&graph.initializers[name]).map(Cow::into_owned))
+        .collect::<Result<_, _>>()?;
     let parameters: Vec<&[f32]> = parameters.iter().map(Vec::as_slice).collect();
     let given: Vec<Tensor> = program.inputs.iter().map(|(name, _)| inputs[name].clone()).collect();
     let mut host = Host::new(Arc::clone(&program))?;
     host.run(&parameters, &given, 0)?;
     let ends = program.outputs.iter().chain(&program.gradients);
     ends.map(|(_, id)| host.tensor(*id, &parameters, &given)).collect()
-}
-
-/// A floating-point tensor's elements in `f32`.
-fn singles(tensor: &Tensor) -> Vec<f32> {
-    match tensor.as_slice::<f64>() {
-        Ok(values) => values.iter().map(|&value| value as f32).collect(),
-        Err(_) => tensor.to_f32s().expect("it is a floating-point tensor").into_owned(),
-    }
 }
 
 /// One operator on these inputs and constants, with a loss of random weights over its outputs: its values are those of the

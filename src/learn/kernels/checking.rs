@@ -1,8 +1,6 @@
-//! What the tests of kernels share: numbers, comparison with a reference in `f64`, and pools of several sizes.
+//! What the tests of windows share beside `testing`: sizes and numbers at random, and how near is near.
 
 use std::fmt::Debug;
-
-use rayon::ThreadPoolBuilder;
 
 /// A small generator of test data (splitmix64).
 pub(crate) struct Random(u64);
@@ -43,14 +41,4 @@ pub(crate) fn check_near(got: &[f32], expected: &[f64], case: &(impl Debug + ?Si
         let off = (f64::from(got) - expected).abs();
         assert!(off <= 1e-5 * scale, "{case:?}: element {idx} is {got}, should be {expected}");
     }
-}
-
-/// The same bits from pools of one, two and three threads.
-pub(crate) fn same_on_any_number_of_threads(work: impl Fn() -> Vec<f32> + Sync) {
-    let on = |n_threads| {
-        let pool = ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads can be started");
-        pool.install(&work).into_iter().map(f32::to_bits).collect::<Vec<_>>()
-    };
-    let one = on(1);
-    assert!([2, 3].into_iter().all(|n_threads| on(n_threads) == one));
 }

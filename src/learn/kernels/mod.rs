@@ -26,3 +26,5 @@ mod strided;
 #[cfg(test)]
 mod testing;
 pub mod window;
+
+pub(super) use strided::broadcast_shape;

@@ -196,7 +196,8 @@ fn reciprocal(row: &Place, column: &Place, count_include_pad: bool) -> f32 {
 mod tests {
     //! Against plain loops in `f64` over the definition.
 
-    use super::super::checking::{Random, check_near, same_on_any_number_of_threads};
+    use super::super::checking::{Random, check_near};
+    use super::super::testing::on_any_pool;
     use super::*;
     use crate::learn::kernels::window::Window;
 
@@ -324,7 +325,7 @@ mod tests {
             let mut random = Random::new(19);
             let n_output = shape.n_planes() * shape.output()[0] * shape.output()[1];
             let x = random.normals(shape.n_planes() * shape.input()[0] * shape.input()[1]);
-            same_on_any_number_of_threads(|| {
+            on_any_pool(|| {
                 let (mut y, mut argmax, mut dx) = (vec![0.0; n_output], vec![0; n_output], x.clone());
                 max_forward(shape, &x, &mut y, &mut argmax);
                 max_backward(shape, &y, &argmax, &mut dx);

@@ -119,7 +119,8 @@ fn sizes([rows, columns]: [&ResizeAxis; 2], n_x: usize, n_y: usize) -> (usize, u
 mod tests {
     //! Against the product with the whole table, in `f64`.
 
-    use super::super::checking::{Random, check_near, same_on_any_number_of_threads};
+    use super::super::checking::{Random, check_near};
+    use super::super::testing::on_any_pool;
     use super::*;
 
     fn axis(random: &mut Random) -> ResizeAxis {
@@ -155,7 +156,7 @@ mod tests {
             backward([&rows, &columns], &dy, &mut dx);
             check_near(&y, &y_expected, &(&rows, &columns));
             check_near(&dx, &dx_expected, &(&rows, &columns));
-            same_on_any_number_of_threads(|| {
+            on_any_pool(|| {
                 let (mut y, mut dx) = (y.clone(), dx.clone());
                 forward([&rows, &columns], &x, &mut y);
                 backward([&rows, &columns], &y, &mut dx);

@@ -126,7 +126,7 @@ pub(super) fn broadcast(from: &[usize], to: &[usize]) -> Vec<isize> {
 ///
 /// # Panics
 /// When they do not.
-pub(super) fn broadcast_shape(a: &[usize], b: &[usize]) -> Vec<usize> {
+pub(in crate::learn) fn broadcast_shape(a: &[usize], b: &[usize]) -> Vec<usize> {
     let rank = a.len().max(b.len());
     let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
     let both = |axis| match (size(a, axis), size(b, axis)) {

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use indexmap::IndexMap;
 
 use super::TrainError;
+use super::floats::tensor_of;
 use super::loss::{Loss, WithLoss, attach};
 use super::roles::{Role, roles};
 use crate::graph::shape::{Bindings, infer};
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
 use crate::learn::exec::host::Host;
-use crate::learn::exec::{Mode, Program, Request};
+use crate::learn::exec::{Mode, Program, Request, singles};
 
 /// One initializer that changes.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Learner {
                 continue;
             }
             let tensor = graph.initializers.get(&name).expect("roles are of initializers");
-            let values = numbers(tensor)?;
+            let values = singles(tensor)?.into_owned();
             parameters.insert(name, Parameter { values, is_learned, decays: role.decays() });
         }
         if !parameters.values().any(|parameter| parameter.is_learned) {
@@ -153,7 +153,8 @@ impl Learner {
         for (name, values) in values {
             let missing = || TrainError::Name { what: "initializer", name: name.clone() };
             let tensor = parts.initializers.get_mut(name).ok_or_else(missing)?;
-            *tensor = typed(tensor.dtype(), tensor.shape(), values)?;
+            let values: Vec<f64> = values.iter().map(|&value| value.into()).collect();
+            *tensor = tensor_of(tensor.dtype(), tensor.shape(), &values)?;
         }
         Ok(Graph::new(parts)?)
     }
@@ -252,22 +253,4 @@ fn compile(
     let reads = program.parameters.iter().map(|(name, _)| position(name)).collect();
     let host = Host::new(Arc::clone(&program))?;
     Ok(Compiled { program, host, reads })
-}
-
-/// A floating-point tensor's elements in `f32`.
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>, TrainError> {
-    match tensor.as_slice::<f64>() {
-        Ok(values) => Ok(values.iter().map(|&value| value as f32).collect()),
-        Err(_) => Ok(tensor.to_f32s()?.into_owned()),
-    }
-}
-
-/// Values in the element type that an initializer had.
-fn typed(dtype: DType, shape: &[usize], values: &[f32]) -> Result<Tensor, TrainError> {
-    Ok(match dtype {
-        DType::F64 => Tensor::new(shape, values.iter().map(|&value| f64::from(value)).collect())?,
-        DType::F16 => Tensor::new(shape, values.iter().map(|&value| f16::from_f32(value)).collect())?,
-        DType::BF16 => Tensor::new(shape, values.iter().map(|&value| bf16::from_f32(value)).collect())?,
-        _ => Tensor::new(shape, values.to_vec())?,
-    })
 }

@@ -192,7 +192,8 @@ fn ordered(logit: f32) -> f32 {
     if logit.is_nan() { f32::NEG_INFINITY } else { logit }
 }
 
-fn greatest(logits: &[f32]) -> usize {
+/// The class of the greatest logit: of equal ones the first; one that is no number counts as the least.
+pub fn greatest(logits: &[f32]) -> usize {
     let greater = |best: usize, class: usize| if ordered(logits[class]) > ordered(logits[best]) { class } else { best };
     (0..logits.len()).reduce(greater).unwrap_or(0)
 }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::graph::tensor::Tensor;
-use crate::learn::exec::ExecError;
 use crate::learn::exec::plan::{Place, Plan};
 use crate::learn::exec::program::{Id, Kind, Program};
+use crate::learn::exec::{ExecError, singles};
 
 pub(super) struct Memory<'a> {
     pub(super) program: &'a Program,
@@ -100,7 +100,7 @@ impl Memory<'_> {
         match self.program.values[id].kind {
             Kind::Plain(_) => self.plain[id] = Some(tensor),
             Kind::Float => {
-                let numbers = super::numbers(&tensor)?;
+                let numbers = singles(&tensor)?;
                 self.write([id], |_, [y]| y.copy_from_slice(&numbers));
             }
             Kind::Index => {

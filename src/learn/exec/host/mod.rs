@@ -13,6 +13,7 @@ use self::memory::Memory;
 use self::shapes::Shapes;
 use super::ExecError;
 use super::generic::Generic;
+use super::numbers::singles;
 use super::plan::{Place, Plan};
 use super::program::{Id, Kind, Primitive, Program, Source, Step};
 use crate::graph::tensor::Tensor;
@@ -43,7 +44,7 @@ impl Host {
         let mut plain = vec![None; program.values.len()];
         for (id, value) in program.values.iter().enumerate() {
             match (&value.source, value.kind) {
-                (Source::Constant(tensor), Kind::Float) => constants[id] = Some(numbers(tensor)?.into_owned()),
+                (Source::Constant(tensor), Kind::Float) => constants[id] = Some(singles(tensor)?.into_owned()),
                 (Source::Constant(tensor), Kind::Plain(_)) => plain[id] = Some(tensor.clone()),
                 (Source::Constant(_), Kind::Index) => unreachable!("positions are made by steps"),
                 (Source::Input(_) | Source::Parameter(_) | Source::Step, _) => {}
@@ -137,7 +138,7 @@ impl Host {
                 });
             }
             given.push(match value.kind {
-                Kind::Float | Kind::Index => numbers(tensor)?,
+                Kind::Float | Kind::Index => singles(tensor)?,
                 Kind::Plain(_) => {
                     self.plain[*id] = Some(tensor.clone());
                     Cow::Borrowed(&[][..])
@@ -145,14 +146,6 @@ impl Host {
             });
         }
         Ok(given)
-    }
-}
-
-/// A floating-point tensor's elements in `f32`.
-fn numbers(tensor: &Tensor) -> Result<Cow<'_, [f32]>, ExecError> {
-    match tensor.as_slice::<f64>() {
-        Ok(values) => Ok(values.iter().map(|&value| value as f32).collect::<Vec<_>>().into()),
-        Err(_) => Ok(tensor.to_f32s()?),
     }
 }
 

@@ -22,6 +22,7 @@ mod window;
 use super::ExecError;
 use super::compile::{Compiler, Mode};
 use super::emit::{Emitter, kind_of};
+use super::numbers::number;
 use super::program::{Id, Kind, Source};
 use crate::graph::eval::{self, EvalError};
 use crate::graph::tensor::{DType, Tensor};
@@ -40,8 +41,7 @@ pub(super) struct Lowering<'c, 'g> {
 ///
 /// # Errors
 /// When the operator is unknown, or a shape depends on the values of inputs.
-pub(super) fn node(compiler: &mut Compiler<'_>, node: &Node) -> Result<(), ExecError> {
-    let node = compiler.graph.nodes.iter().find(|other| std::ptr::eq(*other, node)).expect("it is the graph's node");
+pub(super) fn node<'g>(compiler: &mut Compiler<'g>, node: &'g Node) -> Result<(), ExecError> {
     let mut lowering = Lowering { compiler, node };
     let outputs = match lowering.known()? {
         Some(outputs) => outputs,
@@ -201,11 +201,7 @@ impl<'g> Lowering<'_, 'g> {
 
     /// The number that an input is, where it is one and known before anything runs.
     pub(super) fn number(&self, position: usize) -> Option<f64> {
-        let tensor = self.constant(position).filter(|tensor| tensor.len() == 1)?;
-        match tensor.as_slice::<f64>() {
-            Ok(values) => values.first().copied(),
-            Err(_) => tensor.to_f32s().ok()?.first().map(|&value| value.into()),
-        }
+        self.constant(position).and_then(number)
     }
 
     /// The shape of the output at this position.

@@ -1,6 +1,7 @@
 //! Against plain loops in `f64` over the definition.
 
-use super::super::checking::{Random, check_near, same_on_any_number_of_threads};
+use super::super::checking::{Random, check_near};
+use super::super::testing::on_any_pool;
 use super::super::window::{ConvShape, Window};
 use super::{Activation, bias_gradient, forward, input_gradient, weight_gradient};
 
@@ -141,7 +142,7 @@ fn the_number_of_threads_does_not_matter() {
         let shape = shape(n, [16, 16], groups, [13, 11], window(3, stride, 1, 1)).expect("a sound shape");
         let mut random = Random::new(9);
         let (x, weight) = (random.normals(shape.n_input()), random.normals(shape.n_weight()));
-        same_on_any_number_of_threads(|| {
+        on_any_pool(|| {
             let (mut y, mut dx, mut dw) = (vec![0.0; shape.n_output()], x.clone(), weight.clone());
             forward(&shape, &x, &weight, None, Activation::Relu, &mut y);
             input_gradient(&shape, &y, &weight, &mut dx);

@@ -186,7 +186,7 @@ fn serve(case: &Case, n_threads: usize) {
             let start = Instant::now();
             n_steps += 1;
             let mut learned = learner.learn(&batch, n_steps).expect("a step");
-            assert!(learned.outcome.loss.is_finite());
+            assert!(learned.loss.is_finite());
             learned.apply(|position, gradient, parameter| {
                 let update = Update { gradient, weight: &mut parameter.values, moments: &mut moments[position] };
                 let decay = if parameter.decays { 0.01 } else { 0.0 };

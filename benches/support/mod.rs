@@ -12,6 +12,12 @@ pub(crate) fn print_machine() {
     let machine = Machine::this();
     let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
     println!("machine: {cpu} · {} cores · {} {}", machine.n_cpus, machine.os, machine.arch);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Option<f64> = load.split(' ').next().and_then(|load| load.parse().ok());
+    // a runtime whose threads wait for each other suffers more from company than one whose threads take what comes
+    if let Some(load) = load.filter(|&load| load > 0.5 * machine.n_cpus as f64) {
+        println!("the machine was busy in the last minute (load {load}): ratios say little unless it is quiet now");
+    }
 }
 
 /// The folder of real models; without it there is nothing to measure on.

@@ -225,7 +225,7 @@ fn lengths(args: Args<'_>, n_steps: usize, n_batches: usize) -> Result<Vec<usize
 }
 
 /// An activation with its parameters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Activation {
     Affine(f64, f64),
     Elu(f64),

@@ -19,6 +19,8 @@ pub(crate) struct Emitter {
     /// The node that the next steps stand for.
     origin: usize,
     scalars: HashMap<u64, Id>,
+    /// By matrix that was made by transposing one: that one.
+    untransposed: HashMap<Id, Id>,
 }
 
 impl Emitter {
@@ -181,7 +183,11 @@ impl Emitter {
             return x;
         }
         let shape = permutation.iter().map(|&axis| self.shape(x)[axis]).collect();
-        self.float(Primitive::Transpose(permutation.to_vec()), vec![x], shape)
+        let y = self.float(Primitive::Transpose(permutation.to_vec()), vec![x], shape);
+        if let [1, 0] = permutation {
+            self.untransposed.insert(y, x);
+        }
+        y
     }
 
     /// Axis by axis `shape[i]` elements from `starts[i]` on, `steps[i]` apart.
@@ -249,8 +255,12 @@ impl Emitter {
         self.float(Primitive::CumSum { axis, exclusive, reverse }, vec![x], shape)
     }
 
-    /// Both of rank 2 at least.
+    /// Both of rank 2 at least. What would be transposed twice is not transposed.
     pub(crate) fn matmul(&mut self, a: Id, b: Id, transpose_a: bool, transpose_b: bool) -> Id {
+        let (b, transpose_b) = match self.untransposed.get(&b) {
+            Some(&source) if transpose_b => (source, false),
+            _ => (b, transpose_b),
+        };
         let (a_shape, b_shape) = (self.shape(a), self.shape(b));
         let (a_rank, b_rank) = (a_shape.len(), b_shape.len());
         let mut shape = broadcast_shape(&a_shape[..a_rank - 2], &b_shape[..b_rank - 2]);
@@ -371,6 +381,28 @@ impl Emitter {
     }
 
     /// `y`, and the factor of every element.
+    /// The state after the step, and what the gradient reads of the gates.
+    pub(crate) fn gru_cell(&mut self, inputs: [Id; 3]) -> [Id; 2] {
+        let shapes = [inputs[2], inputs[0]].map(|id| self.shape(id).to_vec());
+        self.floats(Primitive::GruCell, inputs.to_vec(), shapes)
+    }
+
+    pub(crate) fn gru_cell_gradient(&mut self, inputs: [Id; 4]) -> [Id; 3] {
+        let shapes = [inputs[0], inputs[1], inputs[2]].map(|id| self.shape(id).to_vec());
+        self.floats(Primitive::GruCellGradient, inputs.to_vec(), shapes)
+    }
+
+    /// The state and the cell after the step, and what the gradient reads of the gates.
+    pub(crate) fn lstm_cell(&mut self, inputs: [Id; 3]) -> [Id; 3] {
+        let shapes = [inputs[2], inputs[2], inputs[0]].map(|id| self.shape(id).to_vec());
+        self.floats(Primitive::LstmCell, inputs.to_vec(), shapes)
+    }
+
+    pub(crate) fn lstm_cell_gradient(&mut self, inputs: [Id; 5]) -> [Id; 2] {
+        let shapes = [inputs[0], inputs[1]].map(|id| self.shape(id).to_vec());
+        self.floats(Primitive::LstmCellGradient, inputs.to_vec(), shapes)
+    }
+
     pub(crate) fn dropout(&mut self, x: Id, ratio: f64, stream: u64) -> [Id; 2] {
         let shape = self.shape(x).to_vec();
         self.floats(Primitive::Dropout { ratio, stream }, vec![x], [shape.clone(), shape])

@@ -187,6 +187,15 @@ pub(crate) enum Primitive {
     Attention { n_heads: usize, scale: f64 },
     /// `[q, k, v, probabilities, dy] → dq, dk, dv`
     AttentionGradient { n_heads: usize, scale: f64 },
+    /// `[sums, recurrent, h] → h', gates`: a step of a GRU that resets after the product; `sums` from the input and `recurrent`
+    /// from the state are `[batch, 3 · hidden]`.
+    GruCell,
+    /// `[gates, recurrent, h, dh'] → dsums, drecurrent, dh`
+    GruCellGradient,
+    /// `[sums, recurrent, c] → h', c', gates`: a step of an LSTM; `sums` and `recurrent` are `[batch, 4 · hidden]`.
+    LstmCell,
+    /// `[gates, c, c', dh', dc'] → dsums, dc`; what `recurrent` gets is the same as `sums`.
+    LstmCellGradient,
     /// `[x] → y, mask`: elements at random to zero, the others enlarged; the mask holds the factors. `stream` tells one
     /// dropout from the others.
     Dropout { ratio: f64, stream: u64 },

@@ -5,7 +5,9 @@
 //! the gradients of what it made. There is no tape: the visits only emit more steps.
 
 mod pieces;
+mod products;
 
+use self::products::Product;
 use super::ExecError;
 use super::emit::Emitter;
 use super::program::{Id, Kind, Primitive, Reduction, Step};
@@ -23,7 +25,12 @@ pub(crate) fn differentiate(
 ) -> Result<Vec<Option<Id>>, ExecError> {
     let leads = dependents(emitter, wanted);
     let n_values = emitter.program.values.len();
-    let mut reverse = Reverse { sums: vec![None; n_values], slices: vec![Vec::new(); n_values], leads };
+    let mut reverse = Reverse {
+        sums: vec![None; n_values],
+        slices: vec![Vec::new(); n_values],
+        products: vec![Vec::new(); n_values],
+        leads,
+    };
     let shape = emitter.shape(loss).to_vec();
     let one = emitter.scalar(1.0);
     let seed = emitter.expand(one, &shape);
@@ -74,6 +81,8 @@ struct Reverse {
     sums: Vec<Option<Id>>,
     /// By value: what is to be added to a part of its gradient.
     slices: Vec<Vec<Piece>>,
+    /// By matrix: the products that are to be added to its gradient.
+    products: Vec<Vec<Product>>,
     /// By value: whether its gradient leads to one that is wanted.
     leads: Vec<bool>,
 }
@@ -90,6 +99,9 @@ impl Reverse {
     fn total(&mut self, emitter: &mut Emitter, id: Id) -> Option<Id> {
         let shape = emitter.shape(id).to_vec();
         for gradient in pieces::joined(emitter, &shape, std::mem::take(&mut self.slices[id])) {
+            self.add(emitter, id, gradient);
+        }
+        for gradient in products::summed(emitter, &std::mem::take(&mut self.products[id])) {
             self.add(emitter, id, gradient);
         }
         self.sums[id]
@@ -121,6 +133,9 @@ impl Reverse {
     fn visit(&mut self, emitter: &mut Emitter, step: &Step, gradients: &[Option<Id>]) -> bool {
         if !step.inputs.iter().any(|&id| self.wants(id)) {
             return true;
+        }
+        if let Primitive::LstmCell = step.primitive {
+            return self.lstm_cell(emitter, step, gradients);
         }
         let (x, y) = (step.inputs.first().copied(), step.outputs[0]);
         let [Some(dy), others @ ..] = gradients else { return false };
@@ -235,6 +250,10 @@ impl Reverse {
                 let parts = emitter.attention_gradient(reads, *n_heads, *scale);
                 self.give_each(emitter, inputs, parts);
             }
+            Primitive::GruCell => {
+                let parts = emitter.gru_cell_gradient([step.outputs[1], inputs[1], inputs[2], dy]);
+                self.give_each(emitter, inputs, parts);
+            }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
             Primitive::RoundTo(_) => self.give(emitter, x, |_| dy),
             Primitive::FromPlain => {}
@@ -250,6 +269,9 @@ impl Reverse {
             | Primitive::LayerNormGradient { .. }
             | Primitive::BatchNormGradient { .. }
             | Primitive::AttentionGradient { .. }
+            | Primitive::GruCellGradient
+            | Primitive::LstmCell
+            | Primitive::LstmCellGradient
             | Primitive::Reference { .. } => return false,
         }
         true
@@ -323,6 +345,9 @@ impl Reverse {
                 emitter.matmul(dy, b, false, !transpose_b)
             }
         });
+        if !transpose_a && emitter.rank(a) == 2 && emitter.rank(b) == 2 {
+            return self.give_product(b, if transpose_b { [dy, a] } else { [a, dy] });
+        }
         self.give(emitter, b, |emitter| {
             if transpose_b {
                 emitter.matmul(dy, a, true, transpose_a)
@@ -330,6 +355,26 @@ impl Reverse {
                 emitter.matmul(a, dy, !transpose_a, false)
             }
         });
+    }
+
+    /// Remembers that `leftᵀ right` is to be added to the gradient of a matrix.
+    fn give_product(&mut self, id: Id, [left, right]: [Id; 2]) {
+        if self.wants(id) {
+            self.products[id].push(Product { left, right });
+        }
+    }
+
+    fn lstm_cell(&mut self, emitter: &mut Emitter, step: &Step, gradients: &[Option<Id>]) -> bool {
+        let [h, c, gates] = [0, 1, 2].map(|position| step.outputs[position]);
+        let [dh, dc] = [(0, h), (1, c)].map(|(position, id)| {
+            gradients[position].unwrap_or_else(|| {
+                let (zero, shape) = (emitter.scalar(0.0), emitter.shape(id).to_vec());
+                emitter.expand(zero, &shape)
+            })
+        });
+        let [dsums, dc_before] = emitter.lstm_cell_gradient([gates, step.inputs[2], c, dh, dc]);
+        self.give_each(emitter, &step.inputs, [dsums, dsums, dc_before]);
+        true
     }
 
     fn linear(&mut self, emitter: &mut Emitter, inputs: &[Id], [transposed, relu]: [bool; 2], y: Id, dy: Id) {
@@ -346,14 +391,10 @@ impl Reverse {
             let dx = emitter.matmul(dy_rows, weight, false, !transposed);
             emitter.reshape(dx, &x_shape)
         });
-        self.give(emitter, weight, |emitter| {
+        if self.wants(weight) {
             let x_rows = rows(emitter, x);
-            if transposed {
-                emitter.matmul(dy_rows, x_rows, true, false)
-            } else {
-                emitter.matmul(x_rows, dy_rows, true, false)
-            }
-        });
+            self.give_product(weight, if transposed { [dy_rows, x_rows] } else { [x_rows, dy_rows] });
+        }
         self.give(emitter, bias, |_| dy_rows);
     }
 }

@@ -197,7 +197,7 @@ struct Cut {
 
 impl Cut {
     /// Multiply-adds that make a block worth a thread of its own.
-    const WORTH_A_BLOCK: usize = 1 << 22;
+    const WORTH_A_BLOCK: usize = 1 << 21;
     /// Multiply-adds of a product worth waking other threads for.
     const WORTH_SPREADING: usize = 1 << 18;
     /// Blocks that a large `C` is cut into: enough to keep eight threads busy, few enough to pack operands seldom.

@@ -117,12 +117,12 @@ impl Learner {
         let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Training)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, seed)?;
-        let outcome = compiled.outcome(&reads, &inputs)?;
+        let loss = compiled.loss(&reads);
         for (name, id) in &compiled.program.updates {
             let statistic = parameters.get_mut(name).expect("updates are of parameters");
             statistic.values.copy_from_slice(compiled.host.computed(*id));
         }
-        Ok(Learned { outcome, compiled, parameters })
+        Ok(Learned { loss, compiled, parameters })
     }
 
     /// The mean loss of a batch and its prediction, as the exported network has it.
@@ -133,7 +133,9 @@ impl Learner {
         let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Inference)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, 0)?;
-        compiled.outcome(&reads, &inputs)
+        let (_, prediction) = compiled.program.outputs.first().expect("the prediction is asked for");
+        let prediction = compiled.host.tensor(*prediction, &reads, &inputs)?;
+        Ok(Outcome { loss: compiled.loss(&reads), prediction })
     }
 
     /// The network with what it has learned, in the element types that it came with.
@@ -200,8 +202,8 @@ struct Ready<'a> {
 /// What a batch came to, and where it leads.
 #[derive(Debug)]
 pub struct Learned<'a> {
-    /// The loss and the prediction.
-    pub outcome: Outcome,
+    /// The mean loss.
+    pub loss: f32,
     compiled: &'a Compiled,
     parameters: &'a mut IndexMap<Name, Parameter>,
 }
@@ -224,12 +226,9 @@ impl Learned<'_> {
 }
 
 impl Compiled {
-    fn outcome(&self, reads: &[&[f32]], inputs: &[Tensor]) -> Result<Outcome, TrainError> {
-        let [(_, prediction), (_, loss)] = self.program.outputs.as_slice() else {
-            unreachable!("the prediction and the loss are asked for")
-        };
-        let loss = self.host.numbers(*loss, reads).first().copied().unwrap_or(f32::NAN);
-        Ok(Outcome { loss, prediction: self.host.tensor(*prediction, reads, inputs)? })
+    fn loss(&self, reads: &[&[f32]]) -> f32 {
+        let (_, loss) = self.program.outputs.last().expect("the loss is asked for");
+        self.host.numbers(*loss, reads).first().copied().unwrap_or(f32::NAN)
     }
 }
 
@@ -241,10 +240,12 @@ fn compile(
 ) -> Result<Compiled, TrainError> {
     let learns = mode == Mode::Training;
     let changing = parameters.iter().filter(|(_, parameter)| parameter.is_learned || !learns);
+    // what learns is not asked what it would say: the prediction need not be kept
+    let prediction = (!learns).then(|| with_loss.prediction.clone());
     let request = Request {
         shapes,
         mode,
-        outputs: vec![with_loss.prediction.clone(), with_loss.loss.clone()],
+        outputs: prediction.into_iter().chain([with_loss.loss.clone()]).collect(),
         loss: learns.then(|| with_loss.loss.clone()),
         trainable: changing.map(|(name, _)| name.clone()).collect(),
     };

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::{Generic, Held, at, plain, reference_dtype, unary, window};
+use super::{Generic, Held, at, plain, recurrent, reference_dtype, unary, window};
 use crate::graph::eval;
 use crate::graph::op::{Cast, Op, RoundMode};
 use crate::graph::tensor;
@@ -143,6 +143,10 @@ fn on_device(
         Primitive::AttentionGradient { n_heads, scale } => {
             return attention_gradient([0, 1, 2, 3, 4].map(input), *n_heads, *scale);
         }
+        Primitive::GruCell => return recurrent::gru_cell([0, 1, 2].map(input)),
+        Primitive::GruCellGradient => return recurrent::gru_cell_gradient([0, 1, 2, 3].map(input)),
+        Primitive::LstmCell => return recurrent::lstm_cell([0, 1, 2].map(input)),
+        Primitive::LstmCellGradient => return recurrent::lstm_cell_gradient([0, 1, 2, 3, 4].map(input)),
         Primitive::Dropout { ratio, stream } => {
             let factors = random::dropout(program.n_elements(step.outputs[0]), *ratio, seed, *stream);
             let mask = Tensor::from_vec(factors, shape, &backend.device)?.to_dtype(backend.dtype)?;

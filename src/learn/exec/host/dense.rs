@@ -9,6 +9,7 @@ use crate::learn::kernels::attention::{self, Attention, Heads, HeadsMut, Layout,
 use crate::learn::kernels::elementwise::{self, Needs, Unary};
 use crate::learn::kernels::gemm::{self, Activation, Batch, Epilogue, Matrix};
 use crate::learn::kernels::norm::{self, Affine, AffineGradient, BatchNorm};
+use crate::learn::kernels::recurrent::{self, GruKept, LstmKept};
 use crate::learn::kernels::reduce;
 use crate::learn::kernels::softmax::{self, Softmax};
 
@@ -178,6 +179,37 @@ impl Run<'_> {
                     attention::attention_gradient(attention, [q, k, v, dy], memory.read(inputs[3]), gradients, None);
                 });
             }
+            _ => return self.cells(memory),
+        }
+        true
+    }
+
+    fn cells(&self, memory: &mut Memory<'_>) -> bool {
+        let (inputs, outputs) = (self.step.inputs.as_slice(), self.step.outputs.as_slice());
+        let hidden = |memory: &Memory<'_>, state: usize| memory.shape(inputs[state])[1];
+        match &self.step.primitive {
+            Primitive::GruCell => memory.write([outputs[0], outputs[1]], |memory, [h, gates]| {
+                let [sums, of_h, before] = [0, 1, 2].map(|position| memory.read(inputs[position]));
+                recurrent::gru_cell(hidden(memory, 2), [sums, of_h], before, gates, h);
+            }),
+            Primitive::GruCellGradient => {
+                memory.write([outputs[0], outputs[1], outputs[2]], |memory, gradients| {
+                    let [gates, recurrent, before, dh] = [0, 1, 2, 3].map(|position| memory.read(inputs[position]));
+                    let kept = GruKept { gates, recurrent, before };
+                    recurrent::gru_cell_gradient(hidden(memory, 2), kept, dh, gradients);
+                });
+            }
+            Primitive::LstmCell => {
+                memory.write([outputs[0], outputs[1], outputs[2]], |memory, [h, c, gates]| {
+                    let [sums, of_h, before] = [0, 1, 2].map(|position| memory.read(inputs[position]));
+                    recurrent::lstm_cell(hidden(memory, 2), [sums, of_h], before, gates, c, h);
+                });
+            }
+            Primitive::LstmCellGradient => memory.write([outputs[0], outputs[1]], |memory, [dsums, dbefore]| {
+                let [gates, before, c, dh, dc] = [0, 1, 2, 3, 4].map(|position| memory.read(inputs[position]));
+                let kept = LstmKept { gates, before, c };
+                recurrent::lstm_cell_gradient(hidden(memory, 1), kept, [dh, dc], dsums, dbefore);
+            }),
             _ => return false,
         }
         true

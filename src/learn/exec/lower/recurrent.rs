@@ -178,13 +178,14 @@ fn initial(
 struct Cell<'a> {
     /// `[gates · hidden, input]`
     w: Id,
-    /// `[gates · hidden, hidden]`
+    /// `[hidden, gates · hidden]`: transposed once, and not by the product of every step.
     r: Id,
+    /// Of a GRU that resets before the product: the columns of `r` for update and reset gate, and for the hidden gate.
+    halves: Option<[Id; 2]>,
     /// What is added to the product with `w`, `[gates · hidden]`.
     bias: Option<Id>,
-    /// Of a GRU: the rows of `r` for update and reset gate, and for the hidden gate, and what is added to the latter's
-    /// product before it is reset.
-    gru: Option<(Id, Id, Option<Id>)>,
+    /// Of a GRU that resets after the product: what is added to the product with `r`, `[gates · hidden]`.
+    inner_bias: Option<Id>,
     /// Of an LSTM: the weights of the cell for the gates input, output, forget.
     peepholes: Option<[Id; 3]>,
     activations: &'a [Activation],
@@ -211,31 +212,27 @@ fn cell<'a>(
         emit.reshape(part, &[n_rows, n_columns])
     };
     let (w, r) = (matrix(emit, w, n_inputs), matrix(emit, r, hidden));
+    let r = emit.transpose(r, &[1, 0]);
+    let halves = match walk.kind {
+        CellKind::Gru { linear_before_reset: false } => Some(halves(emit, hidden, r)),
+        CellKind::Rnn | CellKind::Gru { .. } | CellKind::Lstm { .. } => None,
+    };
     let biases = biases.map(|biases| {
         let both = emit.narrow(biases, 0, direction, 1);
         let both = emit.reshape(both, &[2 * n_rows]);
         [emit.narrow(both, 0, 0, n_rows), emit.narrow(both, 0, n_rows, n_rows)]
     });
-    let mut bias = biases.map(|[of_x, of_h]| emit.add(of_x, of_h));
-    let mut gru = None;
-    if let CellKind::Gru { linear_before_reset } = walk.kind {
-        let (gates, last) = (emit.narrow(r, 0, 0, 2 * hidden), emit.narrow(r, 0, 2 * hidden, hidden));
-        let mut inner = None;
-        if let Some([of_x, of_h]) = biases.filter(|_| linear_before_reset) {
-            let (x_gates, h_gates) = (emit.narrow(of_x, 0, 0, 2 * hidden), emit.narrow(of_h, 0, 0, 2 * hidden));
-            let x_last = emit.narrow(of_x, 0, 2 * hidden, hidden);
-            let sum = emit.add(x_gates, h_gates);
-            bias = Some(emit.concat(0, &[sum, x_last]));
-            inner = Some(emit.narrow(of_h, 0, 2 * hidden, hidden));
-        }
-        gru = Some((gates, last, inner));
-    }
+    let (bias, inner_bias) = match (biases, walk.kind) {
+        (Some([of_x, of_h]), CellKind::Gru { linear_before_reset: true }) => (Some(of_x), Some(of_h)),
+        (Some([of_x, of_h]), _) => (Some(emit.add(of_x, of_h)), None),
+        (None, _) => (None, None),
+    };
     let peepholes = peepholes.map(|peepholes| {
         let row = emit.narrow(peepholes, 0, direction, 1);
         let row = emit.reshape(row, &[3 * hidden]);
         [0, 1, 2].map(|gate| emit.narrow(row, 0, gate * hidden, hidden))
     });
-    Ok(Cell { w, r, bias, gru, peepholes, activations })
+    Ok(Cell { w, r, halves, bias, inner_bias, peepholes, activations })
 }
 
 fn walk_direction(
@@ -258,11 +255,21 @@ fn walk_direction(
         Some(bias) => emit.linear(x, cell.w, bias, true, false),
         None => emit.matmul(x, cell.w, false, true),
     };
+    let is_whole = is_whole_step(walk, cell);
     let mut states = Vec::with_capacity(n_steps);
     for count in 0..n_steps {
         let step = if is_backward && reordered.is_none() { n_steps - 1 - count } else { count };
         let sums = emit.narrow(sums, 0, step * n_batches, n_batches);
         let (mut new_h, mut new_c) = match walk.kind {
+            CellKind::Gru { .. } if is_whole => {
+                let product = cell.product(emit, h);
+                (emit.gru_cell([sums, product, h])[0], c)
+            }
+            CellKind::Lstm { .. } if is_whole => {
+                let product = cell.product(emit, h);
+                let [h, c, _] = emit.lstm_cell([sums, product, c]);
+                (h, c)
+            }
             CellKind::Rnn => (rnn_step(emit, walk, cell, sums, h), c),
             CellKind::Gru { .. } => (gru_step(emit, walk, cell, sums, h), c),
             CellKind::Lstm { input_forget } => lstm_step(emit, walk, cell, sums, [h, c], input_forget),
@@ -293,6 +300,32 @@ fn walk_direction(
     Walked { y, h, c: matches!(walk.kind, CellKind::Lstm { .. }).then_some(c) }
 }
 
+impl Cell<'_> {
+    /// What the state brings to the gates.
+    fn product(&self, emit: &mut Emitter, h: Id) -> Id {
+        match self.inner_bias {
+            Some(bias) => emit.linear(h, self.r, bias, false, false),
+            None => emit.matmul(h, self.r, false, false),
+        }
+    }
+}
+
+/// The columns of a GRU's first two gates, and those of the last.
+fn halves(emit: &mut Emitter, hidden: usize, x: Id) -> [Id; 2] {
+    [emit.narrow(x, 1, 0, 2 * hidden), emit.narrow(x, 1, 2 * hidden, hidden)]
+}
+
+/// Whether a step is one primitive behind the product with the state: ONNX's own activations and nothing unusual.
+fn is_whole_step(walk: &Walk, cell: &Cell<'_>) -> bool {
+    let has_primitive = match walk.kind {
+        CellKind::Gru { linear_before_reset } => linear_before_reset,
+        CellKind::Lstm { input_forget } => !input_forget && cell.peepholes.is_none(),
+        CellKind::Rnn => false,
+    };
+    let usual = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh];
+    has_primitive && walk.clip.is_none() && usual.starts_with(cell.activations)
+}
+
 /// `new` where `going` is 1, `old` where it is 0.
 fn blend(emit: &mut Emitter, going: Id, new: Id, old: Id) -> Id {
     let new = emit.mul(going, new);
@@ -303,7 +336,7 @@ fn blend(emit: &mut Emitter, going: Id, new: Id, old: Id) -> Id {
 
 /// `h = f(W x + R h + b)`
 fn rnn_step(emit: &mut Emitter, walk: &Walk, cell: &Cell<'_>, sums: Id, h: Id) -> Id {
-    let product = emit.matmul(h, cell.r, false, true);
+    let product = cell.product(emit, h);
     let sums = emit.add(sums, product);
     gate(emit, walk, cell, 0, sums)
 }
@@ -311,20 +344,24 @@ fn rnn_step(emit: &mut Emitter, walk: &Walk, cell: &Cell<'_>, sums: Id, h: Id) -
 /// The gates in the order update, reset, hidden.
 fn gru_step(emit: &mut Emitter, walk: &Walk, cell: &Cell<'_>, sums: Id, h: Id) -> Id {
     let n = walk.hidden;
-    let (r_gates, r_hidden, inner_bias) = cell.gru.expect("it is a GRU's cell");
-    let from_x = [emit.narrow(sums, 1, 0, 2 * n), emit.narrow(sums, 1, 2 * n, n)];
-    let product = emit.matmul(h, r_gates, false, true);
+    let from_x = halves(emit, n, sums);
+    // of a GRU that resets after the product its last part, else what makes it
+    let (product, last) = match cell.halves {
+        Some([of_gates, of_last]) => (emit.matmul(h, of_gates, false, false), of_last),
+        None => {
+            let whole = cell.product(emit, h);
+            halves(emit, n, whole).into()
+        }
+    };
     let gates = emit.add(from_x[0], product);
     let gates = gate(emit, walk, cell, 0, gates);
     let (update, reset) = (emit.narrow(gates, 1, 0, n), emit.narrow(gates, 1, n, n));
-    let is_reset_after = matches!(walk.kind, CellKind::Gru { linear_before_reset: true });
-    let recurrent = if is_reset_after {
-        let product = emit.matmul(h, r_hidden, false, true);
-        let product = inner_bias.map_or(product, |bias| emit.add(product, bias));
-        emit.mul(reset, product)
-    } else {
-        let kept = emit.mul(reset, h);
-        emit.matmul(kept, r_hidden, false, true)
+    let recurrent = match cell.halves {
+        Some(_) => {
+            let kept = emit.mul(reset, h);
+            emit.matmul(kept, last, false, false)
+        }
+        None => emit.mul(reset, last),
     };
     let hidden = emit.add(from_x[1], recurrent);
     let hidden = gate(emit, walk, cell, 1, hidden);
@@ -341,7 +378,7 @@ fn lstm_step(
     input_forget: bool,
 ) -> (Id, Id) {
     let n = walk.hidden;
-    let product = emit.matmul(h, cell.r, false, true);
+    let product = cell.product(emit, h);
     let sums = emit.add(sums, product);
     let candidate = emit.narrow(sums, 1, 3 * n, n);
     let candidate = gate(emit, walk, cell, 1, candidate);

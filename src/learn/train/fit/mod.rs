@@ -375,7 +375,7 @@ impl<'a> Training<'a> {
         let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
         let mut learned = self.learner.learn(&batch, seed)?;
-        let loss = learned.outcome.loss;
+        let loss = learned.loss;
         let report = StepReport { epoch: state.epoch, batch: state.n_batches, n_batches, loss, rate, n_samples };
         if !loss.is_finite() {
             return Ok(report);

@@ -102,6 +102,14 @@ impl Learner {
                 remedy: "freeze less, or give a network with weights",
             });
         }
+        if let (Some(one), Some(other)) = (&training.target, &validation.target)
+            && one != other
+        {
+            return Err(TrainError::Task {
+                problem: format!("the targets are `{one}` in training and `{other}` in validation"),
+                remedy: "put both losses behind the same network",
+            });
+        }
         for name in &training.learned {
             let missing = || TrainError::Name { what: "initializer", name: name.clone() };
             let tensor = training.graph.initializers.get(name).ok_or_else(missing)?;

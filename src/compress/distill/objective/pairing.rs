@@ -15,7 +15,7 @@ use crate::graph::{Graph, Name, Node, Op};
 
 /// The mix with every empty list of pairs filled in.
 ///
-/// - `hint` and `vid`: the last image of each resolution, else encoder layers, else the features before the last linear map;
+/// - `hint` and `vid`: encoder layers, else the last image of each resolution, else the features before the last linear map;
 ///   `attention-transfer` and `nst`: the last image of each resolution; `similarity`: the last of what `hint` compares.
 /// - `relational`, `pkt`, `crd`: the features before the last linear map.
 /// - `fsp`: the first and the last residual block of each resolution.
@@ -116,14 +116,14 @@ fn pair(student: &Name, teacher: &Name) -> Pair {
     Pair { student: student.clone(), teacher: teacher.clone() }
 }
 
-/// Images, else layers, else features.
+/// Layers, else images, else features.
 fn inner(both: &[Parts<'_>; 2]) -> Result<Vec<Pair>, String> {
     let layers = || layers(both).map(|layers| layers.iter().map(|[s, t]| pair(&s.span.exit, &t.span.exit)).collect());
-    let none = |_| "the networks have no images, encoder layers or last features in common".to_string();
-    stages(both).or_else(|_| layers()).or_else(|_| features(both)).map_err(none)
+    let none = |_| "the networks have no encoder layers, images or last features in common".to_string();
+    layers().or_else(|_| stages(both)).or_else(|_| features(both)).map_err(none)
 }
 
-/// The last image of each resolution: by resolution where both networks have one in common, else in order from the end.
+/// The last image of each resolution, outside of attentions: by resolution where both networks have one in common, else in order from the end.
 fn stages(both: &[Parts<'_>; 2]) -> Result<Vec<Pair>, String> {
     let [s, t] = [&both[0], &both[1]].map(resolutions);
     let same = s.iter().filter_map(|(size, s)| {
@@ -148,7 +148,10 @@ fn resolutions<'a>(parts: &Parts<'a>) -> Vec<([usize; 2], &'a Name)> {
     let uses = Uses::of(parts.graph);
     let mut activations: HashSet<&Name> = parts.graph.inputs.iter().map(|input| &input.name).collect();
     let mut found: Vec<([usize; 2], &Name)> = Vec::new();
-    for node in &parts.graph.nodes {
+    let attentions = parts.structure.attentions.iter().flat_map(|attention| &attention.nodes);
+    // heads of tokens have four axes, too
+    let attentions: HashSet<usize> = attentions.copied().collect();
+    for (node_idx, node) in parts.graph.nodes.iter().enumerate() {
         if !node.reads().any(|name| activations.contains(name)) {
             continue;
         }
@@ -158,7 +161,7 @@ fn resolutions<'a>(parts: &Parts<'a>) -> Vec<([usize; 2], &'a Name)> {
         };
         let mut readers = uses.readers(name).iter().filter_map(|reader| parts.graph.nodes.get(reader.node_idx));
         let is_last = |node: &Node| node.output(0).and_then(|name| resolution(parts, name)) != Some(size);
-        if size != [1, 1] && readers.any(is_last) {
+        if size != [1, 1] && !attentions.contains(&node_idx) && readers.any(is_last) {
             found.retain(|(other, _)| *other != size);
             found.push((size, name));
         }

@@ -9,6 +9,10 @@ use crate::learn::train::loss::{Loss, each};
 /// What is added to both probabilities whose ratio is taken (`PKT` of its author's code).
 const PROBABILITY_EPSILON: f64 = 1e-7;
 
+/// What is added to squared distances, in units of the mean square about the mean: two samples that are almost equal have no
+/// direction but that of rounding.
+const ROUNDING: f64 = 1e-6;
+
 pub(super) fn similarity(site: &mut Site<'_>, taps: [Tap; 2]) -> Result<Name, DistillError> {
     let [s, t] = samples(site, &taps)?.map(|x| {
         let products = products(site, &x, &x);
@@ -66,7 +70,7 @@ struct Geometry {
     products: Name,
     /// Its diagonal, `[n, 1]`.
     squares: Name,
-    /// The distances; of a sample to itself √ε.
+    /// The distances, none of them zero, `[n, n]`.
     distances: Name,
     /// One for two samples, zero for one and itself, `[n, n]`.
     apart: Name,
@@ -86,7 +90,10 @@ impl Geometry {
         let distances = behind.sub(&sums, &twice);
         let distances = behind.node(Op::Relu, &[&distances]);
         let distances = behind.mul(&distances, apart);
-        let distances = behind.plus(&distances, LENGTH_EPSILON);
+        let spread = behind.mean(&squares);
+        let least = behind.times(&spread, ROUNDING);
+        let least = behind.plus(&least, LENGTH_EPSILON);
+        let distances = behind.add(&distances, &least);
         let distances = behind.node(Op::Sqrt, &[&distances]);
         Geometry { products, squares, distances, apart: apart.clone() }
     }

@@ -39,10 +39,10 @@
 //! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
 //! | [`audit`] | which operators run in int8, and which go wrong, on each runtime | onnx, measure |
-//! | [`zoo`] | architectures by parameters, as graphs | graph |
 //! | [`zoo`] | architectures by a few parameters | graph |
 //! | [`data`] | batches of named tensors from files | tensors, store |
 //! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |
+//! | [`compress`] | what is done to a network: distillation | learn |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`recipe`] | a recipe file, carried out | all before |
 //! | [`cli`] | the program; the only room that prints | all |
@@ -55,6 +55,8 @@ extern crate self as aludel;
 pub mod audit;
 #[cfg(feature = "full")]
 pub mod cli;
+#[cfg(feature = "learn")]
+pub mod compress;
 #[cfg(feature = "learn")]
 pub mod data;
 pub mod graph;

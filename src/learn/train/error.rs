@@ -1,6 +1,7 @@
 //! What can keep a network from learning.
 
 use crate::data::DataError;
+use crate::graph::patch::PatchError;
 use crate::graph::shape::ShapeError;
 use crate::graph::tensor::TensorError;
 use crate::graph::{CheckError, Name};
@@ -63,6 +64,9 @@ pub enum TrainError {
     /// The network with its loss is no graph.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The loss cannot be put behind the network.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
     /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

@@ -143,6 +143,11 @@ fn generator(seed: u64, name: &Name) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
+/// Normal numbers of this variance for a tensor of this name.
+pub(crate) fn normal_values(seed: u64, name: &Name, n: usize, variance: f64) -> Vec<f64> {
+    drawn(&mut generator(seed, name), n, variance, false)
+}
+
 fn weight_values(
     graph: &Graph,
     name: &Name,

@@ -33,7 +33,8 @@ const MOST_PROGRAMS: usize = 16;
 #[derive(Debug)]
 pub struct Learner {
     network: Graph,
-    with_loss: WithLoss,
+    training: WithLoss,
+    validation: WithLoss,
     /// What changes, by name, in the order of the graph.
     pub parameters: IndexMap<Name, Parameter>,
     hosts: HashMap<Key, Compiled>,
@@ -68,6 +69,22 @@ impl Learner {
     /// # Errors
     /// When the network's types do not fit together, the output is not there, or nothing in it can learn.
     pub fn new(graph: &Graph, output: &Name, loss: Loss, frozen: &BTreeSet<Name>) -> Result<Learner, TrainError> {
+        let with_loss = attach(graph, output, loss)?;
+        Learner::with_losses(graph, with_loss.clone(), with_loss, frozen)
+    }
+
+    /// A network that learns by one loss and is validated by another: [`Learner::learn`] reads the inputs of `training`,
+    /// [`Learner::predict`] those of `validation`. Both are the network with nodes behind it; what `training` has learn beside
+    /// the network is among the parameters, and not in what [`Learner::network`] gives.
+    ///
+    /// # Errors
+    /// When the network's types do not fit together, nothing in it can learn, or what should learn is no initializer.
+    pub fn with_losses(
+        graph: &Graph,
+        training: WithLoss,
+        validation: WithLoss,
+        frozen: &BTreeSet<Name>,
+    ) -> Result<Learner, TrainError> {
         let types = infer(graph, &Bindings::default())?;
         let mut parameters = IndexMap::new();
         for (name, role) in roles(graph, &types) {
@@ -85,13 +102,28 @@ impl Learner {
                 remedy: "freeze less, or give a network with weights",
             });
         }
-        let with_loss = attach(graph, output, loss)?;
-        Ok(Learner { network: graph.clone(), with_loss, parameters, hosts: HashMap::new() })
+        if let (Some(one), Some(other)) = (&training.target, &validation.target)
+            && one != other
+        {
+            return Err(TrainError::Task {
+                problem: format!("the targets are `{one}` in training and `{other}` in validation"),
+                remedy: "put both losses behind the same network",
+            });
+        }
+        for name in &training.learned {
+            let missing = || TrainError::Name { what: "initializer", name: name.clone() };
+            let tensor = training.graph.initializers.get(name).ok_or_else(missing)?;
+            // of matrices and kernels, not of biases
+            let decays = tensor.rank() > 1;
+            let values = singles(tensor)?.into_owned();
+            parameters.insert(name.clone(), Parameter { values, is_learned: true, decays });
+        }
+        Ok(Learner { network: graph.clone(), training, validation, parameters, hosts: HashMap::new() })
     }
 
-    /// The input with the target.
-    pub fn target(&self) -> &Name {
-        &self.with_loss.target
+    /// The input with the target; none where no loss reads labels.
+    pub fn target(&self) -> Option<&Name> {
+        self.training.target.as_ref().or(self.validation.target.as_ref())
     }
 
     /// The names of the network's own inputs.
@@ -146,13 +178,13 @@ impl Learner {
         self.network_with(self.parameters.iter().map(|(name, parameter)| (name, parameter.values.as_slice())))
     }
 
-    /// The network with these values in place of its own.
+    /// The network with these values in place of its own; those of what only its loss has are passed over.
     ///
     /// # Errors
     /// When there are more or fewer values than an initializer has.
     pub fn network_with<'a>(&self, values: impl Iterator<Item = (&'a Name, &'a [f32])>) -> Result<Graph, TrainError> {
         let mut parts = self.network.to_parts();
-        for (name, values) in values {
+        for (name, values) in values.filter(|(name, _)| !self.training.learned.contains(name)) {
             let missing = || TrainError::Name { what: "initializer", name: name.clone() };
             let tensor = parts.initializers.get_mut(name).ok_or_else(missing)?;
             let values: Vec<f64> = values.iter().map(|&value| value.into()).collect();
@@ -163,8 +195,11 @@ impl Learner {
 
     /// The program for a batch.
     fn prepare(&mut self, batch: &IndexMap<Name, Tensor>, mode: Mode) -> Result<Ready<'_>, TrainError> {
-        let named: Vec<(&Name, &Tensor)> = self
-            .with_loss
+        let with_loss = match mode {
+            Mode::Training => &self.training,
+            Mode::Inference => &self.validation,
+        };
+        let named: Vec<(&Name, &Tensor)> = with_loss
             .graph
             .inputs
             .iter()
@@ -182,7 +217,7 @@ impl Learner {
                 self.hosts.clear();
             }
             let shapes = named.iter().map(|(name, tensor)| ((*name).clone(), tensor.shape().to_vec())).collect();
-            let compiled = compile(&self.with_loss, &self.parameters, shapes, mode)?;
+            let compiled = compile(with_loss, &self.parameters, shapes, mode)?;
             self.hosts.insert(key.clone(), compiled);
         }
         let compiled = self.hosts.get_mut(&key).expect("it was put there");

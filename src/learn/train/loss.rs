@@ -6,11 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::graph::op::{LpNormalization, Op, Reduce, Softmax};
-use crate::graph::shape::{Bindings, infer};
-use crate::graph::tensor::{DType, Tensor};
+use super::behind::Behind;
+use crate::graph::op::{LpNormalization, Op, Softmax};
+use crate::graph::shape::{Bindings, Types, infer};
+use crate::graph::tensor::DType;
 use crate::graph::uses::Uses;
-use crate::graph::{Graph, GraphParts, Name, Node, TensorType, ValueInfo};
+use crate::graph::{Graph, Name, TensorType};
 
 /// What a prediction is measured by, as TOML has it: `"cross-entropy"` or `{ huber = { delta = 1.0 } }`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,10 +48,12 @@ pub struct WithLoss {
     pub graph: Graph,
     /// What the loss reads of the network: logits for the two cross-entropies, else the output.
     pub prediction: Name,
-    /// The input with the target, of the shape of the prediction.
-    pub target: Name,
+    /// The input with the target, of the shape of the prediction; none where the loss reads no labels.
+    pub target: Option<Name>,
     /// The loss, one number.
     pub loss: Name,
+    /// Initializers that learn and are not the network's own, in the order of the graph.
+    pub learned: Vec<Name>,
 }
 
 /// The network with a loss on one of its outputs. Where a cross-entropy is asked for and the output is that of a Softmax (or
@@ -60,23 +63,36 @@ pub struct WithLoss {
 /// When there is no such output, or it is not of floating point.
 pub fn attach(graph: &Graph, output: &Name, loss: Loss) -> Result<WithLoss, TrainError> {
     let types = infer(graph, &Bindings::default())?;
+    let (prediction, prediction_type) = prediction(graph, &types, output, loss)?;
+    let mut behind = Behind::new(graph, "loss");
+    let read = behind.single(&prediction, prediction_type.dtype);
+    let target = behind.input("target", TensorType { dtype: DType::F32, ..prediction_type });
+    let each = each(&mut behind, loss, &read, &target);
+    let loss = behind.mean(&each);
+    let graph = behind.finish(&[&loss])?;
+    Ok(WithLoss { graph, prediction, target: Some(target), loss, learned: Vec::new() })
+}
+
+/// What a loss reads of an output, and its type, which has a shape.
+///
+/// # Errors
+/// When there is no such output, or it is not of floating point.
+pub(crate) fn prediction(
+    graph: &Graph,
+    types: &Types,
+    output: &Name,
+    loss: Loss,
+) -> Result<(Name, TensorType), TrainError> {
     if !graph.outputs.iter().any(|value| value.name == *output) {
         return Err(TrainError::Name { what: "output", name: output.clone() });
     }
     let prediction = logits(graph, output, loss);
-    let prediction_type = types.tensor(&prediction).filter(|known| known.dtype.is_float());
-    let shape = prediction_type.and_then(|known| known.shape.clone()).ok_or_else(|| TrainError::Task {
+    let known = types.tensor(&prediction).filter(|known| known.dtype.is_float() && known.shape.is_some()).cloned();
+    let known = known.ok_or_else(|| TrainError::Task {
         problem: format!("output `{output}` is no floating-point tensor of known rank"),
         remedy: "name another output",
     })?;
-    let mut behind = Behind { parts: graph.to_parts(), n_values: 0 };
-    let target = behind.fresh("target");
-    let target_type = TensorType { dtype: DType::F32, shape: Some(shape) };
-    behind.parts.inputs.push(ValueInfo::new(&target, target_type));
-    let loss = behind.loss(loss, &prediction, &target);
-    let loss = behind.mean(&loss);
-    behind.parts.outputs.push(ValueInfo::untyped(&loss));
-    Ok(WithLoss { graph: Graph::new(behind.parts)?, prediction, target, loss })
+    Ok((prediction, known))
 }
 
 /// What a cross-entropy reads: the input of the function that makes probabilities of logits.
@@ -90,96 +106,46 @@ fn logits(graph: &Graph, output: &Name, loss: Loss) -> Name {
     behind.and_then(|node| node.input(0)).unwrap_or(output).clone()
 }
 
-/// Nodes behind a network.
-struct Behind {
-    parts: GraphParts,
-    n_values: usize,
-}
-
-impl Behind {
-    /// A name that the graph does not have.
-    fn fresh(&mut self, base: &str) -> Name {
-        loop {
-            let name = Name::from(match self.n_values {
-                0 => base.to_string(),
-                number => format!("{base}_{number}"),
-            });
-            self.n_values += 1;
-            let parts = &self.parts;
-            let values = parts.inputs.iter().map(|input| &input.name).chain(parts.initializers.keys());
-            let made = parts.nodes.iter().flat_map(|node| node.outputs.iter().flatten());
-            if !values.chain(made).any(|taken| *taken == name) {
-                return name;
-            }
+/// What a loss is the mean of.
+pub(crate) fn each(behind: &mut Behind, loss: Loss, prediction: &Name, target: &Name) -> Name {
+    match loss {
+        Loss::CrossEntropy => {
+            let logarithms = behind.node(Op::LogSoftmax(Softmax { axis: -1 }), &[prediction]);
+            let weighted = behind.mul(&logarithms, target);
+            let sums = behind.sum_last(&weighted);
+            behind.node(Op::Neg, &[&sums])
         }
-    }
-
-    fn node(&mut self, op: Op, inputs: &[&Name]) -> Name {
-        let output = self.fresh("loss");
-        let inputs = inputs.iter().map(|&name| Some(name.clone())).collect();
-        self.parts.nodes.push(Node::new(op, inputs, vec![Some(output.clone())]));
-        output
-    }
-
-    fn number(&mut self, value: f32) -> Name {
-        let name = self.fresh("loss");
-        self.parts.initializers.insert(name.clone(), Tensor::scalar(value));
-        name
-    }
-
-    fn mean(&mut self, x: &Name) -> Name {
-        self.node(Op::ReduceMean(Reduce { keepdims: false, noop_with_empty_axes: false }), &[x])
-    }
-
-    /// The sum over the last axis.
-    fn sum_last(&mut self, x: &Name) -> Name {
-        let axis = self.fresh("loss");
-        self.parts.initializers.insert(axis.clone(), Tensor::vector(vec![-1i64]));
-        self.node(Op::ReduceSum(Reduce { keepdims: false, noop_with_empty_axes: false }), &[x, &axis])
-    }
-
-    /// What the loss is the mean of.
-    fn loss(&mut self, loss: Loss, prediction: &Name, target: &Name) -> Name {
-        match loss {
-            Loss::CrossEntropy => {
-                let logarithms = self.node(Op::LogSoftmax(Softmax { axis: -1 }), &[prediction]);
-                let weighted = self.node(Op::Mul, &[&logarithms, target]);
-                let sums = self.sum_last(&weighted);
-                self.node(Op::Neg, &[&sums])
-            }
-            Loss::BinaryCrossEntropy => {
-                // −t log σ(z) − (1 − t) log(1 − σ(z)) = log(1 + eᶻ) − t z
-                let all = self.node(Op::Softplus, &[prediction]);
-                let met = self.node(Op::Mul, &[prediction, target]);
-                self.node(Op::Sub, &[&all, &met])
-            }
-            Loss::Mse => {
-                let difference = self.node(Op::Sub, &[prediction, target]);
-                self.node(Op::Mul, &[&difference, &difference])
-            }
-            Loss::Mae => {
-                let difference = self.node(Op::Sub, &[prediction, target]);
-                self.node(Op::Abs, &[&difference])
-            }
-            Loss::Huber { delta } => {
-                // with m = min(d, delta): m (d − ½ m)
-                let difference = self.node(Op::Sub, &[prediction, target]);
-                let distance = self.node(Op::Abs, &[&difference]);
-                let delta = self.number(delta);
-                let inner = self.node(Op::Min, &[&distance, &delta]);
-                let half = self.number(0.5);
-                let half = self.node(Op::Mul, &[&inner, &half]);
-                let outer = self.node(Op::Sub, &[&distance, &half]);
-                self.node(Op::Mul, &[&inner, &outer])
-            }
-            Loss::Cosine => {
-                let norm = || Op::LpNormalization(LpNormalization { axis: -1, p: 2 });
-                let [p, t] = [self.node(norm(), &[prediction]), self.node(norm(), &[target])];
-                let product = self.node(Op::Mul, &[&p, &t]);
-                let cosine = self.sum_last(&product);
-                let one = self.number(1.0);
-                self.node(Op::Sub, &[&one, &cosine])
-            }
+        Loss::BinaryCrossEntropy => {
+            // −t log σ(z) − (1 − t) log(1 − σ(z)) = log(1 + eᶻ) − t z
+            let all = behind.node(Op::Softplus, &[prediction]);
+            let met = behind.mul(prediction, target);
+            behind.sub(&all, &met)
+        }
+        Loss::Mse => {
+            let difference = behind.sub(prediction, target);
+            behind.square(&difference)
+        }
+        Loss::Mae => {
+            let difference = behind.sub(prediction, target);
+            behind.node(Op::Abs, &[&difference])
+        }
+        Loss::Huber { delta } => {
+            // with m = min(d, delta): m (d − ½ m)
+            let difference = behind.sub(prediction, target);
+            let distance = behind.node(Op::Abs, &[&difference]);
+            let delta = behind.number(delta.into());
+            let inner = behind.node(Op::Min, &[&distance, &delta]);
+            let half = behind.times(&inner, 0.5);
+            let outer = behind.sub(&distance, &half);
+            behind.mul(&inner, &outer)
+        }
+        Loss::Cosine => {
+            let norm = || Op::LpNormalization(LpNormalization { axis: -1, p: 2 });
+            let [p, t] = [behind.node(norm(), &[prediction]), behind.node(norm(), &[target])];
+            let product = behind.mul(&p, &t);
+            let cosine = behind.sum_last(&product);
+            let one = behind.number(1.0);
+            behind.sub(&one, &cosine)
         }
     }
 }
@@ -204,7 +170,9 @@ mod tests {
         let with = attach(&builder.finish().expect("a graph"), &y, loss).expect("the output is there");
         let tensor = |values: [f32; 4]| Tensor::new(&[2, 2], values.to_vec()).expect("four numbers");
         let inputs: IndexMap<Name, Tensor> =
-            [(Name::from("x"), tensor(prediction)), (with.target.clone(), tensor(target))].into_iter().collect();
+            [(Name::from("x"), tensor(prediction)), (with.target.expect("there is one"), tensor(target))]
+                .into_iter()
+                .collect();
         let values = eval::run_with(&with.graph, &inputs, std::slice::from_ref(&with.loss)).expect("it runs");
         let found = values[&with.loss].as_slice::<f32>().expect("a number")[0];
         assert!((f64::from(found) - expected).abs() < 1e-6, "{loss:?}: {found}, not {expected}");

@@ -1,5 +1,6 @@
 //! Training: what a network's numbers are for and begin with, how the rate goes, how good it gets, and what that means.
 
+pub(crate) mod behind;
 pub mod checkpoint;
 pub mod diagnosis;
 mod error;
@@ -10,7 +11,7 @@ pub mod init;
 pub mod learner;
 pub mod loss;
 pub mod metrics;
-mod named;
+pub(crate) mod named;
 pub mod optimizer;
 pub mod roles;
 pub mod safetensors;

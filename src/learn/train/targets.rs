@@ -13,7 +13,7 @@ use crate::graph::tensor::Tensor;
 pub(super) struct Targets {
     /// Column and input.
     inputs: Vec<(String, Name)>,
-    target: Name,
+    target: Option<Name>,
     /// How many classes there are, where labels are classes.
     n_classes: Option<usize>,
 }
@@ -54,7 +54,7 @@ impl Targets {
                 range: "as many numbers as there are classes",
             });
         }
-        Ok(Targets { inputs, target: learner.target().clone(), n_classes })
+        Ok(Targets { inputs, target: learner.target().cloned(), n_classes })
     }
 
     pub(super) fn n_classes(&self) -> Option<usize> {
@@ -85,7 +85,9 @@ impl Targets {
             (Some(n_classes), Ok(classes)) => distributions(classes, n_classes, options)?,
             _ => label.clone(),
         };
-        named.insert(self.target.clone(), target);
+        if let Some(name) = &self.target {
+            named.insert(name.clone(), target);
+        }
         Ok((named, n_samples))
     }
 }

@@ -1,0 +1,83 @@
+//! What can keep a student from being distilled.
+
+use std::fmt;
+
+use crate::graph::Name;
+use crate::graph::patch::PatchError;
+use crate::graph::shape::ShapeError;
+use crate::graph::tensor::TensorError;
+use crate::learn::train::TrainError;
+
+/// Which of the two networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that learns.
+    Student,
+    /// The one that it learns from.
+    Teacher,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Student => "student",
+            Side::Teacher => "teacher",
+        })
+    }
+}
+
+/// Why a student is not distilled.
+#[derive(Debug, thiserror::Error)]
+pub enum DistillError {
+    /// A tap is not among a network's values.
+    #[error("{objective}: the {side} has no value `{tap}`{}", known_names(.nearest))]
+    Tap {
+        /// the objective as it stands in TOML
+        objective: &'static str,
+        /// whose value
+        side: Side,
+        /// the tap
+        tap: Name,
+        /// the names that are most like it
+        nearest: Vec<Name>,
+    },
+    /// An objective does not cover the values that it is to compare.
+    #[error("{objective}: {problem} (hint: {remedy})")]
+    Unfit {
+        /// the objective as it stands in TOML
+        objective: &'static str,
+        /// what does not fit, with the names of the values
+        problem: String,
+        /// what to do about it
+        remedy: &'static str,
+    },
+    /// An option is out of its range.
+    #[error("{objective}: `{option}` is {value}; give {range}")]
+    Option {
+        /// the objective as it stands in TOML, or `distill`
+        objective: &'static str,
+        /// as it stands in TOML
+        option: &'static str,
+        /// what was given
+        value: String,
+        /// what it may be
+        range: &'static str,
+    },
+    /// The student cannot be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A network's types do not fit together.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The objectives cannot be put behind the student.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// A tensor's parts do not fit together.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+fn known_names(names: &[Name]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { String::new() } else { format!(" (hint: it has {})", names.join(", ")) }
+}

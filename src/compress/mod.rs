@@ -1,0 +1,3 @@
+//! What is done to a network so that it is smaller and stays good.
+
+pub mod distill;

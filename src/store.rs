@@ -1,5 +1,7 @@
 //! Files that are either wholly there or not at all, content hashes, and where our cache is.
 
+pub mod rows;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

@@ -53,6 +53,25 @@ impl Dataset {
         assemble(samples, descriptor)
     }
 
+    /// A hash of every sample and of its split, as batches have them before anything is changed.
+    ///
+    /// # Errors
+    /// None that reading did not have.
+    pub fn sha256(&self) -> Result<String, DataError> {
+        let mut hashes = String::new();
+        for splits in &self.splits {
+            for samples in splits.chunks(1 << 10) {
+                for (name, column) in self.batch(samples)? {
+                    let bytes =
+                        column.bytes().map_or_else(|| format!("{column:?}").into_bytes(), |bytes| bytes.to_vec());
+                    hashes.push_str(&format!("{name} {:?} {}\n", column.shape(), crate::store::sha256(&bytes)));
+                }
+            }
+            hashes.push('\n');
+        }
+        Ok(crate::store::sha256(hashes.as_bytes()))
+    }
+
     /// Every column by name, `label` last where there is one.
     pub fn columns(&self) -> &IndexMap<String, Column> {
         &self.columns

@@ -31,6 +31,8 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// What is done to every sample.
     pub augment: Vec<Augmentation>,
+    /// How many changes of a sample there are, one after another from epoch to epoch; none where every epoch has its own.
+    pub views: Option<u64>,
     /// To what length samples of several lengths are padded.
     pub length: Length,
     /// Whether samples of like length come in one batch; batches are then shuffled instead.
@@ -48,6 +50,7 @@ impl Default for LoaderOptions {
             drop_last: false,
             seed: 0,
             augment: Vec::new(),
+            views: None,
             length: Length::Batch,
             buckets: false,
             n_ahead: 2,
@@ -197,7 +200,12 @@ impl Loader {
         let samples = order.get(start..end).filter(|_| batch_idx < self.n_batches()).ok_or_else(|| {
             DataError::Request(format!("batch {batch_idx} was asked for; an epoch has {}", self.n_batches()))
         })?;
-        self.view(samples, epoch)
+        self.view(samples, self.view_of(epoch))
+    }
+
+    /// The view of its samples that an epoch has.
+    pub fn view_of(&self, epoch: u64) -> u64 {
+        self.options.views.map_or(epoch, |n_views| epoch % n_views.max(1))
     }
 
     /// Any samples of the split, changed as the view has it: an epoch's number gives that epoch's changes.

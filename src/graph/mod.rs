@@ -11,6 +11,7 @@ pub mod cost;
 pub mod eval;
 pub mod op;
 pub mod patch;
+pub mod probe;
 pub mod shape;
 pub mod show;
 pub mod simplify;

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use crate::data::DataError;
 use crate::graph::Name;
 use crate::graph::patch::PatchError;
+use crate::graph::probe::ProbeError;
 use crate::graph::shape::ShapeError;
 use crate::graph::tensor::TensorError;
 use crate::learn::train::TrainError;
+use crate::store::StoreError;
 
 /// Which of the two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,25 @@ pub enum DistillError {
         /// what it may be
         range: &'static str,
     },
+    /// What the teacher says cannot be kept.
+    #[error("the teacher's `{value}`: {problem} (hint: {remedy})")]
+    Target {
+        /// which of its values
+        value: Name,
+        /// what is wrong with it
+        problem: String,
+        /// what to do about it
+        remedy: &'static str,
+    },
+    /// The teacher cannot be asked.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// A file of targets cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The student cannot be trained.
     #[error(transparent)]
     Train(#[from] TrainError),

@@ -1,6 +1,9 @@
 //! Distillation: a small network learns from what a large one says.
 
 mod error;
+mod guide;
 pub mod objective;
+pub mod targets;
 
 pub use error::DistillError;
+pub use guide::{Distillation, Source};

@@ -17,7 +17,7 @@ use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
 use crate::learn::train::learner::{Learned, Learner};
-use crate::learn::train::loss::Loss;
+use crate::learn::train::loss::{Loss, WithLoss, attach};
 use crate::learn::train::metrics::{Confusion, LossMean};
 use crate::learn::train::named::name_or_table;
 use crate::learn::train::optimizer::{Optimizer, Update};
@@ -205,6 +205,34 @@ pub struct Fitted {
     pub diagnosis: Option<Diagnosis>,
 }
 
+/// A batch by the names of the inputs that are fed with it.
+pub type Batch = IndexMap<Name, Tensor>;
+
+/// The samples of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Samples<'a> {
+    /// Their numbers in the data.
+    pub ids: &'a [usize],
+    /// Which of their changes they have, see [`Loader::view`].
+    pub view: u64,
+}
+
+/// What is learned from beside the labels: a training graph of its own, and what it reads.
+pub trait Guide {
+    /// The network with the loss that it learns by; it is validated by that of the options.
+    fn with_loss(&self) -> &WithLoss;
+
+    /// How many changes of a sample there are; none where every epoch has its own.
+    fn n_views(&self) -> Option<u64>;
+
+    /// Adds what the training graph reads beside the network's inputs and the target; `progress` is the share of the training
+    /// that is done, from 0 to 1.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn add(&mut self, samples: Samples<'_>, progress: f64, batch: &mut Batch) -> Result<(), TrainError>;
+}
+
 /// What is to be learned.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -221,13 +249,28 @@ pub struct Task<'a> {
 /// How often the learning rate is cut before a training is given up.
 const MOST_CUTS: usize = 5;
 
-/// Trains a network; `state` is that of a training to be taken up.
+/// Trains a network by its labels; `state` is that of a training to be taken up.
 ///
 /// # Errors
 /// When the network, the data and the options do not go together, or the loss stops being a number again and again.
 pub fn fit(
     task: &Task<'_>,
     options: &TrainOptions,
+    seed: u64,
+    state: Option<State>,
+    observer: &mut dyn Observer,
+) -> Result<Fitted, TrainError> {
+    fit_with(task, None, options, seed, state, observer)
+}
+
+/// As [`fit()`], with a guide where there is one.
+///
+/// # Errors
+/// As [`fit()`], and when the guide does not have what its training graph reads.
+pub fn fit_with<'a>(
+    task: &Task<'_>,
+    guide: Option<&'a mut (dyn Guide + 'a)>,
+    options: &'a TrainOptions,
     seed: u64,
     state: Option<State>,
     observer: &mut dyn Observer,
@@ -239,8 +282,11 @@ pub fn fit(
             remedy: "give `split = { validation = 0.1 }` in the data",
         });
     }
-    let learner = Learner::new(task.graph, task.output, options.loss, &options.frozen(task.graph))?;
-    let mut training = Training::new(learner, task, options, seed)?;
+    let frozen = options.frozen(task.graph);
+    let validation = attach(task.graph, task.output, options.loss)?;
+    let by = guide.as_ref().map_or_else(|| validation.clone(), |guide| guide.with_loss().clone());
+    let learner = Learner::with_losses(task.graph, by, validation, &frozen)?;
+    let mut training = Training::new(learner, task, guide, options, seed)?;
     let mut state = match state {
         Some(state) => training.resume(state)?,
         None => training.begin(),
@@ -269,6 +315,7 @@ struct Training<'a> {
     targets: Targets,
     train: Loader,
     validation: Loader,
+    guide: Option<&'a mut (dyn Guide + 'a)>,
     options: &'a TrainOptions,
     seed: u64,
 }
@@ -277,6 +324,7 @@ impl<'a> Training<'a> {
     fn new(
         learner: Learner,
         task: &Task<'_>,
+        guide: Option<&'a mut (dyn Guide + 'a)>,
         options: &'a TrainOptions,
         seed: u64,
     ) -> Result<Training<'a>, TrainError> {
@@ -284,9 +332,10 @@ impl<'a> Training<'a> {
         let targets = Targets::new(data, &learner, options)?;
         let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };
         let validation = Loader::new(data, Split::Validation, batches.clone())?;
-        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), ..batches };
+        let views = guide.as_ref().and_then(|guide| guide.n_views());
+        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), views, ..batches };
         let train = Loader::new(data, Split::Train, shuffled)?;
-        Ok(Training { learner, targets, train, validation, options, seed })
+        Ok(Training { learner, targets, train, validation, guide, options, seed })
     }
 
     fn begin(&self) -> State {
@@ -333,10 +382,13 @@ impl<'a> Training<'a> {
         if state.n_batches == 0 {
             mark_start(state);
         }
-        let mut batches = self.train.batches(state.epoch as u64, state.n_batches);
+        let epoch = state.epoch as u64;
+        let (order, view) = (self.train.order(epoch), self.train.view_of(epoch));
+        let mut batches = self.train.batches(epoch, state.n_batches);
         while state.n_batches < n_batches {
             let Some(batch) = batches.next().transpose()? else { break };
-            let report = self.step(state, &batch, n_batches)?;
+            let ids = order.chunks(self.options.batch_size).nth(state.n_batches).unwrap_or_default();
+            let report = self.step(state, &batch, Samples { ids, view }, n_batches)?;
             if !report.loss.is_finite() {
                 self.go_back(state, observer)?;
                 return Ok(Flow::Continue);
@@ -368,10 +420,19 @@ impl<'a> Training<'a> {
     }
 
     /// One batch: its gradients and, where one is due, a step of the optimizer.
-    fn step(&mut self, state: &mut State, batch: &data::Batch, n_batches: usize) -> Result<StepReport, TrainError> {
+    fn step(
+        &mut self,
+        state: &mut State,
+        batch: &data::Batch,
+        samples: Samples<'_>,
+        n_batches: usize,
+    ) -> Result<StepReport, TrainError> {
         let options = self.options;
-        let (batch, n_samples) = self.targets.prepare(batch, options)?;
+        let (mut batch, n_samples) = self.targets.prepare(batch, options)?;
         let n_steps = self.steps_per_epoch() * options.epochs as u64;
+        if let Some(guide) = &mut self.guide {
+            guide.add(samples, state.n_steps as f64 / n_steps.max(1) as f64, &mut batch)?;
+        }
         let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
         let mut learned = self.learner.learn(&batch, seed)?;
@@ -488,9 +549,6 @@ fn update(options: &TrainOptions, state: &mut State, learned: &mut Learned<'_>, 
     });
     state.numbers.extend(kinds.into_iter().zip(moments));
 }
-
-/// A batch by the names of the network's inputs.
-pub(super) type Batch = IndexMap<Name, Tensor>;
 
 /// Remembers what an epoch begins with.
 fn mark_start(state: &mut State) {

@@ -152,7 +152,7 @@ fn check(shapes: [&[Vec<usize>; 2]; 3], objective: Objective, expected: impl Fn(
     let mut learner = learner.expect("it learns");
     let names: Vec<Name> = learner.parameters.keys().cloned().collect();
     let learned = learner.learn(&inputs, 0).expect("a step");
-    close(&format!("{name} on the host"), learned.outcome.loss.into(), by_hand, 2e-5);
+    close(&format!("{name} on the host"), learned.loss.into(), by_hand, 2e-5);
     for (position, gradient) in learned.gradients() {
         let expected = &gradients[&names[position]].data;
         let largest = expected.iter().fold(1e-2f64, |largest, value| largest.max(value.abs()));

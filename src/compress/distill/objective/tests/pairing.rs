@@ -185,7 +185,7 @@ fn check(name: &str, student: &Network, teacher: &Network, expected: &[(&'static
     let learner = Learner::with_losses(&student.graph, with.with_loss, validation, &Default::default());
     let mut learner = learner.expect("it learns");
     let learned = learner.learn(&inputs, 0).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(learned.outcome.loss.is_finite(), "{name}");
+    assert!(learned.loss.is_finite(), "{name}");
     let is_finite = |(_, gradient): (usize, &[f32])| gradient.iter().all(|value| value.is_finite());
     assert!(learned.gradients().count() > 0 && learned.gradients().all(is_finite), "{name}");
 }

@@ -105,7 +105,7 @@ fn a_learner_trains_projections_and_hands_out_the_student_alone() {
             parameter.values.iter_mut().zip(gradient).for_each(|(value, slope)| *value -= 0.05 * slope);
         };
         learned.apply(update);
-        learned.outcome.loss
+        learned.loss
     };
     let first = step(&mut learner);
     let last = (0..60).map(|_| step(&mut learner)).last().expect("there were steps");

@@ -43,6 +43,7 @@
 //! | [`zoo`] | architectures by a few parameters | graph |
 //! | [`data`] | batches of named tensors from files | tensors, store |
 //! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |
+//! | [`compress`] | what is done to a network: students made out of their teachers | learn |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`recipe`] | a recipe file, carried out | all before |
 //! | [`cli`] | the program; the only room that prints | all |
@@ -55,6 +56,8 @@ extern crate self as aludel;
 pub mod audit;
 #[cfg(feature = "full")]
 pub mod cli;
+#[cfg(feature = "learn")]
+pub mod compress;
 #[cfg(feature = "learn")]
 pub mod data;
 pub mod graph;

@@ -1,0 +1,3 @@
+//! Distillation: a small network learns from a large one.
+
+pub mod student;

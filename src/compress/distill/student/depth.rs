@@ -42,20 +42,20 @@ pub struct Block {
 /// both. Of residual blocks inside one another the innermost count.
 ///
 /// A block joins the stack of the one before where it reads what that one gives, but for activations, norms and
-/// reshapes, both give values of one type, and they are built alike: by the same operators; by as many attentions and the same place
-/// of norms; by the same recurrent operator, size and directions. A residual block with a projection begins a stack and stays.
+/// reshapes, and they are built alike: residual blocks of the same operators and encoder layers of as many attentions and
+/// the same place of norms, that give values of one type; recurrent layers of the same operator, size and directions. A
+/// residual block with a projection begins a stack and stays.
 pub fn blocks(graph: &Graph, types: &Types) -> Vec<Block> {
     let parts = structure(graph, types);
     let mut found = found(graph, types, &parts);
     found.sort_by_key(|block| block.first_node);
     let uses = Uses::of(graph);
     let mut blocks: Vec<Block> = Vec::new();
-    let mut before: Option<&Found<'_>> = None;
+    let mut before: Option<&Found> = None;
     for block in &found {
         let is_next = before.is_some_and(|before| {
             before.likeness == block.likeness
-                && !block.is_projected()
-                && types.tensor(&before.span.exit) == types.tensor(&block.span.exit)
+                && !block.is_projected
                 && reads(graph, &uses, &block.span.entry, &before.span.exit)
         });
         let last = blocks.last().map(|block| block.stack);
@@ -68,22 +68,16 @@ pub fn blocks(graph: &Graph, types: &Types) -> Vec<Block> {
 }
 
 /// A block and what it is compared by.
-struct Found<'a> {
+struct Found {
     kind: BlockKind,
     span: Span,
     first_node: usize,
     likeness: String,
     stays: Option<String>,
-    skip: Option<&'a Skip>,
+    is_projected: bool,
 }
 
-impl Found<'_> {
-    fn is_projected(&self) -> bool {
-        matches!(self.skip, Some(Skip::Projection { .. }))
-    }
-}
-
-fn found<'a>(graph: &Graph, types: &Types, parts: &'a Structure) -> Vec<Found<'a>> {
+fn found(graph: &Graph, types: &Types, parts: &Structure) -> Vec<Found> {
     let in_layer = |nodes: &[usize]| parts.encoder_layers.iter().any(|layer| lies_in(nodes, &layer.nodes));
     let residual: Vec<&ResidualBlock> = parts.residual_blocks.iter().filter(|block| !in_layer(&block.nodes)).collect();
     let is_outer = |block: &ResidualBlock| {
@@ -92,8 +86,8 @@ fn found<'a>(graph: &Graph, types: &Types, parts: &'a Structure) -> Vec<Found<'a
     let innermost = residual.iter().filter(|block| !is_outer(block));
     let in_block = |node: usize| in_layer(&[node]) || residual.iter().any(|block| lies_in(&[node], &block.nodes));
     let recurrent: Vec<&RecurrentLayer> = parts.recurrent.iter().filter(|layer| !in_block(layer.node)).collect();
-    let mut found: Vec<Found<'_>> = parts.encoder_layers.iter().map(encoder_layer).collect();
-    found.extend(innermost.map(|block| residual_block(graph, block)));
+    let mut found: Vec<Found> = parts.encoder_layers.iter().map(|layer| encoder_layer(types, layer)).collect();
+    found.extend(innermost.map(|block| residual_block(graph, types, block)));
     found.extend(recurrent_layers(graph, types, &recurrent));
     found
 }
@@ -103,18 +97,22 @@ fn lies_in(nodes: &[usize], others: &[usize]) -> bool {
     nodes.iter().all(|node| others.binary_search(node).is_ok())
 }
 
-fn encoder_layer(layer: &EncoderLayer) -> Found<'_> {
+fn given(types: &Types, span: &Span) -> String {
+    types.tensor(&span.exit).map(ToString::to_string).unwrap_or_default()
+}
+
+fn encoder_layer(types: &Types, layer: &EncoderLayer) -> Found {
     Found {
         kind: BlockKind::EncoderLayer,
         span: layer.span.clone(),
         first_node: layer.nodes.first().copied().unwrap_or(0),
-        likeness: format!("{:?} {}", layer.norm, layer.attentions.len()),
+        likeness: format!("{:?} {} {}", layer.norm, layer.attentions.len(), given(types, &layer.span)),
         stays: layer.blocked.clone(),
-        skip: None,
+        is_projected: false,
     }
 }
 
-fn residual_block<'a>(graph: &Graph, block: &'a ResidualBlock) -> Found<'a> {
+fn residual_block(graph: &Graph, types: &Types, block: &ResidualBlock) -> Found {
     let (projection, projected): (&[usize], _) = match &block.skip {
         Skip::Identity => (&[], None),
         Skip::Projection { nodes } => (nodes, Some("its input reaches the sum through a projection".to_string())),
@@ -126,14 +124,14 @@ fn residual_block<'a>(graph: &Graph, block: &'a ResidualBlock) -> Found<'a> {
         kind: BlockKind::ResidualBlock,
         span: block.span.clone(),
         first_node: block.nodes.first().copied().unwrap_or(0),
-        likeness: operators.join(" "),
+        likeness: format!("{} {}", operators.join(" "), given(types, &block.span)),
         stays: projected.or_else(|| block.blocked.clone()),
-        skip: Some(&block.skip),
+        is_projected: block.skip != Skip::Identity,
     }
 }
 
 /// A recurrent layer goes from what it reads to what the next one reads, so the last of them stays.
-fn recurrent_layers(graph: &Graph, types: &Types, layers: &[&RecurrentLayer]) -> Vec<Found<'static>> {
+fn recurrent_layers(graph: &Graph, types: &Types, layers: &[&RecurrentLayer]) -> Vec<Found> {
     let uses = Uses::of(graph);
     let reads_of = |layer: &RecurrentLayer| graph.nodes.get(layer.node).and_then(|node| node.input(0));
     let follower = |layer: &RecurrentLayer| {
@@ -152,7 +150,14 @@ fn recurrent_layers(graph: &Graph, types: &Types, layers: &[&RecurrentLayer]) ->
         };
         let RecurrentLayer { operator, hidden_size, n_directions, reverse, .. } = layer;
         let likeness = format!("{operator} {hidden_size:?} {n_directions} {reverse}");
-        Some(Found { kind: BlockKind::RecurrentLayer, span, first_node: layer.node, likeness, stays, skip: None })
+        Some(Found {
+            kind: BlockKind::RecurrentLayer,
+            span,
+            first_node: layer.node,
+            likeness,
+            stays,
+            is_projected: false,
+        })
     });
     found.collect()
 }

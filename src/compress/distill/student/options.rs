@@ -125,7 +125,7 @@ impl Factors {
 pub enum Depth {
     /// This part of every stack, rounded up.
     Keep(f64),
-    /// The blocks at these positions, and no others that can go.
+    /// The blocks at these positions, and no others: what has to stay must be among them.
     Blocks(Vec<usize>),
     /// So many of every stack that has more.
     Layers(usize),

@@ -1,5 +1,7 @@
 //! What became of a teacher's parts.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{BlockKind, StudentError, counted};
@@ -99,14 +101,15 @@ impl Report {
     /// What holds the parts that stay, in words.
     pub(super) fn reasons(&self) -> Vec<String> {
         let left = self.left.iter().map(Left::to_string);
-        let whole =
-            self.groups.iter().map(|group| format!("`{}` keeps all {} {}", group.name, group.n_after, group.kind));
+        let is_left = |group: &GroupReport| self.left.iter().any(|left| left.part == group.name.as_str());
+        let whole = self.groups.iter().filter(|group| !is_left(group));
+        let whole = whole.map(|group| format!("`{}` keeps all {} {}", group.name, group.n_after, group.kind));
         left.chain(whole).collect()
     }
 }
 
-impl std::fmt::Display for Left {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`: {}", self.part, self.reason)
     }
 }

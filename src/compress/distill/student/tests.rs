@@ -151,7 +151,8 @@ fn integers_are_ranked_by_what_they_stand_for() {
     refused(
         &teacher,
         "width = 0.3\ninherit = false",
-        "`inherit`: `integers` can only be inherited as it is: it is stored as i8; give the network before its quantization",
+        "`inherit`: `integers` can only be inherited as it is: it is stored as i8; give the network before its \
+         quantization",
     );
 }
 

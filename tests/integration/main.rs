@@ -5,6 +5,7 @@ mod audit;
 mod blocks;
 mod cli;
 mod conformance;
+mod distill;
 mod graph;
 mod groups;
 mod hostile;

@@ -3,6 +3,7 @@
 mod error;
 mod guide;
 pub mod objective;
+pub mod student;
 pub mod targets;
 
 pub use error::DistillError;

@@ -1,0 +1,73 @@
+//! What becomes of inherited weights: scaled, or begun anew.
+
+use super::{Inherit, StudentError};
+use crate::graph::patch::Patch;
+use crate::graph::shape::{Bindings, infer};
+use crate::graph::structure::groups::{Role as AxisRole, groups};
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Graph, Name, Op};
+use crate::learn::train::init::{Initialisation, Scheme, initialise};
+use crate::learn::train::roles::{Role, roles};
+
+/// The network with its weights as they are to be.
+pub(super) fn apply(graph: &Graph, inherit: Inherit, seed: u64) -> Result<Graph, StudentError> {
+    let scheme = match inherit {
+        Inherit::Whole => return Ok(graph.clone()),
+        Inherit::Scaled(factor) => Scheme::Scaled(factor),
+        Inherit::Fresh => Scheme::default(),
+    };
+    let types = infer(graph, &Bindings::default())?;
+    let roles = roles(graph, &types);
+    let found = groups(graph, &types);
+    let made = found.groups.iter().flat_map(|group| group.with_role(AxisRole::Made)).map(|member| &member.value);
+    for weight in made.chain(found.refused.iter().map(|refused| &refused.weight)) {
+        if !matches!(roles.get(weight), Some(Role::Weight(_) | Role::Embedding)) {
+            return Err(StudentError::Weight { weight: weight.clone(), reason: reason(graph, weight) });
+        }
+    }
+    let drawn = initialise(graph, &Initialisation { scheme, zero_gamma: false }, seed)?;
+    if inherit != Inherit::Fresh {
+        return Ok(drawn);
+    }
+    let mut patch = Patch::new(&drawn);
+    for (name, role) in &roles {
+        let Some(tensor) = drawn.initializers.get(name) else { continue };
+        let one = match role {
+            Role::Bias => false,
+            Role::Scale => true,
+            Role::Statistic => is_variance(&drawn, name),
+            Role::Weight(_) | Role::Embedding | Role::Slope | Role::Constant => continue,
+        };
+        patch.replace_initializer(name, filled(tensor, one)?);
+    }
+    Ok(patch.apply(Some(&types))?)
+}
+
+fn reason(graph: &Graph, weight: &Name) -> String {
+    match graph.initializers.get(weight) {
+        None => "it is a Constant node's; simplify the network first".to_string(),
+        Some(tensor) if !tensor.dtype().is_float() => {
+            format!("it is stored as {}; give the network before its quantization", tensor.dtype())
+        }
+        Some(_) => "it is read through operators that cannot be followed; simplify the network first".to_string(),
+    }
+}
+
+/// Whether a statistic is a batch normalisation's variance.
+fn is_variance(graph: &Graph, name: &Name) -> bool {
+    graph.nodes.iter().any(|node| matches!(node.op, Op::BatchNormalization(_)) && node.input(4) == Some(name))
+}
+
+fn filled(tensor: &Tensor, one: bool) -> Result<Tensor, StudentError> {
+    let (shape, n) = (tensor.shape(), tensor.len());
+    if !one {
+        return Ok(Tensor::zeros(tensor.dtype(), shape)?);
+    }
+    Ok(match tensor.dtype() {
+        DType::F64 => Tensor::new(shape, vec![1f64; n])?,
+        DType::F16 => Tensor::new(shape, vec![half::f16::ONE; n])?,
+        DType::BF16 => Tensor::new(shape, vec![half::bf16::ONE; n])?,
+        // roles are given to these four types alone
+        _ => Tensor::new(shape, vec![1f32; n])?,
+    })
+}

@@ -1,0 +1,3 @@
+//! Distillation, on files and on networks of the zoo.
+
+mod student;

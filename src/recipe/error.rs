@@ -3,7 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::compress::distill::DistillError;
+use crate::compress::distill::student::StudentError;
 use crate::data::DataError;
+use crate::graph::patch::PatchError;
+use crate::graph::shape::ShapeError;
 use crate::learn::train::TrainError;
 use crate::learn::train::init::InitError;
 use crate::measure::runtime::RuntimeError;
@@ -36,6 +40,40 @@ pub enum RecipeError {
     /// The part `model` is wrong.
     #[error("[model]: {0}")]
     Model(String),
+    /// A part of a recipe is missing, unknown or wrong.
+    #[error("`{part}` {problem}")]
+    Part {
+        /// the part, with the parts that it is in
+        part: String,
+        /// what is wrong with it
+        problem: String,
+    },
+    /// The student is not distilled.
+    #[error(transparent)]
+    Distill(#[from] DistillError),
+    /// The student cannot be made out of the teacher.
+    #[error(transparent)]
+    Student(#[from] StudentError),
+    /// What a network consists of cannot be told.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A graph cannot be changed.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// The ledger is none, or is of a later version.
+    #[error("{}: {problem}", path.display())]
+    Ledger {
+        /// the file
+        path: PathBuf,
+        /// what is wrong
+        problem: String,
+    },
+    /// Somebody asked to stop; what is there is kept.
+    #[error("stopped in `{step}`: --resume goes on from there")]
+    Stopped {
+        /// in which step
+        step: String,
+    },
     /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

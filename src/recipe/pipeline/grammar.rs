@@ -1,0 +1,374 @@
+//! What a recipe of several steps says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::compress::distill::objective::Mix;
+use crate::compress::distill::student::StudentOptions;
+use crate::data::Descriptor;
+use crate::learn::train::fit::TrainOptions;
+use crate::recipe::{ModelPart, RecipeError};
+
+/// A teacher, its students, and what is done to them.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// What it is called.
+    pub name: String,
+    /// What everything random depends on.
+    pub seed: u64,
+    /// What is learned from.
+    pub data: Descriptor,
+    /// Whom students learn from.
+    pub teacher: TeacherPart,
+    /// Who learns, by name.
+    pub students: Vec<(String, StudentPart)>,
+    /// What each student goes through, in order.
+    pub steps: Vec<StepPart>,
+    /// The folder that paths in the file are relative to.
+    pub folder: PathBuf,
+}
+
+/// The part `teacher`.
+#[derive(Clone, Debug)]
+pub struct TeacherPart {
+    /// The network.
+    pub model: ModelPart,
+    /// How it is trained; a file without it is taken as it is.
+    pub train: Option<TrainOptions>,
+    /// The part as it stands.
+    pub text: String,
+}
+
+/// A part `student`.
+#[derive(Clone, Debug)]
+pub enum StudentPart {
+    /// Made out of the teacher.
+    Derived(StudentOptions, String),
+    /// An architecture or a file of its own.
+    Own(ModelPart, String),
+}
+
+impl StudentPart {
+    /// The part as it stands.
+    pub fn text(&self) -> &str {
+        match self {
+            StudentPart::Derived(_, text) | StudentPart::Own(_, text) => text,
+        }
+    }
+}
+
+/// A part `step`.
+#[derive(Clone, Debug)]
+pub struct StepPart {
+    /// What is done.
+    pub step: Step,
+    /// The part as it stands.
+    pub text: String,
+}
+
+/// What is done to a student.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// It learns from labels alone.
+    Train(TrainOptions),
+    /// It learns from its teacher.
+    Distill(DistillOptions),
+}
+
+impl Step {
+    /// The name in TOML.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Train(_) => "train",
+            Step::Distill(_) => "distill",
+        }
+    }
+
+    /// How it is trained.
+    pub fn train(&self) -> &TrainOptions {
+        match self {
+            Step::Train(train) => train,
+            Step::Distill(options) => &options.train,
+        }
+    }
+}
+
+/// How a student learns from its teacher: the keys of a training, the loss of the labels as `label_loss`, and those below.
+#[derive(Clone, Debug)]
+pub struct DistillOptions {
+    /// What it learns by: `loss`, `temperature`, `alpha`, `label_schedule`.
+    pub mix: Mix,
+    /// How it is trained.
+    pub train: TrainOptions,
+    /// Where the teacher's values come from.
+    pub teacher: TeacherOptions,
+}
+
+/// Where a teacher's values come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeacherOptions {
+    /// Whether they are computed once and kept in a file.
+    pub cache: bool,
+    /// How many changes of each sample are kept, where samples are changed.
+    pub views: u64,
+}
+
+impl Default for TeacherOptions {
+    fn default() -> TeacherOptions {
+        TeacherOptions { cache: true, views: 4 }
+    }
+}
+
+const PARTS: [&str; 6] = ["name", "seed", "data", "teacher", "student", "step"];
+
+impl Pipeline {
+    /// The recipe in a file, with these keys set to other values (`student.width=0.5`, the value in TOML). Paths in it are
+    /// relative to the file's folder.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no TOML, or has a key that is missing, unknown or wrong; names file and key.
+    pub fn read(path: &Path, set: &[(String, String)]) -> Result<Pipeline, RecipeError> {
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
+        Pipeline::parse(&text, path.parent().unwrap_or(Path::new("")), set)
+            .map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
+    }
+
+    /// The recipe in a text.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Pipeline, RecipeError> {
+        let mut file: Table = toml::from_str(text).map_err(|error| RecipeError::Toml(Box::new(error)))?;
+        for (key, value) in set {
+            replace(&mut file, key, value)?;
+        }
+        if let Some(key) = file.keys().find(|key| !PARTS.contains(&key.as_str())) {
+            return Err(unknown(key, &PARTS));
+        }
+        let name = match file.remove("name") {
+            Some(Value::String(name)) if is_file_name(&name) => name,
+            Some(_) => return Err(part("name", "is no text that a file can be called")),
+            None => return Err(part("name", "is missing")),
+        };
+        let seed = match file.remove("seed") {
+            None => 0,
+            Some(Value::Integer(seed)) => u64::try_from(seed).map_err(|_| part("seed", "is below 0"))?,
+            Some(_) => return Err(part("seed", "is no whole number")),
+        };
+        let data = Descriptor::from_table(table("data", file.remove("data"))?, folder)?;
+        let teacher = teacher(table("teacher", file.remove("teacher"))?)?;
+        let students = students(&name, file.remove("student"))?;
+        let steps = match file.remove("step") {
+            None => Vec::new(),
+            Some(Value::Array(steps)) => {
+                steps.into_iter().map(|step| self::step(table("step", Some(step))?)).collect::<Result<_, _>>()?
+            }
+            Some(_) => return Err(part("step", "should stand as [[step]]")),
+        };
+        Ok(Pipeline { name, seed, data, teacher, students, steps, folder: folder.to_owned() })
+    }
+}
+
+fn teacher(mut table: Table) -> Result<TeacherPart, RecipeError> {
+    let text = table.to_string();
+    let train = table.remove("train").map(|train| read::<TrainOptions>("teacher.train", train)).transpose()?;
+    let model: ModelPart = read("teacher", Value::Table(table))?;
+    if model.arch.is_some() == model.onnx.is_some() {
+        return Err(part("teacher", "should have `arch` or `onnx`, one of the two"));
+    }
+    if model.arch.is_some() && train.is_none() {
+        return Err(part("teacher", "has an architecture that nobody trains: give `train = { epochs = … }`"));
+    }
+    Ok(TeacherPart { model, train, text })
+}
+
+fn students(recipe: &str, value: Option<Value>) -> Result<Vec<(String, StudentPart)>, RecipeError> {
+    let tables = match value {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(tables)) => tables,
+        Some(one) => vec![one],
+    };
+    let is_one = tables.len() == 1;
+    let mut students: BTreeMap<String, usize> = BTreeMap::new();
+    let mut parts = Vec::new();
+    for value in tables {
+        let mut table = table("student", Some(value))?;
+        let name = match table.remove("name") {
+            Some(Value::String(name)) if is_file_name(&name) && name != "teacher" => name,
+            Some(_) => return Err(part("student.name", "is no text that a file can be called, or is `teacher`")),
+            None if is_one && recipe != "teacher" => recipe.to_string(),
+            None => return Err(part("student", "has no `name`; with several students each needs one")),
+        };
+        if students.insert(name.clone(), parts.len()).is_some() {
+            return Err(part("student", &format!("`{name}` is there twice")));
+        }
+        let text = table.to_string();
+        let student = if table.contains_key("arch") || table.contains_key("onnx") {
+            StudentPart::Own(read("student", Value::Table(table))?, text)
+        } else {
+            let options: StudentOptions = read("student", Value::Table(table))?;
+            if options.from != "teacher" {
+                return Err(part("student.from", &format!("is `{}`; give \"teacher\"", options.from)));
+            }
+            StudentPart::Derived(options, text)
+        };
+        parts.push((name, student));
+    }
+    Ok(parts)
+}
+
+fn step(table: Table) -> Result<StepPart, RecipeError> {
+    const STEPS: [&str; 2] = ["train", "distill"];
+    let text = table.to_string();
+    let mut entries = table.into_iter();
+    let (Some((name, value)), None) = (entries.next(), entries.next()) else {
+        return Err(part("step", &format!("should have one key, of: {}", STEPS.join(", "))));
+    };
+    let step = match name.as_str() {
+        "train" => Step::Train(read("step.train", value)?),
+        "distill" => Step::Distill(distill(self::table("step.distill", Some(value))?)?),
+        other => return Err(unknown(other, &STEPS)),
+    };
+    Ok(StepPart { step, text })
+}
+
+fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
+    const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];
+    const TEACHER: [&str; 2] = ["cache", "views"];
+    let mut taken = |keys: &[&str]| -> Table {
+        keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
+    };
+    let mix: Mix = read("step.distill", Value::Table(taken(&MIX)))?;
+    let teacher: TeacherOptions = read("step.distill", Value::Table(taken(&TEACHER)))?;
+    if let Some(loss) = table.remove("label_loss") {
+        table.insert("loss".to_string(), loss);
+    }
+    let train: TrainOptions = read("step.distill", Value::Table(table))?;
+    if teacher.views == 0 {
+        return Err(part("step.distill.views", "is 0; give 1 or more"));
+    }
+    Ok(DistillOptions { mix, train, teacher })
+}
+
+/// Sets a key, its tables on the way made where they are missing; of a list every entry's.
+fn replace(file: &mut Table, key: &str, value: &str) -> Result<(), RecipeError> {
+    let parsed: Result<Table, _> = toml::from_str(&format!("value = {value}"));
+    // a bare word is a text
+    let value = parsed.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(value.into()));
+    let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut tables = vec![file];
+    for name in path.split('.').filter(|name| !name.is_empty()) {
+        let mut inner = Vec::new();
+        for table in tables {
+            match table.entry(name).or_insert_with(|| Value::Table(Table::new())) {
+                Value::Table(table) => inner.push(table),
+                Value::Array(entries) => inner.extend(entries.iter_mut().filter_map(Value::as_table_mut)),
+                _ => return Err(part(key, &format!("cannot be set: `{name}` is no table"))),
+            }
+        }
+        tables = inner;
+    }
+    for table in tables {
+        table.insert(last.to_string(), value.clone());
+    }
+    Ok(())
+}
+
+fn table(name: &str, value: Option<Value>) -> Result<Table, RecipeError> {
+    match value {
+        Some(Value::Table(table)) => Ok(table),
+        Some(_) => Err(part(name, "should be a table")),
+        None => Err(part(name, "is missing")),
+    }
+}
+
+fn read<'de, T: Deserialize<'de>>(name: &str, value: Value) -> Result<T, RecipeError> {
+    T::deserialize(value).map_err(|error| part(name, error.message()))
+}
+
+fn part(name: &str, problem: &str) -> RecipeError {
+    RecipeError::Part { part: name.to_string(), problem: problem.to_string() }
+}
+
+fn unknown(key: &str, known: &[&str]) -> RecipeError {
+    let nearest = known.iter().min_by_key(|name| distance(key, name)).copied().unwrap_or_default();
+    part(key, &format!("is no key of a recipe; did you mean `{nearest}`? There are: {}", known.join(", ")))
+}
+
+/// How many letters have to be changed, taken out or put in (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut before = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.iter().enumerate() {
+            let changed = before + usize::from(letter != *other);
+            before = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(before + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn is_file_name(name: &str) -> bool {
+    let is_good = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(is_good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+        name = "digits"
+        seed = 7
+        [data]
+        kind = "digits"
+        [teacher]
+        arch = { resnet = { blocks = [1, 1], width = 16 } }
+        train = { epochs = 3 }
+        [student]
+        from = "teacher"
+        width = 0.25
+        [[step]]
+        distill = { loss = ["kd"], temperature = 4.0, alpha = 0.9, epochs = 5, views = 2 }
+    "#;
+
+    fn parse(text: &str, set: &[(&str, &str)]) -> Result<Pipeline, String> {
+        let set: Vec<(String, String)> = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Pipeline::parse(text, Path::new(""), &set).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_recipe_is_read_and_keys_are_set() {
+        let pipeline = parse(WHOLE, &[("step.distill.epochs", "9"), ("student.width", "0.5"), ("seed", "8")]);
+        let pipeline = pipeline.expect("a recipe");
+        assert_eq!((pipeline.seed, pipeline.students[0].0.as_str()), (8, "digits"));
+        let StudentPart::Derived(options, _) = &pipeline.students[0].1 else { panic!("it is made out of the teacher") };
+        assert_eq!(options.width, crate::compress::distill::student::Width::Factor(0.5));
+        let Step::Distill(step) = &pipeline.steps[0].step else { panic!("it is a distillation") };
+        assert_eq!((step.train.epochs, step.teacher.views, step.mix.alpha), (9, 2, 0.9));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |from: &str, to: &str, expected: &str| {
+            assert!(WHOLE.contains(from), "{from}");
+            let error = parse(&WHOLE.replace(from, to), &[]).expect_err("it is wrong");
+            assert!(error.contains(expected), "{error}");
+        };
+        check("[student]", "[studnet]", "did you mean `student`");
+        check("distill =", "distil =", "did you mean `distill`");
+        check("epochs = 5", "epoch = 5", "epoch");
+        check("width = 0.25", "widht = 0.25", "widht");
+        check("from = \"teacher\"", "from = \"somebody\"", "somebody");
+        check("train = { epochs = 3 }", "", "nobody trains");
+        check("views = 2", "views = 0", "views");
+        check("name = \"digits\"", "name = \"../digits\"", "name");
+    }
+}

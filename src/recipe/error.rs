@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::data::DataError;
+use crate::graph::patch::PatchError;
 use crate::learn::train::TrainError;
 use crate::learn::train::init::InitError;
 use crate::measure::runtime::RuntimeError;
@@ -48,6 +49,9 @@ pub enum RecipeError {
     /// The network does not learn.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The normalisation does not go into the network.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
     /// A network's file cannot be read or written.
     #[error(transparent)]
     Onnx(#[from] OnnxError),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Recipe, RecipeError};
+use super::{Recipe, RecipeError, normalization};
 use crate::data::{Column, Dataset, LABEL, Labels};
 use crate::graph::{Model, Name};
 use crate::learn::train::checkpoint;
@@ -16,7 +16,7 @@ use crate::zoo;
 /// Data read and a network built, ready to learn.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Samples with labels.
+    /// Samples with labels, their inputs as the network takes them: raw where it comes from a file that normalises.
     pub data: Arc<Dataset>,
     /// The network.
     pub model: Model,
@@ -27,7 +27,8 @@ pub struct Prepared {
 /// What a training came to.
 #[derive(Debug)]
 pub struct Trained {
-    /// The network with the weights of the best epoch; none where training was paused.
+    /// The network with the weights of the best epoch, normalising where the recipe wants it; none where training was
+    /// paused.
     pub model: Option<Model>,
     /// Where it stands, and what the curves say.
     pub fitted: Fitted,
@@ -39,12 +40,16 @@ impl Prepared {
     /// # Errors
     /// When the data or the network is not as the recipe says.
     pub fn new(recipe: &Recipe) -> Result<Prepared, RecipeError> {
-        let data = Arc::new(Dataset::load(&recipe.data)?);
+        let mut data = Arc::new(Dataset::load(&recipe.data)?);
         let mut model = match (&recipe.model.arch, &recipe.model.onnx) {
             (Some(arch), _) => Model::new(zoo::build(arch, &task(recipe, &data)?)?),
             (None, Some(path)) => onnx::read(&recipe.folder.join(path))?,
             (None, None) => return Err(RecipeError::Model("give `arch` or `onnx`".to_string())),
         };
+        if recipe.model.embed_normalization {
+            normalization::embed(&model, &data)?;
+        }
+        data = normalization::data_for(&model, &data)?;
         let fresh = recipe.model.arch.as_ref().map(|_| Initialisation::default());
         if let Some(initialisation) = recipe.model.init.or(fresh) {
             model = model.with_graph(initialise(&model.graph, &initialisation, recipe.seed)?);
@@ -78,6 +83,10 @@ pub fn train(
     let task = Task { graph: &model.graph, output, data, augment: &recipe.data.augment };
     let mut fitted = fit(&task, &recipe.train, recipe.seed, state, observer)?;
     let model = fitted.network.take().map(|graph| model.with_graph(graph));
+    let model = match model {
+        Some(model) if recipe.model.embed_normalization => Some(normalization::embed(&model, data)?),
+        model => model,
+    };
     Ok(Trained { model, fitted })
 }
 

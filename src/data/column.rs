@@ -16,7 +16,8 @@ pub enum Values {
 }
 
 /// What is subtracted from every element of a channel, and by what it is then divided, before a sample goes into a batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Normalization {
     /// What is subtracted, one number a channel.
     pub mean: Vec<f32>,
@@ -51,6 +52,8 @@ pub struct Column {
     pub(super) values: Values,
     pub(super) kind: Kind,
     pub(super) normalization: Option<Normalization>,
+    /// Whether batches hold raw values, since the network normalises.
+    pub(super) is_raw: bool,
     /// The shape of a sample in batches, where it is another than that of its values.
     pub(super) shape: Option<Vec<usize>>,
 }
@@ -132,6 +135,13 @@ impl Normalization {
         }
     }
 
+    /// The way back: `x * std + mean` by channel, up to rounding.
+    pub(super) fn undo(&self, sample: &mut [f32]) {
+        let back = self.mean.iter().zip(&self.std).map(|(mean, std)| (-mean / std, 1.0 / std));
+        let (mean, std) = back.unzip();
+        Normalization { mean, std, channels_last: self.channels_last }.apply(sample);
+    }
+
     /// What a raw value becomes in each channel.
     pub(super) fn of(&self, raw: f32) -> Vec<f32> {
         self.mean.iter().zip(&self.std).map(|(mean, std)| (raw - mean) / std).collect()
@@ -140,7 +150,7 @@ impl Normalization {
 
 impl Column {
     pub(super) fn new(values: Values, kind: Kind) -> Column {
-        Column { values, kind, normalization: None, shape: None }
+        Column { values, kind, normalization: None, is_raw: false, shape: None }
     }
 
     /// The values as they were read, before normalisation.
@@ -148,9 +158,39 @@ impl Column {
         &self.values
     }
 
-    /// How the values are normalised on the way into a batch; none where they go into it as they are.
+    /// How the values are normalised on the way into a batch, or by the network where batches hold raw values; none where
+    /// they are not.
     pub fn normalization(&self) -> Option<&Normalization> {
         self.normalization.as_ref()
+    }
+
+    /// What the normalisation subtracts, and by what it divides, as tensors that broadcast against a batch; none without
+    /// one.
+    ///
+    /// # Errors
+    /// When samples differ in the dimension that is their channels.
+    pub fn broadcast_normalization(&self) -> Result<Option<[Tensor; 2]>, DataError> {
+        let Some(Normalization { mean, std, channels_last }) = &self.normalization else { return Ok(None) };
+        let own = self.values.sample_shape(0);
+        if matches!(self.values, Values::Ragged(_)) && !channels_last && mean.len() > 1 {
+            let problem = "samples differ in the number of their channels";
+            return Err(DataError::key("normalize", format!("{problem}; leave `normalize` out")));
+        }
+        let shape = match (mean.len(), channels_last) {
+            (1, _) => Vec::new(),
+            (n, true) => vec![n],
+            (n, false) => std::iter::once(n).chain(own.iter().skip(1).map(|_| 1)).collect(),
+        };
+        let tensor = |numbers: &[f32]| match &self.shape {
+            Some(wanted) if numbers.len() > 1 => {
+                let size = own.iter().product::<usize>().div_ceil(numbers.len()).max(1);
+                let of = |idx: usize| if *channels_last { idx % numbers.len() } else { idx / size };
+                let all = (0..own.iter().product()).filter_map(|idx| numbers.get(of(idx)).copied());
+                Tensor::new(wanted, all.collect::<Vec<_>>())
+            }
+            _ => Tensor::new(&shape, numbers.to_vec()),
+        };
+        Ok(Some([tensor(mean)?, tensor(std)?]))
     }
 
     /// The element type in batches.
@@ -178,16 +218,34 @@ impl Column {
         }
     }
 
+    /// Appends a sample as batches have it: normalised, unless they hold raw values.
+    pub(super) fn push(&self, sample: usize, out: &mut Vec<f32>) -> Result<(), DataError> {
+        if self.is_raw { self.push_raw(sample, out) } else { self.push_normalized(sample, out) }
+    }
+
+    /// Appends what stands after the end of a shorter sample until there are `end` elements: what becomes zero once it is
+    /// normalised. What was appended from `start` on is of the sample.
+    pub(super) fn pad(&self, start: usize, end: usize, out: &mut Vec<f32>) {
+        let mean = self.normalization.as_ref().filter(|_| self.is_raw).map_or(&[][..], |it| &it.mean);
+        let n_given = out.len() - start;
+        out.extend((n_given..end - start).map(|idx| idx.checked_rem(mean.len()).map_or(0.0, |channel| mean[channel])));
+    }
+
     /// Appends a sample, normalised.
     pub(super) fn push_normalized(&self, sample: usize, out: &mut Vec<f32>) -> Result<(), DataError> {
         let start = out.len();
+        self.push_raw(sample, out)?;
+        if let (Some(normalization), Some(sample)) = (&self.normalization, out.get_mut(start..)) {
+            normalization.apply(sample);
+        }
+        Ok(())
+    }
+
+    fn push_raw(&self, sample: usize, out: &mut Vec<f32>) -> Result<(), DataError> {
         if self.values.dtype() == DType::U8 {
             out.extend(self.values.sample::<u8>(sample)?.iter().copied().map(f32::from));
         } else {
             out.extend_from_slice(self.values.sample::<f32>(sample)?);
-        }
-        if let (Some(normalization), Some(sample)) = (&self.normalization, out.get_mut(start..)) {
-            normalization.apply(sample);
         }
         Ok(())
     }

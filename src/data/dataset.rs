@@ -5,7 +5,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use super::clean::{Clean, Cleaning, Findings};
-use super::column::{Column, Kind, Values};
+use super::column::{Column, Kind, Normalization, Values};
 use super::descriptor::Descriptor;
 use super::error::DataError;
 use super::labels::{self, Labels};
@@ -118,6 +118,19 @@ impl Dataset {
     /// The samples of a split, ascending. Samples are numbered over all files; those left out are in no split.
     pub fn samples(&self, split: Split) -> &[usize] {
         &self.splits[split.idx()]
+    }
+
+    /// The same data with raw values in the batches of an input, for a network that normalises it itself, and so.
+    /// Augmentation goes on to change what is normalised, and samples are padded with what the network makes zero.
+    ///
+    /// # Errors
+    /// When there is no such input, it holds no quantities, or has other channels.
+    pub fn with_raw(&self, input: &str, normalization: Normalization) -> Result<Dataset, DataError> {
+        let mut data = self.clone();
+        let column = data.columns.get_mut(input).filter(|_| input != LABEL);
+        let column = column.ok_or_else(|| DataError::Request(format!("the data has no input `{input}`")))?;
+        normalize::leave_raw(input, column, normalization, self.samples(Split::Train))?;
+        Ok(data)
     }
 
     /// The number of samples read, those left out included.

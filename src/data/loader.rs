@@ -347,7 +347,7 @@ fn numbers(
     for &sample in samples {
         let start = elements.len();
         match change {
-            None => column.push_normalized(sample, &mut elements)?,
+            None => column.push(sample, &mut elements)?,
             Some((loader, view)) => {
                 push_changed(column, sample, loader, view, &mut elements, &mut scratch)?;
                 if let Some((partner, share)) = loader.partner(sample, view) {
@@ -355,9 +355,12 @@ fn numbers(
                     push_changed(column, partner, loader, view, &mut other, &mut scratch)?;
                     mix(&mut elements[start..], &other, share);
                 }
+                if let Some(normalization) = column.normalization().filter(|_| column.is_raw) {
+                    normalization.undo(&mut elements[start..]);
+                }
             }
         }
-        elements.resize(start + size, 0.0);
+        column.pad(start, start + size, &mut elements);
     }
     Ok(Tensor::new(&shape, elements)?)
 }

@@ -27,13 +27,7 @@ pub(super) fn measure(name: &str, column: &mut Column, how: Normalize, training:
         column.normalization = full_scale.filter(|_| is_bytes).map(|_| Normalization::identity());
         return Ok(());
     }
-    if let Values::Dense(tensor) = &column.values {
-        let numbers = as_numbers(tensor).ok_or_else(|| {
-            let problem = format!("elements of `{name}` are {}, which cannot be normalised", tensor.dtype());
-            DataError::key("normalize", format!("{problem}; leave `normalize` out or convert them to f32"))
-        })?;
-        column.values = Values::Dense(numbers);
-    }
+    to_numbers(name, column)?;
     column.normalization = None;
     let known = full_scale.or(is_bytes.then_some(255.0));
     column.normalization = Some(match (how, known) {
@@ -41,6 +35,40 @@ pub(super) fn measure(name: &str, column: &mut Column, how: Normalize, training:
         (Normalize::Unit, None) => ranges(column, channels_last, training)?,
         (Normalize::Standard | Normalize::None, _) => moments(column, channels_last, training)?,
     });
+    Ok(())
+}
+
+/// Lets batches of a column hold raw values, which the network normalises so.
+pub(super) fn leave_raw(
+    name: &str,
+    column: &mut Column,
+    normalization: Normalization,
+    training: &[usize],
+) -> Result<(), DataError> {
+    let Normalization { mean, std, channels_last } = &normalization;
+    if !matches!(column.kind, Kind::Numbers { .. }) {
+        return Err(DataError::Request(format!("`{name}` holds no quantities, which could be normalised")));
+    }
+    let n_channels = n_channels(column, *channels_last, training);
+    let is_whole = mean.iter().chain(std).all(|x| x.is_finite()) && std.iter().all(|&std| std != 0.0);
+    if mean.len() != std.len() || !is_whole || ![1, n_channels].contains(&mean.len()) {
+        let got = format!("{} means and {} deviations", mean.len(), std.len());
+        let problem = format!("`{name}` has {n_channels} channels; a normalisation of {got} is none of them");
+        return Err(DataError::Request(format!("{problem}, or not of finite numbers")));
+    }
+    to_numbers(name, column)?;
+    column.normalization = Some(normalization);
+    column.is_raw = true;
+    Ok(())
+}
+
+fn to_numbers(name: &str, column: &mut Column) -> Result<(), DataError> {
+    let Values::Dense(tensor) = &column.values else { return Ok(()) };
+    let numbers = as_numbers(tensor).ok_or_else(|| {
+        let problem = format!("elements of `{name}` are {}, which cannot be normalised", tensor.dtype());
+        DataError::key("normalize", format!("{problem}; leave `normalize` out or convert them to f32"))
+    })?;
+    column.values = Values::Dense(numbers);
     Ok(())
 }
 

@@ -293,6 +293,49 @@ fn real_recordings() {
     real(descriptor, "x f32[1, 40, 64]; label i64[]; 0,1,2,3,4,5,6,7,8,9; 2700/0/0/300");
 }
 
+/// Raw batches, normalised from outside, are the batches that the data normalises: to the bit where nothing is changed.
+#[test]
+fn raw_batches_come_to_the_same_numbers() {
+    let check = |descriptor: &str, augment: &[Augmentation], tolerance: f32| {
+        let data = check_raw(descriptor);
+        let column = data.columns().get("x").expect("the input");
+        let normalization = column.normalization().expect("it is asked for").clone();
+        let [mean, std] = column.broadcast_normalization().expect("one number of channels").expect("it is asked for");
+        let raw = Arc::new(data.with_raw("x", normalization.clone()).expect("its own normalisation"));
+        let batch = |data| {
+            let options = LoaderOptions { augment: augment.to_vec(), ..LoaderOptions::default() };
+            loader(data, options).batch(0, 0).expect("all samples")["x"].clone()
+        };
+        let (expected, got) = (batch(&data), batch(&raw));
+        assert_eq!(got.shape(), expected.shape());
+        let [mean, std] = [mean, std].map(|tensor| floats(&tensor));
+        let size: usize = got.shape()[1..].iter().product();
+        for (idx, (raw, expected)) in floats(&got).into_iter().zip(floats(&expected)).enumerate() {
+            let channel = if mean.len() == size { idx % size } else { idx % mean.len() };
+            let apart = ((raw - mean[channel]) / std[channel] - expected).abs();
+            assert!(apart <= tolerance, "{descriptor}: {raw} is not {expected}");
+        }
+        let wrong = Normalization { mean: vec![0.0; 5], std: vec![1.0; 5], channels_last: true };
+        for (input, normalization) in [("y", normalization), ("label", wrong.clone()), ("x", wrong)] {
+            assert!(data.with_raw(input, normalization).is_err(), "{input}");
+        }
+    };
+    let noise = [Augmentation::Noise { std: 0.5 }];
+    for augment in [&[][..], &noise] {
+        let tolerance = if augment.is_empty() { 0.0 } else { 1e-5 };
+        check("kind = 'ts'\ntrain = 's.ts'\nnormalize = 'standard'", augment, tolerance);
+        check("kind = 'digits'\nnormalize = 'unit'", augment, tolerance);
+        check("kind = 'digits'\nnormalize = 'standard'\nshape = [64]", augment, tolerance);
+        let csv = "kind = 'csv'\ntrain = 't.csv'\ncolumns = { kind = 'class', '*' = 'number' }";
+        check(&format!("{csv}\nnormalize = 'standard'\nshape = [2, 1]"), augment, tolerance);
+    }
+}
+
+fn check_raw(descriptor: &str) -> Arc<Dataset> {
+    let folder = folder(&[("s.ts", SERIES), ("t.csv", b"a,b,kind\n1,20,p\n3,50,q\n4,10,q\n")]);
+    load(folder.path(), descriptor).unwrap_or_else(|error| panic!("{descriptor}: {error}"))
+}
+
 const SERIES: &[u8] = b"@univariate true\n@classLabel true a b\n@data\n1,2,3:a\n4:b\n5,6:a\n";
 
 #[test]

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::RecipeError;
+use super::{RecipeError, normalization};
 use crate::data::{Dataset, LABEL, Loader, LoaderOptions, Split};
 use crate::learn::train::TrainError;
 use crate::learn::train::metrics::{Confusion, greatest};
 use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime};
+use crate::onnx;
 
 /// What a runtime made of a split.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// The runtime.
     pub runtime: String,
@@ -27,10 +28,10 @@ pub struct Evaluation {
 }
 
 /// Runs a network over a split and counts how often its greatest output is the sample's class. Inputs are the data's columns
-/// of those names, or the only column for the only input.
+/// of those names, or the only column for the only input; raw, where the file says that it normalises them.
 ///
 /// # Errors
-/// When the runtime refuses the network, or its first output has no number a class.
+/// When the file is no network that aludel reads, the runtime refuses it, or its first output has no number a class.
 pub fn evaluate(
     runtime: &dyn Runtime,
     model: &ModelBytes,
@@ -38,6 +39,7 @@ pub fn evaluate(
     split: Split,
     batch_size: usize,
 ) -> Result<Evaluation, RecipeError> {
+    let data = &normalization::data_for(&onnx::read_bytes(model.bytes().clone(), model.folder())?, data)?;
     let mut session = runtime.load(model, &Options::default())?;
     // a network for one batch size gets that one
     let fixed = session.inputs().first().and_then(|input| match input.dims.as_deref()?.first()? {
@@ -46,17 +48,14 @@ pub fn evaluate(
     });
     let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size);
     let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
-    let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
     let n_classes = data.classes().len();
     let mut confusion = Confusion::new(n_classes, 1);
     let mut predictions = Vec::new();
     let loader = Loader::new(data, split, LoaderOptions { batch_size, ..LoaderOptions::default() })?;
     for batch in loader.batches(0, 0) {
         let batch = batch?;
-        let column =
-            |name: &String| if inputs.len() == 1 && columns.len() == 1 { columns[0].clone() } else { name.clone() };
         let feeds = inputs.iter().map(|name| {
-            let tensor = batch.get(&column(name));
+            let tensor = batch.get(normalization::column_of(name, inputs.len(), data));
             let tensor =
                 tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
             Ok((name.clone(), tensor.clone()))

@@ -2,6 +2,8 @@
 
 mod error;
 pub mod evaluate;
+pub mod normalization;
+pub mod pipeline;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +49,8 @@ pub struct ModelPart {
     pub output: Option<String>,
     /// The data's columns that an architecture reads, in its order; all of them where it is not given.
     pub inputs: Option<Vec<String>>,
+    /// Whether the written network takes raw values and normalises them itself, as the data was for the training.
+    pub embed_normalization: bool,
     /// How weights begin; those of a file stay as they are without it.
     pub init: Option<Initialisation>,
 }

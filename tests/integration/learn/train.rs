@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aludel::data::{Loader, LoaderOptions, Split};
+use aludel::graph::tensor::Tensor;
+use aludel::graph::{Model, eval};
+use aludel::measure::runtime::{ModelBytes, tract::Tract};
+use aludel::onnx;
+use aludel::recipe::{self, Prepared, Recipe, evaluate::evaluate, normalization};
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::support::{data, say};
@@ -98,8 +105,67 @@ fn wrong_recipes_are_refused() {
     refused("arch = { mlp = {} }", "epoch = 3", "unknown field `epoch`");
     refused("arch = { mlp = {} }", "lr = 0.0", "`lr` is 0; give a number above 0");
     refused("onnx = 'none.onnx'", "", "none.onnx");
+    let text = fs::read_to_string(recipe(folder.path(), "arch = { mlp = {} }\nembed_normalization = true", ""));
+    let plain = text.expect("just written").replace("normalize = 'unit'", "normalize = 'none'");
+    let error = Prepared::new(&Recipe::parse(&plain, folder.path()).expect("a recipe")).expect_err("nothing to embed");
+    assert!(error.to_string().contains("embed_normalization: no input is normalised"), "{error}");
     refused("arch = { mlp = {} }\ninputs = ['y']", "", "the data has no input `y`; it has x");
     assert!(!output.exists());
+}
+
+/// What a recipe comes to, as it is prepared and as it is trained.
+fn trained(text: &str, folder: &Path) -> (Prepared, Model) {
+    let recipe = Recipe::parse(text, folder).expect("a recipe");
+    let prepared = Prepared::new(&recipe).expect("it can be carried out");
+    let trained = recipe::train(&recipe, &prepared, None, &mut ()).expect("it learns");
+    (prepared, trained.model.expect("it is done"))
+}
+
+/// The first test samples as a network takes them, and what it makes of them.
+fn answers(prepared: &Prepared, model: &Model) -> (Tensor, Tensor) {
+    let data = normalization::data_for(model, &prepared.data).expect("its own data");
+    let loader = Loader::new(&data, Split::Test, LoaderOptions::default()).expect("there are some");
+    let input = loader.batch(0, 0).expect("the first")["x"].clone();
+    let given = IndexMap::from([(model.graph.inputs[0].name.clone(), input.clone())]);
+    let mut outputs = eval::run(&model.graph, &given).expect("the reference runs it");
+    (input, outputs.swap_remove_index(0).expect("logits").1)
+}
+
+#[test]
+fn a_network_normalises_raw_values_itself() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for normalize in ["unit", "standard"] {
+        let text = |model: &str, epochs: usize| {
+            format!(
+                "name = 'digits'\nseed = 7\n[data]\nkind = 'digits'\nnormalize = '{normalize}'\n\
+                 split = {{ validation = 0.1, test = 0.2 }}\n[model]\n{model}\n[train]\nepochs = {epochs}\n"
+            )
+        };
+        let (prepared, plain) = trained(&text("arch = { cnn = {} }", 2), folder.path());
+        let (_, embedding) = trained(&text("arch = { cnn = {} }\nembed_normalization = true", 2), folder.path());
+        let ((scaled, expected), (raw, found)) = (answers(&prepared, &plain), answers(&prepared, &embedding));
+        let greatest =
+            |tensor: &Tensor| tensor.as_slice::<f32>().expect("f32").iter().fold(f32::MIN, |most, &x| most.max(x));
+        assert!(greatest(&scaled) < 4.0, "{normalize}");
+        assert_eq!(greatest(&raw), 16.0, "{normalize}");
+        assert_eq!(found, expected, "{normalize}");
+        let bytes = onnx::to_bytes(&embedding).expect("it is written");
+        let scored = |model: &Model| {
+            let bytes = ModelBytes::new(onnx::to_bytes(model).expect("it is written"));
+            evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier")
+        };
+        assert_eq!(scored(&embedding).predictions, scored(&plain).predictions, "{normalize}");
+        // the written file learns on, from raw values, and goes on normalising once
+        fs::write(folder.path().join("first.onnx"), &bytes).expect("the folder is ours");
+        let (prepared, tuned) = trained(&text("onnx = 'first.onnx'", 1), folder.path());
+        assert_eq!(tuned.about.metadata[normalization::KEY], embedding.about.metadata[normalization::KEY]);
+        assert_eq!(tuned.graph.nodes.len(), embedding.graph.nodes.len());
+        assert!(scored(&tuned).accuracy > 0.5, "{normalize}");
+        assert_eq!(answers(&prepared, &tuned).0, raw, "{normalize}");
+        let again = Recipe::parse(&text("onnx = 'first.onnx'\nembed_normalization = true", 1), folder.path());
+        let error = Prepared::new(&again.expect("a recipe")).expect_err("twice").to_string();
+        assert!(error.contains("the network normalises its inputs already"), "{error}");
+    }
 }
 
 /// A network made elsewhere, on the data that it was made for: it gains.

@@ -267,10 +267,10 @@ pub fn fit(
 ///
 /// # Errors
 /// As [`fit()`], and when the guide does not have what its training graph reads.
-pub fn fit_with<'a>(
+pub fn fit_with(
     task: &Task<'_>,
-    guide: Option<&'a mut (dyn Guide + 'a)>,
-    options: &'a TrainOptions,
+    guide: Option<&mut dyn Guide>,
+    options: &TrainOptions,
     seed: u64,
     state: Option<State>,
     observer: &mut dyn Observer,
@@ -310,24 +310,24 @@ pub fn fit_with<'a>(
     Ok(Fitted { network: Some(network), state, diagnosis })
 }
 
-struct Training<'a> {
+struct Training<'a, 'g> {
     learner: Learner,
     targets: Targets,
     train: Loader,
     validation: Loader,
-    guide: Option<&'a mut (dyn Guide + 'a)>,
+    guide: Option<&'a mut (dyn Guide + 'g)>,
     options: &'a TrainOptions,
     seed: u64,
 }
 
-impl<'a> Training<'a> {
+impl<'a, 'g> Training<'a, 'g> {
     fn new(
         learner: Learner,
         task: &Task<'_>,
-        guide: Option<&'a mut (dyn Guide + 'a)>,
+        guide: Option<&'a mut (dyn Guide + 'g)>,
         options: &'a TrainOptions,
         seed: u64,
-    ) -> Result<Training<'a>, TrainError> {
+    ) -> Result<Training<'a, 'g>, TrainError> {
         let Task { data, augment, .. } = task;
         let targets = Targets::new(data, &learner, options)?;
         let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };

@@ -1,0 +1,160 @@
+//! The ledger: what every step made, what it cost and what it is worth, a line of JSON each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::learn::train::diagnosis::{Diagnosis, Epoch};
+use crate::measure::statistics::Interval;
+use crate::recipe::RecipeError;
+use crate::recipe::evaluate::Evaluation;
+use crate::store;
+
+/// The version of the lines.
+const SCHEMA: u32 = 1;
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The version of this form.
+    pub schema: u32,
+    /// `teacher`, a student's name, or that and the number and name of a step: `small.1-distill`.
+    pub step: String,
+    /// A hash of all that it depends on.
+    pub key: String,
+    /// The network's file, in the ledger's folder.
+    pub file: String,
+    /// The hash of its bytes.
+    pub sha256: String,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Values that were learned.
+    pub parameters: u64,
+    /// Multiplications with an addition of one sample, every other open dimension 1.
+    pub macs: u64,
+    /// What was decided by measuring, by the name of the decision.
+    pub decisions: BTreeMap<String, String>,
+    /// The epoch whose weights were taken.
+    pub best: Option<Epoch>,
+    /// What the curves say.
+    pub diagnosis: Option<Diagnosis>,
+    /// The validation split, by each runtime.
+    pub validation: Vec<Evaluation>,
+    /// The test split, by each runtime.
+    pub test: Vec<Evaluation>,
+    /// The part of the test split for which it says what the teacher says, on the first runtime.
+    pub agreement: Option<f64>,
+    /// How quick it is on each runtime.
+    pub speed: Vec<Speed>,
+    /// How long the step took.
+    pub seconds: f64,
+}
+
+/// How quick a network is, one sample at a time on one thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    /// The runtime.
+    pub runtime: String,
+    /// Its version.
+    pub version: String,
+    /// The median run.
+    pub median_us: f64,
+    /// 95 of a hundred runs took at most this.
+    pub p95_us: f64,
+    /// Runs timed.
+    pub n: usize,
+    /// The time over the teacher's, measured in turns.
+    pub ratio_to_teacher: Option<Interval>,
+}
+
+impl Line {
+    pub(super) fn new(step: &str, key: &str) -> Line {
+        Line {
+            schema: SCHEMA,
+            step: step.to_string(),
+            key: key.to_string(),
+            file: format!("{step}.onnx"),
+            sha256: String::new(),
+            bytes: 0,
+            parameters: 0,
+            macs: 0,
+            decisions: BTreeMap::new(),
+            best: None,
+            diagnosis: None,
+            validation: Vec::new(),
+            test: Vec::new(),
+            agreement: None,
+            speed: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+}
+
+/// The lines of a run, in the order of its steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// The lines.
+    pub lines: Vec<Line>,
+}
+
+impl Ledger {
+    /// The ledger of a folder; an empty one where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is of another version.
+    pub fn of_folder(folder: &Path) -> Result<Ledger, RecipeError> {
+        let path = path(folder);
+        if path.exists() { Ledger::read(&path) } else { Ok(Ledger::default()) }
+    }
+
+    /// The ledger in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is of another version.
+    pub fn read(path: &Path) -> Result<Ledger, RecipeError> {
+        let bytes = store::read(path)?;
+        let wrong = |problem: String| RecipeError::Ledger { path: path.to_owned(), problem };
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("is no text: {error}")))?;
+        let mut lines = Vec::new();
+        for (number, text) in text.lines().enumerate() {
+            let line: Line =
+                serde_json::from_str(text).map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
+            if line.schema != SCHEMA {
+                return Err(wrong(format!("is of version {}; this program writes {SCHEMA}", line.schema)));
+            }
+            lines.push(line);
+        }
+        Ok(Ledger { lines })
+    }
+
+    /// Writes it into a folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), RecipeError> {
+        let mut text = String::new();
+        for line in &self.lines {
+            text.push_str(&serde_json::to_string(line).expect("names and numbers are JSON"));
+            text.push('\n');
+        }
+        Ok(store::write_atomic(&path(folder), text.as_bytes())?)
+    }
+
+    /// The line of a step.
+    pub fn line(&self, step: &str) -> Option<&Line> {
+        self.lines.iter().find(|line| line.step == step)
+    }
+
+    /// Puts a line in the place of the one of its step, or at the end.
+    pub(super) fn put(&mut self, line: Line) {
+        match self.lines.iter_mut().find(|other| other.step == line.step) {
+            Some(place) => *place = line,
+            None => self.lines.push(line),
+        }
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("ledger.jsonl")
+}

@@ -1,0 +1,11 @@
+//! Recipes of several steps: a teacher is had, students are made, and each goes through the steps. Every step writes its
+//! network and a line of the ledger; one whose inputs have not changed is not done again.
+
+mod grammar;
+mod ledger;
+mod run;
+mod teacher;
+
+pub use grammar::{DistillOptions, Pipeline, Step, StepPart, StudentPart, TeacherOptions, TeacherPart};
+pub use ledger::{Ledger, Line, Speed};
+pub use run::{RunOptions, Watcher, run};

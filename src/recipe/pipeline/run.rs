@@ -1,0 +1,460 @@
+//! A recipe of several steps, carried out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grammar::{DistillOptions, Pipeline, Step, StepPart, StudentPart};
+use super::ledger::{Ledger, Line, Speed};
+use super::teacher;
+use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing};
+use crate::compress::distill::student::derive;
+use crate::compress::distill::targets::{Key, targets};
+use crate::compress::distill::{DistillError, Distillation, Source};
+use crate::data::{Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::graph::cost::cost;
+use crate::graph::shape::{Bindings, infer, symbols};
+use crate::graph::{Model, Name};
+use crate::learn::train::diagnosis::Epoch;
+use crate::learn::train::fit::{self, Flow, Guide, State, StepReport, Task, TrainOptions, fit_with};
+use crate::learn::train::{TrainError, checkpoint};
+use crate::measure::latency::{self, Contender, interleaved, timed};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError};
+use crate::onnx;
+use crate::recipe::evaluate::{Evaluation, evaluate};
+use crate::recipe::train::{network, output};
+use crate::recipe::{RecipeError, normalization};
+use crate::store;
+
+/// How a recipe is carried out.
+#[derive(Clone, Copy)]
+pub struct RunOptions<'a> {
+    /// Where networks and the ledger are written.
+    pub folder: &'a Path,
+    /// Whether a training that was stopped goes on; else it begins again.
+    pub resume: bool,
+    /// The only step to be done, by its name in the ledger; those before it must have been.
+    pub only: Option<&'a str>,
+    /// What measures; the first tells which network agrees with its teacher.
+    pub runtimes: &'a [&'a dyn Runtime],
+    /// Decisions to be taken from another run.
+    pub replay: Option<&'a Ledger>,
+    /// How long a network's speed is measured on each runtime.
+    pub latency_budget: Duration,
+}
+
+/// Who is told how a run goes.
+pub trait Watcher: fit::Observer {
+    /// A step begins that takes so many epochs.
+    fn begins(&mut self, _step: &str, _n_epochs: usize) {}
+
+    /// So many rows of the teacher's values are there.
+    fn targets(&mut self, _n_done: usize, _n_rows: usize) {}
+
+    /// A step has ended; whether it had to be done.
+    fn ended(&mut self, _line: &Line, _was_done: bool) {}
+}
+
+/// Nobody looks.
+impl Watcher for () {}
+
+/// Carries a recipe out, and gives the ledger.
+///
+/// # Errors
+/// When a part of the recipe cannot be carried out, or somebody stopped it; what was done is kept.
+pub fn run(pipeline: &Pipeline, options: &RunOptions<'_>, watcher: &mut dyn Watcher) -> Result<Ledger, RecipeError> {
+    let data = Arc::new(Dataset::load(&pipeline.data)?);
+    let data_hash = data.sha256()?;
+    let mut book = Book::open(options, pipeline, data, data_hash)?;
+    let teacher = book.teacher(watcher)?;
+    for (name, part) in &pipeline.students {
+        book.student(name, part, &teacher, watcher)?;
+    }
+    Ok(book.ledger)
+}
+
+/// A network that a step made.
+#[derive(Clone, Debug)]
+struct Made {
+    model: Model,
+    sha256: String,
+    output: Name,
+}
+
+/// What came of a training.
+struct Fitted {
+    model: Model,
+    line: Line,
+}
+
+/// A run on its way.
+pub(super) struct Book<'a> {
+    pub(super) options: &'a RunOptions<'a>,
+    pipeline: &'a Pipeline,
+    data: Arc<Dataset>,
+    data_hash: String,
+    ledger: Ledger,
+    /// By step and name.
+    decisions: BTreeMap<String, String>,
+    /// What the teacher says of the test split.
+    predictions: Option<Vec<usize>>,
+}
+
+impl<'a> Book<'a> {
+    fn open(
+        options: &'a RunOptions<'a>,
+        pipeline: &'a Pipeline,
+        data: Arc<Dataset>,
+        data_hash: String,
+    ) -> Result<Book<'a>, RecipeError> {
+        let ledger = Ledger::of_folder(options.folder)?;
+        let mut decisions = BTreeMap::new();
+        let kept = options.folder.join("decisions.json");
+        if kept.exists() {
+            let wrong =
+                |error: serde_json::Error| RecipeError::Ledger { path: kept.clone(), problem: error.to_string() };
+            decisions = serde_json::from_slice(&store::read(&kept)?).map_err(wrong)?;
+        }
+        for line in options.replay.iter().flat_map(|ledger| &ledger.lines) {
+            let named = line.decisions.iter().map(|(name, value)| (format!("{} {name}", line.step), value.clone()));
+            decisions.extend(named);
+        }
+        Ok(Book { options, pipeline, data, data_hash, ledger, decisions, predictions: None })
+    }
+
+    pub(super) fn decision(&self, step: &str, name: &str) -> Option<&str> {
+        self.decisions.get(&format!("{step} {name}")).map(String::as_str)
+    }
+
+    /// Keeps a decision: what comes after depends on it.
+    pub(super) fn decide(&mut self, step: &str, name: &str, value: &str) -> Result<(), RecipeError> {
+        self.decisions.insert(format!("{step} {name}"), value.to_string());
+        let text = serde_json::to_vec(&self.decisions).expect("texts are JSON");
+        Ok(store::write_atomic(&self.options.folder.join("decisions.json"), &text)?)
+    }
+
+    fn teacher(&mut self, watcher: &mut dyn Watcher) -> Result<Made, RecipeError> {
+        let pipeline = self.pipeline;
+        let part = &pipeline.teacher;
+        let source = part.model.onnx.as_ref().map(|path| pipeline.folder.join(path));
+        let file = source.as_deref().map(store::sha256_of_file).transpose()?.unwrap_or_default();
+        let key = self.key(&["teacher", &part.text, &file]);
+        let made = self.step("teacher", &key, watcher, |book, line, watcher| {
+            let model = network(&pipeline.name, &part.model, &pipeline.folder, &book.data, pipeline.seed)?;
+            match &part.train {
+                None => Ok(Fitted { model, line }),
+                Some(train) => {
+                    let output = output(&part.model, &model)?;
+                    book.fit(line, &model, &output, None, train, watcher)
+                }
+            }
+        })?;
+        // a network that takes raw values is given raw values, and so are those that are made out of it
+        self.data = normalization::data_for(&made.0, &self.data)?;
+        let output = output(&part.model, &made.0)?;
+        Ok(Made { model: made.0, sha256: made.1, output })
+    }
+
+    fn student(
+        &mut self,
+        name: &str,
+        part: &StudentPart,
+        teacher: &Made,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RecipeError> {
+        let pipeline = self.pipeline;
+        let key = self.key(&["student", name, part.text(), &teacher.sha256]);
+        let (mut model, mut sha256) = self.step(name, &key, watcher, |book, line, _| {
+            let model = match part {
+                StudentPart::Derived(options, _) => {
+                    let derived = derive(&teacher.model.graph, options, &Bindings::default(), pipeline.seed)?;
+                    teacher.model.with_graph(derived.graph)
+                }
+                StudentPart::Own(own, _) => network(name, own, &pipeline.folder, &book.data, pipeline.seed)?,
+            };
+            Ok(Fitted { model, line })
+        })?;
+        for (idx, StepPart { step, text }) in pipeline.steps.iter().enumerate() {
+            let output = match part {
+                StudentPart::Derived(..) => teacher.output.clone(),
+                StudentPart::Own(own, _) => output(own, &model)?,
+            };
+            let label = format!("{name}.{}-{}", idx + 1, step.name());
+            let key = self.key(&["step", &label, text, &sha256, &teacher.sha256]);
+            (model, sha256) = self.step(&label, &key, watcher, |book, line, watcher| match step {
+                Step::Train(train) => book.fit(line, &model, &output, None, train, watcher),
+                Step::Distill(options) => book.distill(line, (&model, &output), teacher, options, watcher),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A hash of all that a step depends on.
+    fn key(&self, parts: &[&str]) -> String {
+        let seed = self.pipeline.seed.to_string();
+        let augment = format!("{:?}", self.augment());
+        let all = [&[env!("CARGO_PKG_VERSION"), &seed, &self.data_hash, &augment], parts].concat();
+        store::sha256(all.join("\n").as_bytes())
+    }
+
+    fn augment(&self) -> &'a [Augmentation] {
+        &self.pipeline.data.augment
+    }
+
+    /// A step's network and its hash: from its file, where the ledger has it, else as it is made and measured now.
+    fn step(
+        &mut self,
+        name: &str,
+        key: &str,
+        watcher: &mut dyn Watcher,
+        make: impl FnOnce(&mut Self, Line, &mut dyn Watcher) -> Result<Fitted, RecipeError>,
+    ) -> Result<(Model, String), RecipeError> {
+        let found = self.ledger.line(name).filter(|line| line.key == key).cloned();
+        if let Some(line) = found {
+            let path = self.options.folder.join(&line.file);
+            if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
+                watcher.ended(&line, false);
+                return Ok((onnx::read(&path)?, line.sha256));
+            }
+        }
+        if self.options.only.is_some_and(|only| only != name) {
+            let problem = "has to be done first: leave out --only, or give its name".to_string();
+            return Err(RecipeError::Part { part: name.to_string(), problem });
+        }
+        let (fitted, elapsed) = timed(|| make(self, Line::new(name, key), watcher));
+        let Fitted { model, mut line } = fitted?;
+        line.seconds = elapsed.as_secs_f64();
+        let bytes = onnx::to_bytes(&model)?;
+        line.sha256 = store::sha256(&bytes);
+        line.bytes = bytes.len() as u64;
+        let path = self.options.folder.join(&line.file);
+        store::write_atomic(&path, &bytes)?;
+        self.measure(&mut line, &model, &path)?;
+        let prefix = format!("{name} ");
+        let own = self.decisions.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
+        line.decisions = own.map(|(key, value)| (key.to_string(), value.clone())).collect();
+        let sha256 = line.sha256.clone();
+        watcher.ended(&line, true);
+        self.ledger.put(line);
+        self.ledger.write(self.options.folder)?;
+        self.forget(name)?;
+        Ok((model, sha256))
+    }
+
+    fn checkpoint(&self, step: &str) -> PathBuf {
+        self.options.folder.join(format!("{step}.checkpoint"))
+    }
+
+    /// Removes what a step kept while it was not done.
+    fn forget(&self, step: &str) -> Result<(), RecipeError> {
+        let path = self.checkpoint(step);
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(|source| RecipeError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Trains a network, with a guide where there is one.
+    fn fit(
+        &mut self,
+        mut line: Line,
+        model: &Model,
+        output: &Name,
+        guide: Option<&mut dyn Guide>,
+        train: &TrainOptions,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Fitted, RecipeError> {
+        watcher.begins(&line.step, train.epochs);
+        let path = self.checkpoint(&line.step);
+        let state = if self.options.resume && path.exists() {
+            Some(checkpoint::from_bytes(&store::read(&path)?, &line.key)?)
+        } else {
+            None
+        };
+        let task = Task { graph: &model.graph, output, data: &self.data, augment: self.augment() };
+        let mut keeper = Keeper { watcher, path: &path, key: &line.key };
+        let fitted = fit_with(&task, guide, train, self.pipeline.seed, state, &mut keeper)?;
+        let Some(graph) = fitted.network else {
+            store::write_atomic(&path, &checkpoint::to_bytes(&fitted.state, &line.key)?)?;
+            return Err(RecipeError::Stopped { step: line.step });
+        };
+        line.best = fitted.state.best.and_then(|best| fitted.state.epochs.get(best).copied());
+        line.diagnosis = fitted.diagnosis;
+        Ok(Fitted { model: model.with_graph(graph), line })
+    }
+
+    fn distill(
+        &mut self,
+        line: Line,
+        (model, output): (&Model, &Name),
+        teacher: &Made,
+        options: &DistillOptions,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Fitted, RecipeError> {
+        let seed = self.pipeline.seed;
+        let types = infer(&teacher.model.graph, &Bindings::default())?;
+        let known = teacher.model.graph.nodes.iter().flat_map(|node| node.outputs.iter().flatten());
+        let inputs = teacher.model.graph.inputs.iter().map(|input| &input.name);
+        let tensor_types = known.chain(inputs).filter_map(|name| Some((name.clone(), types.tensor(name)?.clone())));
+        let tensor_types: BTreeMap<_, _> = tensor_types.collect();
+        let mix = pairing::resolve(&options.mix, (&model.graph, output), (&teacher.model.graph, &teacher.output))?;
+        let facts = Teacher { ends: Ends::of(&teacher.model.graph, &teacher.output), types: &tensor_types };
+        let student = attach(&model.graph, output, &facts, &mix, options.train.loss, seed)?;
+        let source = self.source(&line.step, &student, model, teacher, options, watcher)?;
+        let mut distillation = Distillation { student, source };
+        self.fit(line, model, output, Some(&mut distillation), &options.train, watcher)
+    }
+
+    /// Where the teacher's values come from.
+    fn source(
+        &mut self,
+        step: &str,
+        student: &WithObjectives,
+        model: &Model,
+        teacher: &Made,
+        options: &DistillOptions,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Source, RecipeError> {
+        let augment = self.augment().to_vec();
+        let n_views = if augment.is_empty() { 1 } else { options.teacher.views };
+        let loader = LoaderOptions {
+            batch_size: options.train.batch_size,
+            shuffle: true,
+            seed: self.pipeline.seed,
+            augment,
+            views: Some(n_views),
+            ..LoaderOptions::default()
+        };
+        let loader = Loader::new(&self.data, Split::Train, loader)?;
+        let columns = teacher::columns(&teacher.model, &self.data);
+        if !options.teacher.cache {
+            let values: Vec<Name> = student.teacher.iter().map(|input| input.value.clone()).collect();
+            let forward = teacher::open(self, step, &teacher.model, &values, &loader)?;
+            let own = teacher::columns(model, &self.data);
+            let ours = |column: &String| own.iter().find(|(other, _)| other == column).map(|(_, name)| name.clone());
+            let inputs = columns.iter().filter_map(|(column, theirs)| Some((theirs.clone(), ours(column)?)));
+            return Ok(Source::Live { teacher: forward, inputs: inputs.collect() });
+        }
+        let data_hash = self.data_hash.clone();
+        let key = Key { teacher: &teacher.sha256, data: &data_hash, n_views };
+        let values: Vec<String> = student.teacher.iter().map(|input| input.value.to_string()).collect();
+        let name = store::sha256(format!("{} {n_views} {}", teacher.sha256, values.join(" ")).as_bytes());
+        let path = self.options.folder.join("cache").join(format!("targets-{}", &name[..16]));
+        let open = |values: &[Name]| {
+            let opened = teacher::open(self, step, &teacher.model, values, &loader);
+            opened.map_err(|error| match error {
+                RecipeError::Distill(error) => error,
+                other => DistillError::Target {
+                    value: teacher.output.clone(),
+                    problem: other.to_string(),
+                    remedy: "give a teacher that a runtime takes",
+                },
+            })
+        };
+        let told = |n_done, n_rows| watcher.targets(n_done, n_rows);
+        let targets = targets(&path, &key, &student.teacher, &loader, &columns, open, told)?;
+        Ok(Source::Kept { targets, n_views })
+    }
+
+    /// What a network is worth and what it costs, on the bytes that were written.
+    fn measure(&mut self, line: &mut Line, model: &Model, path: &Path) -> Result<(), RecipeError> {
+        let ones = Bindings::of(symbols(&model.graph).iter().map(|symbol| (symbol.as_str(), 1)));
+        let counts = cost(&model.graph, &infer(&model.graph, &ones)?).total;
+        (line.parameters, line.macs) = (counts.parameters, counts.macs);
+        let bytes = ModelBytes::new(store::read(path)?).at(path);
+        if !self.data.classes().is_empty() {
+            line.validation = self.scored(&bytes, Split::Validation)?;
+            line.test = self.scored(&bytes, Split::Test)?;
+        }
+        let said = line.test.first().map(|test| test.predictions.clone());
+        if line.step == "teacher" {
+            self.predictions = said;
+        } else if let Some(said) = said {
+            let theirs = self.teacher_predictions()?;
+            let n_same = said.iter().zip(theirs).filter(|(a, b)| a == b).count();
+            line.agreement = Some(n_same as f64 / said.len().max(1) as f64);
+        }
+        line.speed = self.speed(&bytes, &line.step)?;
+        Ok(())
+    }
+
+    fn scored(&self, bytes: &ModelBytes, split: Split) -> Result<Vec<Evaluation>, RecipeError> {
+        if self.data.samples(split).is_empty() {
+            return Ok(Vec::new());
+        }
+        self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, &self.data, split, 64)).collect()
+    }
+
+    fn teacher_file(&self) -> Result<ModelBytes, RecipeError> {
+        let path = self.options.folder.join("teacher.onnx");
+        Ok(ModelBytes::new(store::read(&path)?).at(path))
+    }
+
+    fn teacher_predictions(&mut self) -> Result<&[usize], RecipeError> {
+        if self.predictions.is_none() {
+            let file = self.teacher_file()?;
+            let first = self.options.runtimes.first().copied();
+            let scored = first.map(|runtime| evaluate(runtime, &file, &self.data, Split::Test, 64)).transpose()?;
+            self.predictions = Some(scored.map(|scored| scored.predictions).unwrap_or_default());
+        }
+        Ok(self.predictions.as_deref().unwrap_or_default())
+    }
+
+    /// One sample at a time, in turns with the teacher.
+    fn speed(&self, bytes: &ModelBytes, step: &str) -> Result<Vec<Speed>, RecipeError> {
+        let split = if self.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
+        let batch = self.data.batch(&self.data.samples(split)[..1])?;
+        let teacher = if step == "teacher" { None } else { Some(self.teacher_file()?) };
+        let options = latency::Options { budget: self.options.latency_budget, ..latency::Options::default() };
+        let mut speeds = Vec::new();
+        for runtime in self.options.runtimes {
+            let mut contenders = Vec::new();
+            for bytes in teacher.iter().chain([bytes]) {
+                let mut session = runtime.load(bytes, &Options::default())?;
+                let n_inputs = session.inputs().len();
+                let names: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
+                let column = |name: &String| batch.get(normalization::column_of(name, n_inputs, &self.data)).cloned();
+                let feeds: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), column(name)?))).collect();
+                let run = move || session.run(&feeds).map(|_| ());
+                contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
+            }
+            let measured = interleaved(&mut contenders, &options, &mut |_| ())?;
+            speeds.extend(measured.last().map(|last| Speed {
+                runtime: runtime.name().to_string(),
+                version: runtime.version(),
+                median_us: last.median_us,
+                p95_us: last.p95_us,
+                n: last.n,
+                ratio_to_teacher: last.ratio_to_first,
+            }));
+        }
+        Ok(speeds)
+    }
+}
+
+/// Keeps a training after every epoch, and passes on what is seen of it.
+struct Keeper<'a> {
+    watcher: &'a mut dyn Watcher,
+    path: &'a Path,
+    key: &'a str,
+}
+
+impl fit::Observer for Keeper<'_> {
+    fn step(&mut self, report: &StepReport) -> Flow {
+        self.watcher.step(report)
+    }
+
+    fn epoch(&mut self, epoch: &Epoch, state: &State) -> Result<(), TrainError> {
+        let bytes = checkpoint::to_bytes(state, self.key)?;
+        store::write_atomic(self.path, &bytes).map_err(|error| TrainError::Task {
+            problem: error.to_string(),
+            remedy: "make room on the disk, then --resume",
+        })?;
+        self.watcher.epoch(epoch, state)
+    }
+
+    fn note(&mut self, note: &str) {
+        self.watcher.note(note);
+    }
+}

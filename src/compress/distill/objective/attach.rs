@@ -141,11 +141,11 @@ fn nodes(site: &mut Site<'_>, objective: &Objective, shared: f64) -> Result<Name
         Objective::AttentionTransfer { pairs, power } => {
             features::over(site, pairs, |site, taps| features::attention_transfer(site, taps, *power))
         }
-        Objective::Similarity { pairs } => features::over(site, pairs, relations::similarity),
+        Objective::Similarity { pairs } => features::over(site, pairs, |site, taps| relations::similarity(site, &taps)),
         Objective::Relational { pairs, distance, angle } => {
             features::over(site, pairs, |site, taps| relations::relational(site, &taps, [*distance, *angle]))
         }
-        Objective::Pkt { pairs } => features::over(site, pairs, relations::pkt),
+        Objective::Pkt { pairs } => features::over(site, pairs, |site, taps| relations::pkt(site, &taps)),
         Objective::Fsp { pairs } => features::fsp(site, pairs),
         Objective::Nst { pairs } => features::over(site, pairs, features::nst),
         Objective::Crd { pairs, size, temperature } => {

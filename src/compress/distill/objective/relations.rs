@@ -13,16 +13,16 @@ const PROBABILITY_EPSILON: f64 = 1e-7;
 /// direction but that of rounding.
 const ROUNDING: f64 = 1e-6;
 
-pub(super) fn similarity(site: &mut Site<'_>, taps: [Tap; 2]) -> Result<Name, DistillError> {
-    let [s, t] = samples(site, &taps)?.map(|x| {
+pub(super) fn similarity(site: &mut Site<'_>, taps: &[Tap; 2]) -> Result<Name, DistillError> {
+    let [s, t] = samples(site, taps)?.map(|x| {
         let products = products(site, &x, &x);
         site.unit(&products)
     });
     Ok(site.mean_square(&s, &t))
 }
 
-pub(super) fn pkt(site: &mut Site<'_>, taps: [Tap; 2]) -> Result<Name, DistillError> {
-    let [s, t] = samples(site, &taps)?.map(|x| {
+pub(super) fn pkt(site: &mut Site<'_>, taps: &[Tap; 2]) -> Result<Name, DistillError> {
+    let [s, t] = samples(site, taps)?.map(|x| {
         let x = site.unit(&x);
         let cosines = products(site, &x, &x);
         let behind = &mut site.behind;

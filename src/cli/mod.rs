@@ -12,6 +12,7 @@ mod format;
 mod inspect;
 mod load;
 mod progress;
+mod run;
 mod runtime;
 mod show;
 mod simplify;
@@ -61,6 +62,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Show(show::Arguments),
     Simplify(simplify::Arguments),
+    Run(run::Arguments),
     Train(train::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
@@ -99,6 +101,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Simplify(arguments) => simplify::run(&arguments, verbose),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -81,8 +81,15 @@ enum TokenKeys {
     },
 }
 
-/// Columns by name, and the words of a vocabulary that was built.
-pub(super) type Encoded = (IndexMap<String, Column>, Option<Vec<String>>);
+/// Texts as numbers.
+pub(super) struct Encoded {
+    /// by name
+    pub(super) columns: IndexMap<String, Column>,
+    /// every number is less
+    pub(super) n_tokens: usize,
+    /// the words of a vocabulary that was built
+    pub(super) vocabulary: Option<Vec<String>>,
+}
 
 const PADDING: i64 = 0;
 const UNKNOWN: i64 = 1;
@@ -117,7 +124,7 @@ impl Tokens {
         Ok(Some(tokens))
     }
 
-    /// The columns of these texts, the first of this name, and the words of a vocabulary that was built.
+    /// These texts, their first column of this name.
     pub(super) fn encode(&self, texts: &[Bytes], training: &[usize], input: &str) -> Result<Encoded, DataError> {
         let texts: Vec<&str> = texts.iter().map(|text| std::str::from_utf8(text).unwrap_or("")).collect();
         match self {
@@ -128,13 +135,14 @@ impl Tokens {
                 let numbers: HashMap<&str, i64> = numbered.map(|(word, number)| (word.as_str(), number)).collect();
                 let number = |word: &str| numbers.get(word).copied().unwrap_or(UNKNOWN);
                 let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
-                Ok((columns(input, ids), Some(vocabulary)))
+                let n_tokens = vocabulary.len();
+                Ok(Encoded { columns: columns(input, ids), n_tokens, vocabulary: Some(vocabulary) })
             }
             Tokens::Hash { size, cut } => {
                 let n_buckets = super::number::wide(size.saturating_sub(1)).max(1);
                 let number = |word: &str| i64::try_from(1 + fnv1a(word.as_bytes()) % n_buckets).unwrap_or(UNKNOWN);
                 let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
-                Ok((columns(input, ids), None))
+                Ok(Encoded { columns: columns(input, ids), n_tokens: *size, vocabulary: None })
             }
             Tokens::Tokenizer { path, max_length } => {
                 let problem = |error: tokenizers::Error| DataError::file(path, error.to_string());
@@ -144,12 +152,14 @@ impl Tokens {
                 let of = |numbers: fn(&tokenizers::Encoding) -> &[u32]| -> Vec<Vec<i64>> {
                     encodings.iter().map(|it| numbers(it).iter().copied().map(i64::from).collect()).collect()
                 };
-                let mut all = columns(input, of(tokenizers::Encoding::get_ids));
-                if let Some(column) = all.get_mut(input) {
+                let mut columns = columns(input, of(tokenizers::Encoding::get_ids));
+                if let Some(column) = columns.get_mut(input) {
                     column.kind = Kind::Codes { pad: padding(&tokenizer) };
                 }
-                all.insert("token_type_ids".to_owned(), ragged(of(tokenizers::Encoding::get_type_ids)));
-                Ok((all, None))
+                columns.insert("token_type_ids".to_owned(), ragged(of(tokenizers::Encoding::get_type_ids)));
+                let last = tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from);
+                let n_tokens = usize::try_from(last).map_or(usize::MAX, |last| last.saturating_add(1));
+                Ok(Encoded { columns, n_tokens, vocabulary: None })
             }
         }
     }
@@ -266,9 +276,10 @@ mod tests {
 
     fn check(tokens: &Tokens, texts: &[&str], expected: &[&[i64]]) -> Option<Vec<String>> {
         let texts: Vec<Bytes> = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
-        let (columns, vocabulary) = tokens.encode(&texts, &[0, 1], "ids").expect("text");
+        let Encoded { columns, n_tokens, vocabulary } = tokens.encode(&texts, &[0, 1], "ids").expect("text");
         let rows: Vec<&[i64]> = (0..texts.len()).map(|idx| columns["ids"].values.sample(idx).expect("i64")).collect();
         assert_eq!(rows, expected);
+        assert!(rows.iter().all(|row| row.iter().all(|&id| usize::try_from(id).is_ok_and(|id| id < n_tokens))));
         vocabulary
     }
 

@@ -28,6 +28,7 @@ pub struct Dataset {
     splits: [Vec<usize>; 4],
     parts: Vec<Part>,
     findings: Findings,
+    n_tokens: Option<usize>,
     vocabulary: Option<Vec<String>>,
 }
 
@@ -143,6 +144,11 @@ impl Dataset {
         &self.findings
     }
 
+    /// How many numbers there are for tokens, every one of them less; none without text.
+    pub fn n_tokens(&self) -> Option<usize> {
+        self.n_tokens
+    }
+
     /// The words whose numbers are in the tokens, in the order of the numbers; none without a built vocabulary.
     pub fn vocabulary(&self) -> Option<&[String]> {
         self.vocabulary.as_deref()
@@ -201,7 +207,8 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
             cleaning.constant_columns(name, column, training)?;
         }
     }
-    let vocabulary = descriptor.source.tokenize(&mut columns, training, descriptor.input.as_deref())?;
+    let tokens = descriptor.source.tokenize(&mut columns, training, descriptor.input.as_deref())?;
+    let (n_tokens, vocabulary) = tokens.map_or((None, None), |(n_tokens, words)| (Some(n_tokens), words));
     for (name, column) in &mut columns {
         normalize::measure(name, column, descriptor.normalize, training)?;
     }
@@ -210,7 +217,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
     if let Some(tensor) = label {
         columns.insert(LABEL.to_owned(), Column::new(Values::Dense(tensor), Kind::Codes { pad: 0 }));
     }
-    Ok(Dataset { columns, labels, splits, parts, findings, vocabulary })
+    Ok(Dataset { columns, labels, splits, parts, findings, n_tokens, vocabulary })
 }
 
 fn is_classes(labels: &Labels) -> bool {

@@ -65,6 +65,6 @@ pub use normalize::Normalize;
 pub use sources::{Arrays, IdxFiles, Source};
 pub use split::{Shares, Split};
 pub use table::{Role, Table};
-pub use text::Tokens;
+pub use text::{Cut, Tokens};
 pub use tree::Tree;
 pub use wav::{Features, Wav};

@@ -126,21 +126,21 @@ impl Source {
         }
     }
 
-    /// Cuts text into tokens; the words of a vocabulary that was built on the training samples.
+    /// Cuts text into tokens: how many there are, and the words of a vocabulary that was built on the training samples.
     pub(super) fn tokenize(
         &self,
         columns: &mut IndexMap<String, Column>,
         training: &[usize],
         input: Option<&str>,
-    ) -> Result<Option<Vec<String>>, DataError> {
+    ) -> Result<Option<(usize, Option<Vec<String>>)>, DataError> {
         let Source::Table(table) = self else { return Ok(None) };
         let Some(column) = columns.shift_remove(TEXT) else { return Ok(None) };
         let Values::Dense(texts) = &column.values else { return Ok(None) };
         let tokens = table.tokens.as_ref().ok_or_else(text::missing)?;
         let input = input.unwrap_or("input_ids");
-        let (encoded, vocabulary) = tokens.encode(texts.strings().unwrap_or(&[]), training, input)?;
-        columns.extend(encoded);
-        Ok(vocabulary)
+        let encoded = tokens.encode(texts.strings().unwrap_or(&[]), training, input)?;
+        columns.extend(encoded.columns);
+        Ok(Some((encoded.n_tokens, encoded.vocabulary)))
     }
 }
 

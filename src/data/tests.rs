@@ -404,6 +404,9 @@ fn text_is_cut_into_words() {
     let batch = data.batch(&[0, 1]).expect("two samples");
     assert_eq!(batch["input_ids"].to_vec::<i64>(), Ok(vec![3, 2, 0, 2, 4, 2]));
     assert_eq!(batch["attention_mask"].to_vec::<i64>(), Ok(vec![1, 1, 0, 1, 1, 1]));
+    let shapes = format!("{base}tokens = {{ kind = 'hash', size = 10, symbols = true, shapes = true }}\n");
+    let hashed = check(&files, &shapes, Ok(expected)).expect("data");
+    assert_eq!((data.n_tokens(), hashed.n_tokens(), hashed.vocabulary()), (Some(5), Some(10), None));
     check(&files, base, Err("`tokens`: is missing"));
     check(&files, &format!("{base}tokens = {{ kind = 'hash', size = 2 }}"), Err("`size` is 2"));
     check(&files, &format!("{base}tokens = {{ kind = 'words' }}"), Err("`tokens`: unknown variant `words`"));

@@ -13,8 +13,20 @@ use super::descriptor::Keys;
 use super::error::DataError;
 use crate::graph::tensor::Tensor;
 
-/// How text becomes numbers. The words of the first two are runs of letters and digits as Unicode has them, in lower case;
-/// text without any is one unknown word. Number 0 is padding.
+/// How text is cut into words: runs of letters and digits as Unicode has them, in lower case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut {
+    /// whether any other character that is no space is a word too
+    pub symbols: bool,
+    /// whether words have shapes: letters and digits are words apart; of a run of digits the number of digits counts, up to
+    /// six; and a word of two or more letters, all of them capitals, comes after the word `<capitals>`
+    pub shapes: bool,
+    /// the most words of a text; what follows is cut off
+    pub max_length: Option<usize>,
+}
+
+/// How text becomes numbers. Those of the first two stand for words; text without any is one unknown word. Number 0 is
+/// padding.
 #[derive(Clone, Debug)]
 pub enum Tokens {
     /// The most frequent words of the training samples; 1 is any other.
@@ -23,19 +35,15 @@ pub enum Tokens {
         size: usize,
         /// how often a word must occur
         least_count: usize,
-        /// whether any other character that is no space is a word too
-        symbols: bool,
-        /// the most words of a text; what follows is cut off
-        max_length: Option<usize>,
+        /// what a word is
+        cut: Cut,
     },
     /// A word's number is 1 + (its FNV-1a hash of 64 bits modulo `size` - 1).
     Hash {
         /// how many numbers there are, padding included
         size: usize,
-        /// whether any other character that is no space is a word too
-        symbols: bool,
-        /// the most words of a text; what follows is cut off
-        max_length: Option<usize>,
+        /// what a word is
+        cut: Cut,
     },
     /// As this file has it, with its special tokens; gives `token_type_ids` too.
     Tokenizer {
@@ -55,12 +63,16 @@ enum TokenKeys {
         least_count: usize,
         #[serde(default)]
         symbols: bool,
+        #[serde(default)]
+        shapes: bool,
         max_length: Option<usize>,
     },
     Hash {
         size: usize,
         #[serde(default)]
         symbols: bool,
+        #[serde(default)]
+        shapes: bool,
         max_length: Option<usize>,
     },
     Tokenizer {
@@ -69,8 +81,15 @@ enum TokenKeys {
     },
 }
 
-/// Columns by name, and the words of a vocabulary that was built.
-pub(super) type Encoded = (IndexMap<String, Column>, Option<Vec<String>>);
+/// Texts as numbers.
+pub(super) struct Encoded {
+    /// by name
+    pub(super) columns: IndexMap<String, Column>,
+    /// every number is less
+    pub(super) n_tokens: usize,
+    /// the words of a vocabulary that was built
+    pub(super) vocabulary: Option<Vec<String>>,
+}
 
 const PADDING: i64 = 0;
 const UNKNOWN: i64 = 1;
@@ -79,16 +98,18 @@ impl Tokens {
     pub(super) fn from_keys(keys: &mut Keys) -> Result<Option<Tokens>, DataError> {
         let Some(tokens) = keys.take("tokens")? else { return Ok(None) };
         let tokens = match tokens {
-            TokenKeys::Vocabulary { size, least_count, symbols, max_length } => {
-                Tokens::Vocabulary { size, least_count, symbols, max_length }
+            TokenKeys::Vocabulary { size, least_count, symbols, shapes, max_length } => {
+                Tokens::Vocabulary { size, least_count, cut: Cut { symbols, shapes, max_length } }
             }
-            TokenKeys::Hash { size, symbols, max_length } => Tokens::Hash { size, symbols, max_length },
+            TokenKeys::Hash { size, symbols, shapes, max_length } => {
+                Tokens::Hash { size, cut: Cut { symbols, shapes, max_length } }
+            }
             TokenKeys::Tokenizer { path, max_length } => {
                 Tokens::Tokenizer { path: keys.path("tokens", &path)?, max_length }
             }
         };
         let (size, max_length) = match &tokens {
-            Tokens::Vocabulary { size, max_length, .. } | Tokens::Hash { size, max_length, .. } => (*size, *max_length),
+            Tokens::Vocabulary { size, cut, .. } | Tokens::Hash { size, cut } => (*size, cut.max_length),
             Tokens::Tokenizer { max_length, .. } => (usize::MAX, *max_length),
         };
         if size < 3 || i64::try_from(size).is_err() && size != usize::MAX {
@@ -103,24 +124,25 @@ impl Tokens {
         Ok(Some(tokens))
     }
 
-    /// The columns of these texts, the first of this name, and the words of a vocabulary that was built.
+    /// These texts, their first column of this name.
     pub(super) fn encode(&self, texts: &[Bytes], training: &[usize], input: &str) -> Result<Encoded, DataError> {
         let texts: Vec<&str> = texts.iter().map(|text| std::str::from_utf8(text).unwrap_or("")).collect();
         match self {
-            Tokens::Vocabulary { size, least_count, symbols, max_length } => {
+            Tokens::Vocabulary { size, least_count, cut } => {
                 let training = training.iter().filter_map(|&sample| texts.get(sample).copied());
-                let vocabulary = vocabulary(training, *size, *least_count, *symbols);
+                let vocabulary = vocabulary(training, *size, *least_count, *cut);
                 let numbered = vocabulary.iter().zip(0i64..);
                 let numbers: HashMap<&str, i64> = numbered.map(|(word, number)| (word.as_str(), number)).collect();
                 let number = |word: &str| numbers.get(word).copied().unwrap_or(UNKNOWN);
-                let ids = texts.iter().map(|text| word_ids(text, *symbols, *max_length, number)).collect();
-                Ok((columns(input, ids), Some(vocabulary)))
+                let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
+                let n_tokens = vocabulary.len();
+                Ok(Encoded { columns: columns(input, ids), n_tokens, vocabulary: Some(vocabulary) })
             }
-            Tokens::Hash { size, symbols, max_length } => {
+            Tokens::Hash { size, cut } => {
                 let n_buckets = super::number::wide(size.saturating_sub(1)).max(1);
                 let number = |word: &str| i64::try_from(1 + fnv1a(word.as_bytes()) % n_buckets).unwrap_or(UNKNOWN);
-                let ids = texts.iter().map(|text| word_ids(text, *symbols, *max_length, number)).collect();
-                Ok((columns(input, ids), None))
+                let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
+                Ok(Encoded { columns: columns(input, ids), n_tokens: *size, vocabulary: None })
             }
             Tokens::Tokenizer { path, max_length } => {
                 let problem = |error: tokenizers::Error| DataError::file(path, error.to_string());
@@ -130,22 +152,24 @@ impl Tokens {
                 let of = |numbers: fn(&tokenizers::Encoding) -> &[u32]| -> Vec<Vec<i64>> {
                     encodings.iter().map(|it| numbers(it).iter().copied().map(i64::from).collect()).collect()
                 };
-                let mut all = columns(input, of(tokenizers::Encoding::get_ids));
-                if let Some(column) = all.get_mut(input) {
+                let mut columns = columns(input, of(tokenizers::Encoding::get_ids));
+                if let Some(column) = columns.get_mut(input) {
                     column.kind = Kind::Codes { pad: padding(&tokenizer) };
                 }
-                all.insert("token_type_ids".to_owned(), ragged(of(tokenizers::Encoding::get_type_ids)));
-                Ok((all, None))
+                columns.insert("token_type_ids".to_owned(), ragged(of(tokenizers::Encoding::get_type_ids)));
+                let last = tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from);
+                let n_tokens = usize::try_from(last).map_or(usize::MAX, |last| last.saturating_add(1));
+                Ok(Encoded { columns, n_tokens, vocabulary: None })
             }
         }
     }
 }
 
 /// Words in the order of their frequency, then of their letters, after `<pad>` and `<unknown>`.
-fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, size: usize, least_count: usize, symbols: bool) -> Vec<String> {
+fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, size: usize, least_count: usize, cut: Cut) -> Vec<String> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for text in texts {
-        words(text, symbols, |word| {
+        words(text, cut, |word| {
             if let Some(count) = counts.get_mut(word) {
                 *count += 1;
             } else {
@@ -161,28 +185,47 @@ fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, size: usize, least_count
 }
 
 /// Visits words until one is refused.
-fn words(text: &str, symbols: bool, mut visit: impl FnMut(&str) -> bool) {
-    let lower = text.to_lowercase();
-    let mut rest = lower.as_str();
+fn words(text: &str, cut: Cut, mut visit: impl FnMut(&str) -> bool) {
+    let lower = (!cut.shapes).then(|| text.to_lowercase());
+    let mut rest = lower.as_deref().unwrap_or(text);
     while let Some(first) = rest.chars().next() {
-        let (word, after) = if first.is_alphanumeric() {
-            rest.split_at(rest.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(rest.len()))
-        } else {
-            rest.split_at(first.len_utf8())
-        };
+        let is_word = first.is_alphanumeric();
+        let belongs =
+            |letter: char| letter.is_alphanumeric() && (!cut.shapes || letter.is_numeric() == first.is_numeric());
+        let end = if is_word { rest.find(|letter| !belongs(letter)) } else { Some(first.len_utf8()) };
+        let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
         rest = after;
-        let is_word = first.is_alphanumeric() || (symbols && !first.is_whitespace());
-        if is_word && !visit(word) {
+        let is_refused = match (is_word, cut.shapes) {
+            (true, true) => !visit_shaped(word, &mut visit),
+            (true, false) => !visit(word),
+            (false, _) => cut.symbols && !first.is_whitespace() && !visit(word),
+        };
+        if is_refused {
             return;
         }
     }
 }
 
-fn word_ids(text: &str, symbols: bool, max_length: Option<usize>, number: impl Fn(&str) -> i64) -> Vec<i64> {
+/// Visits a run of letters or of digits as words with shapes have it; whether to go on.
+fn visit_shaped(word: &str, visit: &mut impl FnMut(&str) -> bool) -> bool {
+    let n_characters = word.chars().take(DIGITS.len()).count();
+    if word.starts_with(char::is_numeric) {
+        return visit(&DIGITS[..n_characters]);
+    }
+    let is_loud = n_characters > 1 && word.chars().all(char::is_uppercase);
+    (!is_loud || visit(CAPITALS)) && visit(&word.to_lowercase())
+}
+
+/// The words that stand for numbers of one to so many digits.
+const DIGITS: &str = "000000";
+
+const CAPITALS: &str = "<capitals>";
+
+fn word_ids(text: &str, cut: Cut, number: impl Fn(&str) -> i64) -> Vec<i64> {
     let mut ids = Vec::new();
-    words(text, symbols, |word| {
+    words(text, cut, |word| {
         ids.push(number(word));
-        max_length.is_none_or(|most| ids.len() < most)
+        cut.max_length.is_none_or(|most| ids.len() < most)
     });
     if ids.is_empty() {
         ids.push(number(""));
@@ -233,15 +276,19 @@ mod tests {
 
     fn check(tokens: &Tokens, texts: &[&str], expected: &[&[i64]]) -> Option<Vec<String>> {
         let texts: Vec<Bytes> = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
-        let (columns, vocabulary) = tokens.encode(&texts, &[0, 1], "ids").expect("text");
+        let Encoded { columns, n_tokens, vocabulary } = tokens.encode(&texts, &[0, 1], "ids").expect("text");
         let rows: Vec<&[i64]> = (0..texts.len()).map(|idx| columns["ids"].values.sample(idx).expect("i64")).collect();
         assert_eq!(rows, expected);
+        assert!(rows.iter().all(|row| row.iter().all(|&id| usize::try_from(id).is_ok_and(|id| id < n_tokens))));
         vocabulary
     }
 
     #[test]
     fn words_are_numbered_by_frequency_in_training() {
-        let tokens = |size, symbols, max_length| Tokens::Vocabulary { size, least_count: 0, symbols, max_length };
+        let tokens = |size, symbols, max_length| {
+            let cut = Cut { symbols, max_length, ..Cut::default() };
+            Tokens::Vocabulary { size, least_count: 0, cut }
+        };
         let texts = ["The cat, the Äpfel!", "the cat 2", "unseen the", "..."];
         let words = check(&tokens(9, false, None), &texts, &[&[2, 3, 2, 5], &[2, 3, 4], &[1, 2], &[1]]);
         let expected = ["<pad>", "<unknown>", "the", "cat", "2", "äpfel"].map(str::to_owned);
@@ -252,9 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn words_have_shapes() {
+        let tokens = |symbols, max_length| Tokens::Vocabulary {
+            size: 30,
+            least_count: 0,
+            cut: Cut { symbols, shapes: true, max_length },
+        };
+        let texts = ["WIN £500 now2day", "Win I 08701234567 ÄB", "FREE", "12 NOW"];
+        let words = check(&tokens(false, None), &texts, &[&[2, 3, 5, 9, 4, 7], &[3, 8, 6, 2, 10], &[2, 1], &[1, 2, 9]]);
+        let expected = "<pad> <unknown> <capitals> win 0 000 000000 day i now äb";
+        assert_eq!(words.map(|words| words.join(" ")).as_deref(), Some(expected));
+        check(&tokens(true, Some(3)), &texts, &[&[2, 3, 10], &[3, 8, 6], &[2, 1], &[1, 2, 9]]);
+    }
+
+    #[test]
     fn hashed_words_need_no_vocabulary() {
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-        let tokens = Tokens::Hash { size: 11, symbols: false, max_length: None };
+        let tokens = Tokens::Hash { size: 11, cut: Cut::default() };
         let id = |word: &str| 1 + i64::try_from(fnv1a(word.as_bytes()) % 10).expect("small");
         check(&tokens, &["A b", "", "b"], &[&[id("a"), id("b")], &[id("")], &[id("b")]]);
     }

@@ -119,12 +119,11 @@ fn task(name: &str, part: &ModelPart, data: &Dataset) -> Result<zoo::Task, Recip
         Labels::Classes(names) | Labels::Numbers(names) | Labels::Flags(names) => names.len(),
         Labels::None => return Err(RecipeError::Model(format!("the data has no `{LABEL}` to learn"))),
     };
-    let n_ids = data.vocabulary().map(<[String]>::len);
     let input = |(name, column): (&str, &Column)| zoo::Input {
         name: name.to_string(),
         dtype: column.dtype(),
         shape: column.sample_shape(),
-        n_ids: n_ids.filter(|_| column.dtype().is_integer()),
+        n_ids: data.n_tokens().filter(|_| column.dtype().is_integer()),
     };
     let columns = match &part.inputs {
         None => data.inputs().collect::<Vec<_>>(),

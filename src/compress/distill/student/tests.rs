@@ -133,8 +133,13 @@ fn dead_units_go_first_and_nothing_changes() {
     let teacher = mlp(floats(&[3, 8], &first), floats(&[8, 2], &second));
     let derived = student(&teacher, "width = 0.625");
     assert_eq!(sizes(&derived), [5]);
-    assert_eq!(output(&derived.graph), output(&teacher));
-    assert_ne!(output(&student(&teacher, "width = 0.5").graph), output(&teacher));
+    // fewer terms are added in another order
+    let distance = |graph: &Graph| {
+        let pairs = output(graph).into_iter().zip(output(&teacher));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(distance(&derived.graph) < 1e-6);
+    assert!(distance(&student(&teacher, "width = 0.25").graph) > 1e-3);
 }
 
 #[test]
@@ -208,7 +213,7 @@ fn groups_are_chosen_by_name_stream_and_kind() {
         ("{ features = 0.5 }", [4, 3, 3]),
         ("{ stream = 0.5 }", [4, 6, 6]),
         ("{ features = 0.5, stream = 1.0 }", [8, 3, 3]),
-        ("{ default = 0.5, groups = { '1.*' = 1.0 } }", [4, 3, 6]),
+        ("{ default = 0.5, groups = { '1.up*' = 1.0 } }", [4, 3, 6]),
         ("{ groups = { '*.up' = 0.5, '1.up*' = 0.17 } }", [8, 3, 2]),
     ] {
         assert_eq!(sizes(&student(&teacher, &format!("width = {width}"))), expected, "{width}");
@@ -360,7 +365,7 @@ fn what_cannot_be_derived_is_refused_by_name() {
 fn weights_that_are_no_numbers_are_not_ranked() {
     let teacher = mlp(floats(&[1, 2], &[f32::NAN, 1.0]), floats(&[2, 1], &[1.0, 1.0]));
     let cause = "cannot be ranked: `first` holds what is no finite number; use the criterion `first` or `random`";
-    let output = "`second`: `matmul_2` is an output of the network";
+    let output = "`second`: nothing would be left of `second`";
     refused(&teacher, "width = 0.5", &format!("nothing of the network gets smaller ({output}; `first`: it {cause})"));
     refused(&teacher, "width = { features = 0.5 }", &format!("`first` {cause}"));
     assert_eq!(sizes(&student(&teacher, "width = 0.5\ncriterion = 'first'")), [1]);

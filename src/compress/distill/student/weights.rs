@@ -5,7 +5,7 @@ use crate::graph::patch::Patch;
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::structure::groups::{Role as AxisRole, groups};
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Graph, Name, Op};
+use crate::graph::{Graph, Name, Node, Op};
 use crate::learn::train::init::{Initialisation, Scheme, initialise};
 use crate::learn::train::roles::{Role, roles};
 
@@ -22,6 +22,7 @@ pub(super) fn apply(graph: &Graph, inherit: Inherit, seed: u64) -> Result<Graph,
     let made = found.groups.iter().flat_map(|group| group.with_role(AxisRole::Made)).map(|member| &member.value);
     for weight in made.chain(found.refused.iter().map(|refused| &refused.weight)) {
         if !matches!(roles.get(weight), Some(Role::Weight(_) | Role::Embedding)) {
+            let weight = stored(graph, weight);
             return Err(StudentError::Weight { weight: weight.clone(), reason: reason(graph, weight) });
         }
     }
@@ -41,6 +42,13 @@ pub(super) fn apply(graph: &Graph, inherit: Inherit, seed: u64) -> Result<Graph,
         patch.replace_initializer(name, filled(tensor, one)?);
     }
     Ok(patch.apply(Some(&types))?)
+}
+
+/// The initializer of which a weight is dequantized; itself where it is not.
+fn stored<'a>(graph: &'a Graph, weight: &'a Name) -> &'a Name {
+    let makes = |node: &&Node| node.outputs.first().and_then(Option::as_ref) == Some(weight);
+    let maker = graph.nodes.iter().find(makes).filter(|node| matches!(node.op, Op::DequantizeLinear(_)));
+    maker.and_then(|node| node.input(0)).filter(|name| graph.initializers.contains_key(*name)).unwrap_or(weight)
 }
 
 fn reason(graph: &Graph, weight: &Name) -> String {

@@ -161,6 +161,8 @@ pub struct StepReport {
     pub rate: f64,
     /// The samples of the batch.
     pub n_samples: usize,
+    /// Steps of the optimizer so far; as many as before where gradients are still gathered.
+    pub n_steps: u64,
 }
 
 /// Whether to go on.
@@ -370,13 +372,14 @@ impl<'a> Training<'a> {
     /// One batch: its gradients and, where one is due, a step of the optimizer.
     fn step(&mut self, state: &mut State, batch: &data::Batch, n_batches: usize) -> Result<StepReport, TrainError> {
         let options = self.options;
-        let (batch, n_samples) = self.targets.prepare(batch, options)?;
+        let (named, n_samples) = self.targets.prepare(batch, options)?;
         let n_steps = self.steps_per_epoch() * options.epochs as u64;
         let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
-        let mut learned = self.learner.learn(&batch, seed)?;
+        let mut learned = self.learner.learn(&named, seed)?;
         let loss = learned.outcome.loss;
-        let report = StepReport { epoch: state.epoch, batch: state.n_batches, n_batches, loss, rate, n_samples };
+        let (epoch, batch, n_steps) = (state.epoch, state.n_batches, state.n_steps);
+        let mut report = StepReport { epoch, batch, n_batches, loss, rate, n_samples, n_steps };
         if !loss.is_finite() {
             return Ok(report);
         }
@@ -398,6 +401,7 @@ impl<'a> Training<'a> {
         if let Some(sums) = sums {
             state.numbers.insert("gradient".to_string(), sums);
         }
+        report.n_steps = state.n_steps;
         Ok(report)
     }
 

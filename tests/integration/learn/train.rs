@@ -208,6 +208,44 @@ fn a_network_normalises_raw_values_itself() {
     }
 }
 
+/// Series of 7 to 29 frames in batches of like length.
+#[test]
+fn samples_of_like_length_are_batched() {
+    let Some(data) = data() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = |train: &str| {
+        let series = data.join("timeseries/JapaneseVowels");
+        format!(
+            "name = 'vowels'\nseed = 7\n[data]\nkind = 'ts'\ntrain = '{0}_TRAIN.ts'\ntest = '{0}_TEST.ts'\n\
+             normalize = 'standard'\nsplit = {{ validation = 0.15 }}\n[model]\ninputs = ['x', 'mask']\n\
+             arch = {{ rnn = {{ cell = 'gru', hidden = 16 }} }}\n[train]\nepochs = 12\nbatch_size = 16\nlr = 1e-2\n{train}\n",
+            series.display()
+        )
+    };
+    let (prepared, model) = trained(&text("buckets = true\nlength_multiple = 8"), folder.path());
+    let bytes = ModelBytes::new(onnx::to_bytes(&model).expect("it is written"));
+    let scored = evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier");
+    assert!(scored.accuracy > 0.8, "{}", scored.accuracy);
+    // what is padded is masked: raw values come to the same
+    let embedding =
+        text("buckets = true\nlength_multiple = 8").replace("[model]", "[model]\nembed_normalization = true");
+    let (_, embedding) = trained(&embedding, folder.path());
+    let bytes = ModelBytes::new(onnx::to_bytes(&embedding).expect("it is written"));
+    assert_eq!(evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier"), scored);
+    let refused = |text: &str, why: &str| {
+        let recipe = Recipe::parse(text, folder.path()).expect("a recipe");
+        let prepared = Prepared::new(&recipe).expect("it can be carried out");
+        let error = recipe::train(&recipe, &prepared, None, &mut ()).expect_err("refused").to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    refused(&text("length_multiple = 0"), "`length_multiple`");
+    let digits =
+        "name = 'd'\n[data]\nkind = 'digits'\nsplit = { validation = 0.1 }\n[model]\narch = { mlp = {} }\n[train]\n";
+    for option in ["buckets = true", "length_multiple = 8"] {
+        refused(&format!("{digits}{option}"), "leave `buckets` and `length_multiple` out");
+    }
+}
+
 /// A network made elsewhere, on the data that it was made for: it gains.
 #[test]
 fn a_file_made_elsewhere_is_fine_tuned() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::data::{self, Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
 use crate::learn::kernels::elementwise::scale_add;
@@ -59,6 +59,11 @@ pub struct TrainOptions {
     pub class_weights: Option<Vec<f32>>,
     /// Epochs without a better validation metric after which training ends.
     pub patience: Option<usize>,
+    /// Whether samples of like length come in one batch.
+    pub buckets: bool,
+    /// What the length of a batch of samples of several lengths is rounded up to a multiple of, so that batches have few
+    /// shapes; without it batches are as long as their longest sample.
+    pub length_multiple: Option<usize>,
     /// Initializers that do not learn: names, or beginnings of names that end in `*`.
     pub freeze: Vec<String>,
 }
@@ -80,6 +85,8 @@ impl Default for TrainOptions {
             label_smoothing: 0.0,
             class_weights: None,
             patience: None,
+            buckets: false,
+            length_multiple: None,
             freeze: Vec::new(),
         }
     }
@@ -107,6 +114,8 @@ impl TrainOptions {
         option("clip", clip, format!("{:?}", self.clip), "a number above 0")?;
         let ema = self.ema.is_none_or(|ema| (0.0..1.0).contains(&ema));
         option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
+        let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
+        option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
         let schedule = self.schedule.check();
         schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })
     }
@@ -284,10 +293,22 @@ impl<'a> Training<'a> {
     ) -> Result<Training<'a>, TrainError> {
         let Task { data, augment, .. } = task;
         let targets = Targets::new(data, &learner, options)?;
-        let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };
+        let batches = LoaderOptions {
+            batch_size: options.batch_size,
+            seed,
+            length: options.length_multiple.map_or(Length::Batch, Length::Multiple),
+            buckets: options.buckets,
+            ..LoaderOptions::default()
+        };
         let validation = Loader::new(data, Split::Validation, batches.clone())?;
         let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), ..batches };
         let train = Loader::new(data, Split::Train, shuffled)?;
+        if (options.buckets || options.length_multiple.is_some()) && train.longest().is_none() {
+            return Err(TrainError::Task {
+                problem: "the data's samples are all of one length".to_string(),
+                remedy: "leave `buckets` and `length_multiple` out",
+            });
+        }
         Ok(Training { learner, targets, train, validation, options, seed })
     }
 

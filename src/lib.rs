@@ -39,7 +39,6 @@
 //! | [`onnx`] | bytes to graph and back, every opset from 7 on | graph, store |
 //! | [`measure`] | runtimes over bytes: latency, memory, differences | tensors, store |
 //! | [`audit`] | which operators run in int8, and which go wrong, on each runtime | onnx, measure |
-//! | [`zoo`] | architectures by parameters, as graphs | graph |
 //! | [`zoo`] | architectures by a few parameters | graph |
 //! | [`data`] | batches of named tensors from files | tensors, store |
 //! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |

@@ -156,7 +156,7 @@ impl Run<'_> {
                 let outputs = [outputs[0], outputs[1], outputs[2], outputs[3]];
                 memory.write(outputs, |memory, [y, mean, deviation, variance]| {
                     let layer = batch_norm(memory, inputs, *epsilon, *relu);
-                    norm::batch_norm_train(layer, memory.read(inputs[0]), None, y, (mean, deviation));
+                    norm::batch_norm_train(layer, memory.read(inputs[0]), y, (mean, deviation));
                     let epsilon = *epsilon as f32;
                     let pairs = variance.iter_mut().zip(&*deviation);
                     pairs.for_each(|(variance, deviation)| *variance = 1.0 / (deviation * deviation) - epsilon);

@@ -109,7 +109,7 @@ fn steps(prepared: &Prepared, options: &TrainOptions, n_steps: usize) -> f64 {
     let inputs: Vec<Name> = learner.inputs().cloned().collect();
     let columns: Vec<&Tensor> = batch.iter().filter(|(name, _)| *name != LABEL).map(|(_, column)| column).collect();
     let mut named: IndexMap<Name, Tensor> = inputs.into_iter().zip(columns.into_iter().cloned()).collect();
-    named.insert(learner.target().clone(), target);
+    named.insert(learner.target().expect("labels are read").clone(), target);
     let zeros = |length: usize| vec![vec![0f32; length]; options.optimizer.n_moments()];
     let mut moments: Vec<Vec<Vec<f32>>> = learner.parameters.values().map(|it| zeros(it.values.len())).collect();
     let mut begun = Instant::now();

@@ -178,7 +178,7 @@ fn serve(case: &Case, n_threads: usize) {
     let zeros = |length: usize| vec![vec![0f32; length]; optimizer.n_moments()];
     let mut moments: Vec<Vec<Vec<f32>>> = learner.parameters.values().map(|it| zeros(it.values.len())).collect();
     let [x, target] = case.batch();
-    let batch = IndexMap::from([(Name::from("x"), x), (learner.target().clone(), target)]);
+    let batch = IndexMap::from([(Name::from("x"), x), (learner.target().expect("labels are read").clone(), target)]);
     let mut n_steps = 0;
     for line in std::io::stdin().lines() {
         let n_asked: usize = line.expect("standard input").trim().parse().expect("a number of steps");

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::Outcome;
 use super::load::{self, RuntimeArguments};
 use super::run::{report, text};
+use crate::measure::latency;
 use crate::measure::runtime::Runtime;
 use crate::recipe::pipeline::{Pipeline, RunOptions};
 
 /// The recipe, as `aludel run` takes it.
-const RECIPE: &str = include_str!("demo.toml");
+const RECIPE: &str = include_str!("../../models/digits/distill.toml");
 
 /// Distil a small network for the built-in digits, and measure what that cost and won
 ///
@@ -38,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         only: None,
         runtimes: &runtimes,
         replay: None,
-        latency_budget: Duration::from_secs(2),
+        latency: latency::Options { budget: Duration::from_secs(2), ..latency::Options::default() },
     };
     let report = report(&pipeline, &options)?;
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +15,7 @@ use super::{Outcome, format};
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::Epoch;
 use crate::learn::train::fit::{Flow, Observer, State, StepReport};
+use crate::measure::latency;
 use crate::measure::machine::Machine;
 use crate::measure::runtime::Runtime;
 use crate::recipe::pipeline::{Ledger, Line, Pipeline, RunOptions, Watcher, run as carry_out};
@@ -81,14 +81,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let replay = arguments.replay.as_deref().map(Ledger::read).transpose()?;
     let opened = load::open_runtimes(&arguments.runtimes)?;
     let runtimes: Vec<&dyn Runtime> = opened.iter().map(|opened| opened.runtime.as_ref()).collect();
-    let budget = Duration::try_from_secs_f64(arguments.latency_budget).context("--latency-budget is no time")?;
+    let latency = latency::Options::default().with_budget_s(arguments.latency_budget);
     let options = RunOptions {
         folder: &folder,
         resume: arguments.resume,
         only: arguments.only.as_deref(),
         runtimes: &runtimes,
         replay: replay.as_ref(),
-        latency_budget: budget,
+        latency: latency.context("--latency-budget is no time")?,
     };
     let report = report(&pipeline, &options)?;
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }

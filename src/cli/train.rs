@@ -42,10 +42,10 @@ pub(super) struct Arguments {
     /// Write the weights as safetensors, too
     #[arg(long, value_name = "FILE")]
     safetensors: Option<PathBuf>,
-    /// Append a line of JSON an epoch to this file
+    /// Write a line of JSON a step and an epoch to this file
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
-    /// Append an event an epoch to a file of this folder, for TensorBoard
+    /// Write an event a step and an epoch to a file of this folder, for TensorBoard
     #[arg(long, value_name = "FOLDER")]
     tensorboard: Option<PathBuf>,
     #[command(flatten)]
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let kept = checkpoint_path(&arguments.output);
     let resume = (arguments.resume && kept.exists()).then_some(kept.as_path());
-    let mut watch = Watch::new(arguments, &recipe, &kept, resume.is_some())?;
+    let mut watch = Watch::new(arguments, &recipe, &kept, resume)?;
     let trained = recipe::train(&recipe, &prepared, resume, &mut watch)?;
     watch.bar.finish_and_clear();
     let Some(model) = trained.model else {
@@ -178,6 +178,20 @@ fn percent(part: f64) -> String {
     format!("{:.2} %", 100.0 * part)
 }
 
+/// The batches since the last step of the optimizer.
+struct Step {
+    begun: Instant,
+    n_steps: u64,
+    loss: f64,
+    n_samples: usize,
+}
+
+impl Step {
+    fn begin(n_steps: u64) -> Step {
+        Step { begun: Instant::now(), n_steps, loss: 0.0, n_samples: 0 }
+    }
+}
+
 /// What is shown and kept while a network learns.
 struct Watch {
     bar: ProgressBar,
@@ -187,28 +201,32 @@ struct Watch {
     events: Option<File>,
     stopped: Arc<AtomicBool>,
     begun: Instant,
+    step: Step,
+    /// Why a step was not written down.
+    unwritten: Option<std::io::Error>,
     n_samples: usize,
     n_epochs: usize,
     n_epochs_done: usize,
 }
 
 impl Watch {
-    fn new(arguments: &Arguments, recipe: &Recipe, kept: &Path, is_resumed: bool) -> anyhow::Result<Watch> {
+    fn new(arguments: &Arguments, recipe: &Recipe, kept: &Path, resume: Option<&Path>) -> anyhow::Result<Watch> {
         let stopped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopped);
         ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
         let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}")?;
         let bar = ProgressBar::new(0).with_style(style);
-        let append = |path: &Path| {
-            let file = OpenOptions::new().create(true).append(is_resumed).write(true).truncate(!is_resumed).open(path);
-            file.with_context(|| format!("cannot write {}", path.display()))
+        let n_steps = match resume {
+            Some(path) => Some(checkpoint::from_bytes(&store::read(path)?, &recipe.sha256)?.n_steps),
+            None => None,
         };
-        let metrics = arguments.metrics.as_deref().map(append).transpose()?;
+        let metrics =
+            arguments.metrics.as_deref().map(|path| opened(path, n_steps, events::lines_until)).transpose()?;
         let events = match &arguments.tensorboard {
             Some(folder) => {
                 std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-                let mut file = append(&folder.join("events.out.tfevents.aludel"))?;
-                if !is_resumed {
+                let mut file = opened(&folder.join("events.out.tfevents.aludel"), n_steps, events::records_until)?;
+                if file.metadata()?.len() == 0 {
                     events::write_header(&mut file, now())?;
                 }
                 Some(file)
@@ -223,6 +241,8 @@ impl Watch {
             events,
             stopped,
             begun: Instant::now(),
+            step: Step::begin(n_steps.unwrap_or(0)),
+            unwritten: None,
             n_samples: 0,
             n_epochs: recipe.train.epochs,
             n_epochs_done: 0,
@@ -235,28 +255,54 @@ impl Watch {
         let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
     }
 
-    /// Appends an epoch to the files that were asked for.
-    fn append(&mut self, epoch: &Epoch, state: &State) -> std::io::Result<()> {
-        let values =
-            [("train_loss", epoch.train_loss), ("validation_loss", epoch.validation_loss), ("metric", epoch.metric)];
+    /// Appends numbers to the files that were asked for.
+    fn append(&mut self, step: u64, epoch: usize, values: &[(&str, f64)]) -> std::io::Result<()> {
         if let Some(file) = &mut self.metrics {
-            let line =
-                events::Line { step: state.n_steps, epoch: state.epoch as u64, values: values.into_iter().collect() };
-            events::write_line(&mut *file, &line)?;
-            file.flush()?;
+            let line = events::Line { step, epoch: epoch as u64, values: values.iter().copied().collect() };
+            events::write_line(file, &line)?;
         }
         if let Some(file) = &mut self.events {
-            let scalars = values.map(|(name, value)| (name, value as f32));
-            events::write_scalars(&mut *file, now(), state.n_steps, &scalars)?;
-            file.flush()?;
+            let scalars: Vec<(&str, f32)> = values.iter().map(|&(name, value)| (name, value as f32)).collect();
+            events::write_scalars(file, now(), step, &scalars)?;
         }
         Ok(())
     }
+
+    /// Appends a step of the optimizer, once the last of its batches is there.
+    fn append_step(&mut self, report: &StepReport) {
+        self.step.loss += f64::from(report.loss) * report.n_samples as f64;
+        self.step.n_samples += report.n_samples;
+        if report.n_steps == self.step.n_steps {
+            return;
+        }
+        let Step { begun, loss, n_samples, .. } = std::mem::replace(&mut self.step, Step::begin(report.n_steps));
+        let values = [
+            ("loss", loss / n_samples.max(1) as f64),
+            ("learning_rate", report.rate),
+            ("samples_per_second", n_samples as f64 / begun.elapsed().as_secs_f64().max(1e-9)),
+        ];
+        if let Err(error) = self.append(report.n_steps, report.epoch + 1, &values) {
+            self.unwritten.get_or_insert(error);
+        }
+    }
+}
+
+/// A file that metrics are appended to: a new one, or what a training that is taken up had written until this step.
+fn opened(path: &Path, n_steps: Option<u64>, until: fn(&[u8], u64) -> usize) -> anyhow::Result<File> {
+    let file = || -> std::io::Result<File> {
+        let Some(n_steps) = n_steps.filter(|_| path.exists()) else { return File::create(path) };
+        let kept = until(&std::fs::read(path)?, n_steps);
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.set_len(kept as u64)?;
+        Ok(file)
+    };
+    file().with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Observer for Watch {
     fn step(&mut self, report: &StepReport) -> Flow {
         self.n_samples += report.n_samples;
+        self.append_step(report);
         let elapsed = self.begun.elapsed();
         let per_second = self.n_samples as f64 / elapsed.as_secs_f64().max(1e-9);
         let n_steps = (self.n_epochs_done * report.n_batches + report.batch + 1).max(1);
@@ -274,10 +320,18 @@ impl Observer for Watch {
     fn epoch(&mut self, epoch: &Epoch, state: &State) -> Result<(), TrainError> {
         self.n_epochs_done += 1;
         let kept = |problem: String| TrainError::Task { problem, remedy: "make room on the disk, then --resume" };
+        let Epoch { train_loss, validation_loss, metric } = epoch;
+        let values = [("train_loss", *train_loss), ("validation_loss", *validation_loss), ("metric", *metric)];
+        let written = match self.unwritten.take() {
+            Some(error) => Err(error),
+            None => self.append(state.n_steps, state.epoch, &values),
+        };
+        // before the checkpoint: what is written of steps beyond it is cut when the training is taken up
+        written.map_err(|error| kept(format!("the metrics were not written: {error}")))?;
         store::write_atomic(&self.kept, &checkpoint::to_bytes(state, &self.recipe)?)
             .map_err(|error| kept(error.to_string()))?;
-        self.append(epoch, state).map_err(|error| kept(format!("the metrics were not written: {error}")))?;
-        let Epoch { train_loss, validation_loss, metric } = epoch;
+        // what validates is no part of the next step
+        self.step = Step::begin(state.n_steps);
         let line = format!(
             "epoch {:>3}  training loss {train_loss:.4}  validation loss {validation_loss:.4}  metric {metric:.4}",
             state.epoch

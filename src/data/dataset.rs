@@ -208,7 +208,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
         }
     }
     let tokens = descriptor.source.tokenize(&mut columns, training, descriptor.input.as_deref())?;
-    let (n_tokens, vocabulary) = tokens.map_or((None, None), |(n_tokens, words)| (Some(n_tokens), words));
+    let (n_tokens, vocabulary) = tokens.map_or((None, None), |known| (Some(known.n_tokens), known.vocabulary));
     for (name, column) in &mut columns {
         normalize::measure(name, column, descriptor.normalize, training)?;
     }

@@ -125,6 +125,11 @@ impl Loader {
         &self.options
     }
 
+    /// The length of the longest sample of all splits; none where samples are all of one shape.
+    pub fn longest(&self) -> Option<usize> {
+        self.longest
+    }
+
     /// The number of batches of an epoch.
     pub fn n_batches(&self) -> usize {
         let n_samples = self.dataset.samples(self.split).len();

@@ -126,13 +126,13 @@ impl Source {
         }
     }
 
-    /// Cuts text into tokens: how many there are, and the words of a vocabulary that was built on the training samples.
+    /// Cuts text into tokens: what there is of them beside the columns, which are added; none where there is no text.
     pub(super) fn tokenize(
         &self,
         columns: &mut IndexMap<String, Column>,
         training: &[usize],
         input: Option<&str>,
-    ) -> Result<Option<(usize, Option<Vec<String>>)>, DataError> {
+    ) -> Result<Option<text::Known>, DataError> {
         let Source::Table(table) = self else { return Ok(None) };
         let Some(column) = columns.shift_remove(TEXT) else { return Ok(None) };
         let Values::Dense(texts) = &column.values else { return Ok(None) };
@@ -140,7 +140,7 @@ impl Source {
         let input = input.unwrap_or("input_ids");
         let encoded = tokens.encode(texts.strings().unwrap_or(&[]), training, input)?;
         columns.extend(encoded.columns);
-        Ok(Some((encoded.n_tokens, encoded.vocabulary)))
+        Ok(Some(encoded.known))
     }
 }
 

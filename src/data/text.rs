@@ -85,6 +85,12 @@ enum TokenKeys {
 pub(super) struct Encoded {
     /// by name
     pub(super) columns: IndexMap<String, Column>,
+    /// what there is of tokens
+    pub(super) known: Known,
+}
+
+/// What is known of tokens.
+pub(super) struct Known {
     /// every number is less
     pub(super) n_tokens: usize,
     /// the words of a vocabulary that was built
@@ -136,13 +142,13 @@ impl Tokens {
                 let number = |word: &str| numbers.get(word).copied().unwrap_or(UNKNOWN);
                 let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
                 let n_tokens = vocabulary.len();
-                Ok(Encoded { columns: columns(input, ids), n_tokens, vocabulary: Some(vocabulary) })
+                Ok(Encoded { columns: columns(input, ids), known: Known { n_tokens, vocabulary: Some(vocabulary) } })
             }
             Tokens::Hash { size, cut } => {
                 let n_buckets = super::number::wide(size.saturating_sub(1)).max(1);
                 let number = |word: &str| i64::try_from(1 + fnv1a(word.as_bytes()) % n_buckets).unwrap_or(UNKNOWN);
                 let ids = texts.iter().map(|text| word_ids(text, *cut, number)).collect();
-                Ok(Encoded { columns: columns(input, ids), n_tokens: *size, vocabulary: None })
+                Ok(Encoded { columns: columns(input, ids), known: Known { n_tokens: *size, vocabulary: None } })
             }
             Tokens::Tokenizer { path, max_length } => {
                 let problem = |error: tokenizers::Error| DataError::file(path, error.to_string());
@@ -159,7 +165,7 @@ impl Tokens {
                 columns.insert("token_type_ids".to_owned(), ragged(of(tokenizers::Encoding::get_type_ids)));
                 let last = tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from);
                 let n_tokens = usize::try_from(last).map_or(usize::MAX, |last| last.saturating_add(1));
-                Ok(Encoded { columns, n_tokens, vocabulary: None })
+                Ok(Encoded { columns, known: Known { n_tokens, vocabulary: None } })
             }
         }
     }
@@ -276,7 +282,8 @@ mod tests {
 
     fn check(tokens: &Tokens, texts: &[&str], expected: &[&[i64]]) -> Option<Vec<String>> {
         let texts: Vec<Bytes> = texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
-        let Encoded { columns, n_tokens, vocabulary } = tokens.encode(&texts, &[0, 1], "ids").expect("text");
+        let Encoded { columns, known: Known { n_tokens, vocabulary } } =
+            tokens.encode(&texts, &[0, 1], "ids").expect("text");
         let rows: Vec<&[i64]> = (0..texts.len()).map(|idx| columns["ids"].values.sample(idx).expect("i64")).collect();
         assert_eq!(rows, expected);
         assert!(rows.iter().all(|row| row.iter().all(|&id| usize::try_from(id).is_ok_and(|id| id < n_tokens))));

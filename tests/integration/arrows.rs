@@ -34,6 +34,7 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
             "onnx/external.rs",
             "data/",
             "store.rs",
+            "store/",
             "measure/target.rs",
             "measure/runtime/library.rs",
             "measure/machine.rs", // /proc only

@@ -199,7 +199,9 @@ fn compare_takes_arrays_row_by_row() {
 #[test]
 fn every_command_explains_itself() {
     let help = stdout(&["--help"]);
-    for command in ["demo", "inspect", "show", "convert", "bench", "compare", "audit", "runtime", "completions"] {
+    for command in
+        ["demo", "run", "train", "inspect", "show", "convert", "bench", "compare", "audit", "runtime", "completions"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in\n{help}");
         let own = stdout(&[command, "--help"]);
         assert!(own.lines().next().is_some_and(|line| line.len() > 20), "{own}");
@@ -212,8 +214,11 @@ fn every_command_explains_itself() {
 
 #[test]
 fn the_demo_runs_on_what_is_built_in() {
-    let shown = stdout(&["demo"]);
-    for part in ["demo.onnx", "Conv", "multiply-accumulates", "tract", "median"] {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("demo");
+    let shown = stdout(&["demo", "-o", output.to_str().expect("UTF-8"), "--runtime", "tract"]);
+    for part in ["teacher", "small.1-distill", "accuracy", "tract", "of its teacher's parameters"] {
         assert!(shown.contains(part), "`{part}` is not in\n{shown}");
     }
+    assert!(output.join("small.1-distill.onnx").exists() && output.join("ledger.jsonl").exists());
 }

@@ -14,6 +14,7 @@ mod measure;
 mod models;
 mod random_graphs;
 mod real;
+mod recipe;
 mod round_trip;
 mod simplify;
 mod support;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::program::{AxisMap, ConvWindow, Id, Kind, PoolWindow, Primitive, Program, Reduction, Source, Step, Value};
 use crate::graph::Op;
+use crate::graph::op::Cast;
 use crate::graph::tensor::{DType, Tensor};
 use crate::learn::kernels::broadcast_shape;
 use crate::learn::kernels::elementwise::{Binary, Needs, Side, Unary};
@@ -408,10 +409,10 @@ impl Emitter {
         self.floats(Primitive::Dropout { ratio, stream }, vec![x], [shape.clone(), shape])
     }
 
-    /// Rounded to a floating-point type of 16 bits; the gradient passes as if it were not.
-    pub(crate) fn round_to(&mut self, dtype: DType, x: Id) -> Id {
+    /// Rounded as a cast to a narrower floating-point type does; the gradient passes as if it were not.
+    pub(crate) fn round_to(&mut self, cast: Cast, x: Id) -> Id {
         let shape = self.shape(x).to_vec();
-        self.float(Primitive::RoundTo(dtype), vec![x], shape)
+        self.float(Primitive::RoundTo(cast), vec![x], shape)
     }
 
     /// Integers or truth values as numbers to compute with.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::graph::op::Cast;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Op};
 use crate::learn::kernels::elementwise::{Binary, Side, Unary};
@@ -199,9 +200,9 @@ pub(crate) enum Primitive {
     /// `[x] → y, mask`: elements at random to zero, the others enlarged; the mask holds the factors. `stream` tells one
     /// dropout from the others.
     Dropout { ratio: f64, stream: u64 },
-    /// `[x] → y`: rounded to the nearest number of a floating-point type of 16 bits. The gradient passes as if nothing
-    /// were rounded.
-    RoundTo(DType),
+    /// `[x] → y`: rounded to a number of a narrower floating-point type, as the cast to it does. The gradient passes as if
+    /// nothing were rounded.
+    RoundTo(Cast),
     /// `[plain] → y`: integers and truth values as numbers to compute with.
     FromPlain,
     /// The reference interpreter's word for the operator, on values of any kind; `present` tells which of its inputs are given.

@@ -12,6 +12,7 @@ use super::ExecError;
 use super::emit::Emitter;
 use super::program::{Id, Kind, Primitive, Reduction, Step};
 use crate::graph::Name;
+use crate::graph::tensor::DType;
 use crate::learn::kernels::elementwise::{Binary, Side, Unary};
 
 /// Emits the gradients of a loss of one element with respect to each of `wanted`; none where the loss does not depend on it.
@@ -51,14 +52,19 @@ pub(crate) fn differentiate(
     Ok(wanted.iter().map(|(_, id)| reverse.total(emitter, *id)).collect())
 }
 
-/// By value: whether it depends on one that is wanted.
+/// By value: whether it depends on one that is wanted. Truth values and wide integers do not. What has 8 bits and fewer stands for
+/// quantized numbers: a network that learns must not lose the gradient there without a word.
 fn dependents(emitter: &Emitter, wanted: &[(Name, Id)]) -> Vec<bool> {
     let mut leads = vec![false; emitter.program.values.len()];
     wanted.iter().for_each(|(_, id)| leads[*id] = true);
     for step in &emitter.program.steps {
         if step.inputs.iter().any(|&id| leads[id]) {
-            let floats = step.outputs.iter().filter(|&&id| emitter.kind(id) == Kind::Float);
-            floats.for_each(|&id| leads[id] = true);
+            let counts = |id: Id| match emitter.kind(id) {
+                Kind::Float => true,
+                Kind::Plain(dtype) => dtype != DType::Bool && dtype.n_bits() <= 8,
+                Kind::Index => false,
+            };
+            step.outputs.iter().filter(|&&id| counts(id)).for_each(|&id| leads[id] = true);
         }
     }
     leads
@@ -256,6 +262,8 @@ impl Reverse {
             }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
             Primitive::RoundTo(_) => self.give(emitter, x, |_| dy),
+            // what was quantized before has lost its gradient, and somebody wants it
+            Primitive::FromPlain if self.wants(x) => return false,
             Primitive::FromPlain => {}
             Primitive::Equal => {}
             Primitive::UnaryGradient(_)

@@ -139,6 +139,12 @@ pub fn forward(unary: Unary, x: &[f32], y: &mut [f32]) {
     });
 }
 
+/// `y = round(x)`, for a narrower type's `round`.
+pub fn rounded(x: &[f32], y: &mut [f32], round: impl Fn(f32) -> f32 + Sync) {
+    assert_eq!(x.len(), y.len(), "as many outputs as inputs");
+    in_blocks(4, y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, &x)| *y = round(x)));
+}
+
 /// `y = unary(y)`
 pub fn forward_in_place(unary: Unary, y: &mut [f32]) {
     in_blocks(unary.cost(), y, |_, y| apply(unary, y));

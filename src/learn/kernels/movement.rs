@@ -1,15 +1,12 @@
-//! Elements put elsewhere: transposing, slicing, tiling, joining and splitting; padding and indexing in files of their own.
+//! Elements put elsewhere: transposing, slicing, joining; indexing in a file of its own.
 
 #![allow(unsafe_code)]
 
 mod indexing;
-mod pad;
 
-pub use indexing::{IndexError, Scatter, gather, gather_elements, gather_gradient, scatter_elements};
-pub use pad::{PadMode, pad, pad_gradient};
+pub use indexing::{gather, gather_gradient};
 
 use super::parallel::{Parts, for_ranges};
-use super::reduce::{Reduction, reduce};
 use super::strided::{Walk, contiguous};
 
 /// Rows and columns of the tiles in which a matrix is transposed: a tile's lines stay in the first cache.
@@ -90,20 +87,6 @@ pub fn write_slice(x: &[f32], x_shape: &[usize], starts: &[usize], steps: &[isiz
     });
 }
 
-/// `y` is `x` repeated along each axis.
-pub fn tile(x: &[f32], shape: &[usize], repeats: &[usize], y: &mut [f32]) {
-    let twofold: Vec<usize> = repeats.iter().zip(shape).flat_map(|(&times, &size)| [times, size]).collect();
-    let strides: Vec<isize> = contiguous(shape).into_iter().flat_map(|stride| [0, stride]).collect();
-    copy_strided(x, 0, &twofold, &strides, y);
-}
-
-/// The transpose of [`tile`]: the sum of all copies.
-pub fn tile_gradient(dy: &[f32], shape: &[usize], repeats: &[usize], dx: &mut [f32]) {
-    let twofold: Vec<usize> = repeats.iter().zip(shape).flat_map(|(&times, &size)| [times, size]).collect();
-    let axes: Vec<usize> = (0..shape.len()).map(|axis| 2 * axis).collect();
-    reduce(Reduction::Sum, dy, &twofold, &axes, dx);
-}
-
 /// Joins `n_rows` rows of each part into rows of `y`, in order. A part is its elements and the width of its rows: the
 /// product of the sizes from the joined axis on.
 pub fn concat(n_rows: usize, parts: &[(&[f32], usize)], y: &mut [f32]) {
@@ -123,26 +106,6 @@ pub fn concat(n_rows: usize, parts: &[(&[f32], usize)], y: &mut [f32]) {
             }
         }
     });
-}
-
-/// The reverse of [`concat()`].
-pub fn split(x: &[f32], n_rows: usize, parts: &mut [(&mut [f32], usize)]) {
-    let whole: usize = parts.iter().map(|(_, width)| width).sum();
-    assert_eq!(x.len(), n_rows * whole, "x has the rows of all parts");
-    let mut start = 0;
-    for (y, width) in parts {
-        let (width, from) = (*width, start);
-        assert_eq!(y.len(), n_rows * width, "a part has its rows");
-        let rows = Parts::new(y);
-        for_ranges(n_rows, width, |range| {
-            for row in range {
-                // SAFETY: each row belongs to one piece.
-                let y = unsafe { rows.part(row * width..(row + 1) * width) };
-                y.copy_from_slice(&x[row * whole + from..][..width]);
-            }
-        });
-        start += width;
-    }
 }
 
 /// Running sums of `x`, `[outer, n, inner]`, along `n`: of what comes before too (`exclusive`), from the end (`reverse`).

@@ -1,14 +1,10 @@
-//! Layer and RMS norm over rows; group norm and batch norm over channels in files of their own.
+//! Layer norm over rows; batch norm over channels in a file of its own.
 
 #![allow(unsafe_code)]
 
 mod batch;
-mod group;
 
-pub use batch::{
-    BatchNorm, Running, batch_norm_gradient, batch_norm_inference, batch_norm_inference_gradient, batch_norm_train,
-};
-pub use group::{group_norm, group_norm_gradient};
+pub use batch::{BatchNorm, batch_norm_gradient, batch_norm_train};
 
 use super::parallel::{PIECE, Parts, WORTH_SPREADING, for_pieces, for_ranges, simd, sum_of, sum_of_pairs};
 
@@ -64,30 +60,8 @@ pub fn layer_norm(epsilon: f32, x: &[f32], affine: Affine<'_>, y: &mut [f32], ke
     });
 }
 
-/// `y = x / √(mean of squares + epsilon) · scale` over rows of as many elements as the scale has; keeps the inverse root
-/// of each row.
-pub fn rms_norm(epsilon: f32, x: &[f32], scale: &[f32], y: &mut [f32], inverses: &mut [f32]) {
-    let (n, n_rows) = (scale.len(), inverses.len());
-    assert_eq!((x.len(), y.len()), (n * n_rows, n * n_rows), "rows like the scale");
-    let (parts, inverses) = (Parts::new(y), Parts::new(inverses));
-    for_ranges(n_rows, n * COST, |range| {
-        for row in range {
-            // SAFETY: each row belongs to one piece.
-            let (y, inverse) = unsafe { (parts.part(row * n..(row + 1) * n), inverses.part(row..row + 1)) };
-            let x = &x[row * n..][..n];
-            simd(
-                #[inline(always)]
-                || {
-                    let r = 1.0 / (sum_of(x, |x| x * x) / n as f32 + epsilon).sqrt();
-                    inverse[0] = r;
-                    normalise(x, 0.0, r, Affine { scale, bias: None }, y);
-                },
-            );
-        }
-    });
-}
-
-/// The gradients of [`layer_norm`] from what it kept: the means and the inverse deviations.
+/// The gradients of [`layer_norm`] from what it kept: the means and the inverse deviations. With `x̂` the normalised value and
+/// `g = dy · scale`: `dx = inverse (g − mean(g) − x̂ mean(g x̂))`.
 pub fn layer_norm_gradient(
     x: &[f32],
     scale: &[f32],
@@ -97,33 +71,6 @@ pub fn layer_norm_gradient(
     d_affine: AffineGradient<'_>,
 ) {
     assert_eq!(means.len(), inverses.len(), "a mean and a deviation a row");
-    gradient::<true>(x, scale, (means, inverses), dy, dx, d_affine);
-}
-
-/// The gradients of [`rms_norm`] from the inverse roots that it kept.
-pub fn rms_norm_gradient(x: &[f32], scale: &[f32], inverses: &[f32], dy: &[f32], dx: &mut [f32], dscale: &mut [f32]) {
-    gradient::<false>(x, scale, (&[], inverses), dy, dx, AffineGradient { scale: dscale, bias: None });
-}
-
-#[inline(always)]
-fn normalise(x: &[f32], mean: f32, inverse: f32, affine: Affine<'_>, y: &mut [f32]) {
-    let pairs = y.iter_mut().zip(x).zip(affine.scale);
-    match affine.bias {
-        Some(bias) => pairs.zip(bias).for_each(|(((y, x), scale), bias)| *y = (x - mean) * inverse * scale + bias),
-        None => pairs.for_each(|((y, x), scale)| *y = (x - mean) * inverse * scale),
-    }
-}
-
-/// With `x̂` the normalised value and `g = dy · scale`: `dx = inverse (g − mean(g) − x̂ mean(g x̂))`, the first mean only
-/// where `x` was centred.
-fn gradient<const CENTRED: bool>(
-    x: &[f32],
-    scale: &[f32],
-    (means, inverses): (&[f32], &[f32]),
-    dy: &[f32],
-    dx: &mut [f32],
-    d_affine: AffineGradient<'_>,
-) {
     let (n, n_rows) = (scale.len(), inverses.len());
     assert_eq!((x.len(), dy.len(), dx.len()), (n * n_rows, x.len(), x.len()), "rows like the scale");
     assert_eq!(d_affine.scale.len(), n, "a gradient like the scale");
@@ -139,12 +86,11 @@ fn gradient<const CENTRED: bool>(
             let range = row * n..(row + 1) * n;
             // SAFETY: as above.
             let dx = unsafe { parts.part(range.clone()) };
-            let mean = if CENTRED { means[row] } else { 0.0 };
             simd(
                 #[inline(always)]
                 || {
                     let (x, dy) = (&x[range.clone()], &dy[range]);
-                    row_gradient::<CENTRED>(x, scale, (mean, inverses[row]), dy, dx, (dscale, dbias));
+                    row_gradient(x, scale, (means[row], inverses[row]), dy, dx, (dscale, dbias));
                 },
             );
         }
@@ -153,7 +99,16 @@ fn gradient<const CENTRED: bool>(
 }
 
 #[inline(always)]
-fn row_gradient<const CENTRED: bool>(
+fn normalise(x: &[f32], mean: f32, inverse: f32, affine: Affine<'_>, y: &mut [f32]) {
+    let pairs = y.iter_mut().zip(x).zip(affine.scale);
+    match affine.bias {
+        Some(bias) => pairs.zip(bias).for_each(|(((y, x), scale), bias)| *y = (x - mean) * inverse * scale + bias),
+        None => pairs.for_each(|((y, x), scale)| *y = (x - mean) * inverse * scale),
+    }
+}
+
+#[inline(always)]
+fn row_gradient(
     x: &[f32],
     scale: &[f32],
     (mean, inverse): (f32, f32),
@@ -167,7 +122,7 @@ fn row_gradient<const CENTRED: bool>(
     }
     dbias.iter_mut().zip(dy).for_each(|(dbias, dy)| *dbias += dy);
     let n = x.len() as f32;
-    let of_mean = if CENTRED { sum_of(dx, |g| g) / n } else { 0.0 };
+    let of_mean = sum_of(dx, |g| g) / n;
     let of_deviation = sum_of_pairs(dx, x, |g, x| g * (x - mean)) * inverse * inverse / n;
     for (dx, x) in dx.iter_mut().zip(x) {
         *dx = inverse * (*dx - of_mean - (x - mean) * of_deviation);

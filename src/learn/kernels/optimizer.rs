@@ -141,16 +141,6 @@ pub fn squared_norm(gradient: &[f32]) -> f32 {
     y[0]
 }
 
-/// `x *= factor`
-pub fn scale(factor: f32, x: &mut [f32]) {
-    each(&[], [x], |_, [x]| {
-        simd(
-            #[inline(always)]
-            || x.iter_mut().for_each(|x| *x *= factor),
-        );
-    });
-}
-
 /// `average = decay · average + (1 − decay) · weight`
 pub fn moving_average(decay: f32, weight: &[f32], average: &mut [f32]) {
     each(weight, [average], |weight, [average]| {
@@ -247,12 +237,11 @@ mod tests {
     }
 
     #[test]
-    fn norms_scales_and_averages() {
+    fn norms_and_averages() {
         let x = numbers(N, 1);
         let norm = on_any_pool(|| vec![squared_norm(&x)]);
         close("norm", &norm, &[wide(&x).iter().map(|x| x * x).sum()], 1e-6);
-        let mut y = [1.0, 2.0];
-        scale(3.0, &mut y);
+        let mut y = [3.0, 6.0];
         moving_average(0.75, &[7.0, 2.0], &mut y);
         assert_eq!(y, [4.0, 5.0]);
     }

@@ -114,45 +114,6 @@ pub fn average_backward(shape: &PoolShape, count_include_pad: bool, dy: &[f32], 
     });
 }
 
-/// The mean of every plane of `n_plane` elements.
-pub fn global_average_forward(n_plane: usize, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len() * n_plane, "one mean for each plane");
-    assert!(n_plane > 0 || y.is_empty(), "a mean of nothing");
-    let scale = 1.0 / n_plane as f32;
-    y.par_iter_mut().enumerate().with_min_len(planes_a_piece(n_plane)).for_each(|(plane_idx, y)| {
-        *y = sum(&x[plane_idx * n_plane..][..n_plane]) * scale;
-    });
-}
-
-/// The gradient of [`global_average_forward`] by its input.
-pub fn global_average_backward(n_plane: usize, dy: &[f32], dx: &mut [f32]) {
-    assert_eq!(dx.len(), dy.len() * n_plane, "one mean for each plane");
-    if n_plane == 0 {
-        return;
-    }
-    let scale = 1.0 / n_plane as f32;
-    let planes = dx.par_chunks_mut(n_plane).zip(dy);
-    planes.with_min_len(planes_a_piece(n_plane)).for_each(|(dx, &gradient)| dx.fill(gradient * scale));
-}
-
-/// Small planes are not worth a task each.
-fn planes_a_piece(n_plane: usize) -> usize {
-    (1 << 14) / n_plane.max(1) + 1
-}
-
-/// A sum in eight lanes: its order is fixed, and it vectorizes.
-fn sum(values: &[f32]) -> f32 {
-    const LANES: usize = 8;
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += value;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
 /// The elements of one plane of the input and of the output.
 fn sizes(shape: &PoolShape, n_x: usize, n_y: usize) -> (usize, usize) {
     let plane = |[height, width]: [usize; 2]| height * width;
@@ -304,19 +265,6 @@ mod tests {
                 check_near(&dx, &gradient, &shape);
             }
         }
-    }
-
-    #[test]
-    fn whole_planes() {
-        let mut random = Random::new(17);
-        let (x, dy) = (random.normals(3 * 35), random.normals(3));
-        let means: Vec<f64> =
-            x.chunks(35).map(|plane| plane.iter().map(|&v| f64::from(v)).sum::<f64>() / 35.0).collect();
-        let (mut y, mut dx) = (vec![0.0; 3], vec![f32::NAN; x.len()]);
-        global_average_forward(35, &x, &mut y);
-        global_average_backward(35, &dy, &mut dx);
-        check_near(&y, &means, "global");
-        check_near(&dx, &(0..x.len()).map(|idx| f64::from(dy[idx / 35]) / 35.0).collect::<Vec<_>>(), "global");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::movement::copy_strided;
 use super::parallel::{
     N_LANES, PIECE, Parts, WORTH_SPREADING, for_pieces, for_ranges, larger, simd, smaller, units_per_piece,
 };
-use super::strided::{Walk, broadcast, contiguous};
+use super::strided::broadcast;
 
 /// What many numbers become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,15 +60,6 @@ pub fn sum(x: &[f32]) -> f32 {
     y[0]
 }
 
-/// The transpose of broadcasting: `y` of shape `to` has the sums of the elements of `x` that each of its own broadcasts
-/// to.
-pub fn sum_to(x: &[f32], shape: &[usize], to: &[usize], y: &mut [f32]) {
-    let n_leading = shape.len() - to.len();
-    let axes: Vec<usize> =
-        (0..shape.len()).filter(|&axis| axis < n_leading || to[axis - n_leading] != shape[axis]).collect();
-    reduce(Reduction::Sum, x, shape, &axes, y);
-}
-
 /// `y` of shape `to` is `x` of shape `from`, broadcast.
 pub fn expand(x: &[f32], from: &[usize], to: &[usize], y: &mut [f32]) {
     copy_strided(x, 0, to, &broadcast(from, to), y);
@@ -87,64 +78,6 @@ pub fn column_sums(x: &[f32], accumulate: bool, y: &mut [f32]) {
     } else {
         reduce(Reduction::Sum, x, &shape, &[0], y);
     }
-}
-
-/// The gradient of Max and Min: elements that tie for the extreme `y` share `dy` evenly.
-pub fn extreme_gradient(x: &[f32], y: &[f32], dy: &[f32], shape: &[usize], axes: &[usize], dx: &mut [f32]) {
-    let mut n_ties = vec![0.0; y.len()];
-    let walk = Walk::new(shape, [&reduced_strides(shape, axes)]);
-    update(&walk, dx, |dx, idx, output| *dx = if x[idx] == y[output] { 1.0 } else { 0.0 });
-    reduce(Reduction::Sum, dx, shape, axes, &mut n_ties);
-    update(&walk, dx, |dx, _, output| {
-        if *dx > 0.0 {
-            *dx = dy[output] / n_ties[output];
-        }
-    });
-}
-
-/// The gradient of Prod, right where elements are 0 too.
-pub fn prod_gradient(x: &[f32], dy: &[f32], shape: &[usize], axes: &[usize], dx: &mut [f32]) {
-    let mut products = vec![(1f64, 0usize); dy.len()];
-    let walk = Walk::new(shape, [&reduced_strides(shape, axes)]);
-    walk.segments(0..x.len(), |start, len, [offset], [stride]| {
-        for idx in 0..len {
-            let (product, n_zeros) = &mut products[(offset + idx.cast_signed() * stride).cast_unsigned()];
-            match x[start + idx] {
-                0.0 => *n_zeros += 1,
-                x => *product *= f64::from(x),
-            }
-        }
-    });
-    update(&walk, dx, |dx, idx, output| {
-        let (product, n_zeros) = products[output];
-        let others = match (x[idx], n_zeros) {
-            (0.0, 1) => product,
-            (x, 0) => product / f64::from(x),
-            (_, _) => 0.0,
-        };
-        *dx = (f64::from(dy[output]) * others) as f32;
-    });
-}
-
-/// The strides of the result along the axes of `shape`, 0 along those that are reduced.
-fn reduced_strides(shape: &[usize], axes: &[usize]) -> Vec<isize> {
-    let sizes: Vec<usize> = (0..shape.len()).map(|axis| if axes.contains(&axis) { 1 } else { shape[axis] }).collect();
-    let strides = contiguous(&sizes);
-    (0..shape.len()).map(|axis| if axes.contains(&axis) { 0 } else { strides[axis] }).collect()
-}
-
-/// Calls `change` with each element of `y`, its index and the index of the result that it is reduced to.
-fn update(walk: &Walk<1>, y: &mut [f32], change: impl Fn(&mut f32, usize, usize) + Sync) {
-    let parts = Parts::new(y);
-    for_ranges(walk.n_elements(), 2, |range| {
-        // SAFETY: ranges of different pieces are disjoint.
-        let piece = unsafe { parts.part(range.clone()) };
-        walk.segments(range.clone(), |start, len, [offset], [stride]| {
-            for (idx, y) in piece[start - range.start..][..len].iter_mut().enumerate() {
-                change(y, start + idx, (offset + idx.cast_signed() * stride).cast_unsigned());
-            }
-        });
-    });
 }
 
 /// Axes by their sizes and strides in `x`, neighbours of a kind joined.
@@ -330,12 +263,17 @@ fn fold(x: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f64
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{close, differences, dot, numbers, on_any_pool, wide};
+    use super::super::strided::{Walk, contiguous};
+    use super::super::testing::{close, numbers, on_any_pool, wide};
     use super::*;
 
     fn exact(reduction: Reduction, x: &[f64], shape: &[usize], axes: &[usize], n: usize) -> Vec<f64> {
         let mut groups = vec![Vec::new(); n];
-        let walk = Walk::new(shape, [&reduced_strides(shape, axes)]);
+        let kept: Vec<usize> =
+            (0..shape.len()).map(|axis| if axes.contains(&axis) { 1 } else { shape[axis] }).collect();
+        let mut strides = contiguous(&kept);
+        axes.iter().for_each(|&axis| strides[axis] = 0);
+        let walk = Walk::new(shape, [&strides]);
         walk.segments(0..x.len(), |start, len, [offset], [stride]| {
             for idx in 0..len {
                 groups[(offset + idx.cast_signed() * stride).cast_unsigned()].push(x[start + idx]);
@@ -414,45 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn broadcasting_and_its_transpose() {
+    fn broadcasting_and_sums_of_columns() {
         let (from, to) = ([3, 1, 2], [4, 3, 5, 2]);
-        let (x, dy) = (numbers(6, 1), numbers(120, 2));
+        let x = numbers(6, 1);
         let mut y = vec![f32::NAN; 120];
         expand(&x, &from, &to, &mut y);
         let expected: Vec<f32> = (0..120).map(|idx| x[idx / 10 % 3 * 2 + idx % 2]).collect();
         assert_eq!(y, expected);
-        let mut dx = vec![f32::NAN; 6];
-        sum_to(&dy, &to, &from, &mut dx);
-        let sums: Vec<f64> = (0..6)
-            .map(|at| (0..120).filter(|idx| idx / 10 % 3 * 2 + idx % 2 == at).map(|idx| f64::from(dy[idx])).sum())
-            .collect();
-        close("sum_to", &dx, &sums, 1e-6);
         let mut columns = [1.0, 2.0];
         column_sums(&[1.0, 2.0, 3.0, 4.0], true, &mut columns);
         assert_eq!((columns, sum(&[1.0, 2.0, 3.5])), ([5.0, 8.0], 6.5));
-    }
-
-    #[test]
-    fn gradients_of_extremes_and_products() {
-        let (shape, axes) = ([3, 4, 5], [0, 2]);
-        let (mut x, dy) = (numbers(60, 1), numbers(4, 2));
-        for reduction in [Reduction::Max, Reduction::Min] {
-            let (mut y, mut dx) = (vec![0.0; 4], vec![f32::NAN; 60]);
-            reduce(reduction, &x, &shape, &axes, &mut y);
-            extreme_gradient(&x, &y, &dy, &shape, &axes, &mut dx);
-            let expected = differences(&wide(&x), |x| dot(&exact(reduction, x, &shape, &axes, 4), &dy));
-            close("extreme", &dx, &expected, 1e-6);
-        }
-        x[7] = 0.0;
-        for zero in [10, 11] {
-            x[zero] = 0.0;
-        }
-        let mut dx = vec![f32::NAN; 60];
-        prod_gradient(&x, &dy, &shape, &axes, &mut dx);
-        let expected = differences(&wide(&x), |x| dot(&exact(Reduction::Prod, x, &shape, &axes, 4), &dy));
-        close("prod", &dx, &expected, 1e-5);
-        let mut dx = [f32::NAN; 4];
-        extreme_gradient(&[2.0, 2.0, 1.0, 2.0], &[2.0], &[1.0], &[4], &[0], &mut dx);
-        assert_eq!(dx, [1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]);
     }
 }

@@ -26,7 +26,7 @@ pub struct Parameter {
     pub decays: bool,
 }
 
-/// Programs that are kept; a batch of yet another shape makes room for itself.
+/// Programs that are kept; a batch of yet another shape takes the place of the one that was used least recently.
 const MOST_PROGRAMS: usize = 16;
 
 /// A network that learns.
@@ -38,6 +38,8 @@ pub struct Learner {
     /// What changes, by name, in the order of the graph.
     pub parameters: IndexMap<Name, Parameter>,
     hosts: HashMap<Key, Compiled>,
+    /// Batches so far.
+    n_batches: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +54,8 @@ struct Compiled {
     host: Host,
     /// Which parameters the program reads, by position in those of the learner.
     reads: Vec<usize>,
+    /// The last batch that it was used for, by number.
+    used: u64,
 }
 
 /// What a batch came to.
@@ -118,7 +122,7 @@ impl Learner {
             let values = singles(tensor)?.into_owned();
             parameters.insert(name.clone(), Parameter { values, is_learned: true, decays });
         }
-        Ok(Learner { network: graph.clone(), training, validation, parameters, hosts: HashMap::new() })
+        Ok(Learner { network: graph.clone(), training, validation, parameters, hosts: HashMap::new(), n_batches: 0 })
     }
 
     /// The input with the target; none where no loss reads labels.
@@ -213,14 +217,17 @@ impl Learner {
             .collect::<Result<_, _>>()?;
         let key = Key { mode, shapes: named.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect() };
         if !self.hosts.contains_key(&key) {
-            if self.hosts.len() >= MOST_PROGRAMS {
-                self.hosts.clear();
+            let oldest = self.hosts.iter().min_by_key(|(_, compiled)| compiled.used).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest.filter(|_| self.hosts.len() >= MOST_PROGRAMS) {
+                self.hosts.remove(&oldest);
             }
             let shapes = named.iter().map(|(name, tensor)| ((*name).clone(), tensor.shape().to_vec())).collect();
             let compiled = compile(with_loss, &self.parameters, shapes, mode)?;
             self.hosts.insert(key.clone(), compiled);
         }
+        self.n_batches += 1;
         let compiled = self.hosts.get_mut(&key).expect("it was put there");
+        compiled.used = self.n_batches;
         let given = compiled.program.inputs.iter().map(|(name, _)| batch[name].clone()).collect();
         Ok(Ready { compiled, inputs: given, parameters: &mut self.parameters })
     }
@@ -288,5 +295,39 @@ fn compile(
     let position = |name: &Name| parameters.get_index_of(name).expect("a program's parameters are those that change");
     let reads = program.parameters.iter().map(|(name, _)| position(name)).collect();
     let host = Host::new(Arc::clone(&program))?;
-    Ok(Compiled { program, host, reads })
+    Ok(Compiled { program, host, reads, used: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::tensor::DType;
+    use crate::graph::{Dim, GraphBuilder, Op, TensorType};
+
+    #[test]
+    fn programs_that_are_used_are_kept() {
+        let mut builder = GraphBuilder::new("linear");
+        let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 2.into()]));
+        let weight = builder.initializer("weight", Tensor::new(&[2, 3], vec![0.5f32; 6]).expect("six"));
+        let y = builder.node(Op::MatMul, &[&x, &weight]);
+        builder.output(&y);
+        let graph = builder.finish().expect("whole");
+        let mut learner = Learner::new(&graph, &y, Loss::default(), &BTreeSet::new()).expect("it can learn");
+        let mut predict = |size: usize| {
+            let zeros = |width| Tensor::zeros(DType::F32, &[size, width]).expect("it is small");
+            let batch = [(x.clone(), zeros(2)), (learner.target().cloned().expect("labels are read"), zeros(3))]
+                .into_iter()
+                .collect();
+            learner.predict(&batch).expect("it fits");
+            let mut sizes: Vec<usize> = learner.hosts.keys().map(|key| key.shapes[0][0]).collect();
+            sizes.sort_unstable();
+            sizes
+        };
+        for size in 1..=MOST_PROGRAMS {
+            assert_eq!(predict(size), (1..=size).collect::<Vec<_>>());
+        }
+        predict(1);
+        let sizes = predict(MOST_PROGRAMS + 1);
+        assert_eq!(sizes, std::iter::once(1).chain(3..=MOST_PROGRAMS + 1).collect::<Vec<_>>());
+    }
 }

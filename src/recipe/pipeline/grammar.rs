@@ -254,23 +254,34 @@ fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
     Ok(DistillOptions { mix, train, teacher })
 }
 
-/// Sets a key, its tables on the way made where they are missing; of a list every entry's.
+/// Sets a key, its tables on the way made where they are missing; of a list that of every entry that has the table.
 fn replace(file: &mut Table, key: &str, value: &str) -> Result<(), RecipeError> {
     let parsed: Result<Table, _> = toml::from_str(&format!("value = {value}"));
     // a bare word is a text
     let value = parsed.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(value.into()));
     let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
     let mut tables = vec![file];
+    let mut is_list = false;
     for name in path.split('.').filter(|name| !name.is_empty()) {
         let mut inner = Vec::new();
+        if is_list {
+            tables.retain(|table| table.contains_key(name));
+        }
+        is_list = false;
         for table in tables {
             match table.entry(name).or_insert_with(|| Value::Table(Table::new())) {
                 Value::Table(table) => inner.push(table),
-                Value::Array(entries) => inner.extend(entries.iter_mut().filter_map(Value::as_table_mut)),
+                Value::Array(entries) => {
+                    is_list = true;
+                    inner.extend(entries.iter_mut().filter_map(Value::as_table_mut));
+                }
                 _ => return Err(part(key, &format!("cannot be set: `{name}` is no table"))),
             }
         }
         tables = inner;
+    }
+    if tables.is_empty() {
+        return Err(part(key, "cannot be set: no entry of the list has it"));
     }
     for table in tables {
         table.insert(last.to_string(), value.clone());
@@ -370,5 +381,7 @@ mod tests {
         check("train = { epochs = 3 }", "", "nobody trains");
         check("views = 2", "views = 0", "views");
         check("name = \"digits\"", "name = \"../digits\"", "name");
+        let error = parse(WHOLE, &[("step.train.epochs", "1")]).expect_err("no step trains");
+        assert!(error.contains("no entry of the list"), "{error}");
     }
 }

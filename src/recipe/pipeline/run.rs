@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::grammar::{DistillOptions, Pipeline, Step, StepPart, StudentPart};
 use super::ledger::{Ledger, Line, Speed};
@@ -40,8 +39,8 @@ pub struct RunOptions<'a> {
     pub runtimes: &'a [&'a dyn Runtime],
     /// Decisions to be taken from another run.
     pub replay: Option<&'a Ledger>,
-    /// How long a network's speed is measured on each runtime.
-    pub latency_budget: Duration,
+    /// How a network's speed is measured on each runtime.
+    pub latency: latency::Options,
 }
 
 /// Who is told how a run goes.
@@ -406,7 +405,6 @@ impl<'a> Book<'a> {
         let split = if self.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
         let batch = self.data.batch(&self.data.samples(split)[..1])?;
         let teacher = if step == "teacher" { None } else { Some(self.teacher_file()?) };
-        let options = latency::Options { budget: self.options.latency_budget, ..latency::Options::default() };
         let mut speeds = Vec::new();
         for runtime in self.options.runtimes {
             let mut contenders = Vec::new();
@@ -419,7 +417,7 @@ impl<'a> Book<'a> {
                 let run = move || session.run(&feeds).map(|_| ());
                 contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
             }
-            let measured = interleaved(&mut contenders, &options, &mut |_| ())?;
+            let measured = interleaved(&mut contenders, &self.options.latency, &mut |_| ())?;
             speeds.extend(measured.last().map(|last| Speed {
                 runtime: runtime.name().to_string(),
                 version: runtime.version(),

@@ -75,6 +75,46 @@ fn the_digits_are_learned_and_both_runtimes_agree() {
     assert!(!folder.path().join("digits.onnx.checkpoint").exists());
 }
 
+/// The lines of a metrics file, those of steps without the speed, which is another each time.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("it is written");
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    lines.iter_mut().for_each(|line| drop(line.as_object_mut().expect("an object").remove("samples_per_second")));
+    lines
+}
+
+#[test]
+fn metrics_are_kept_by_step_and_epoch_and_taken_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let recipe = recipe(folder.path(), "arch = { mlp = {} }", "epochs = 12\naccumulate = 3");
+    let [whole, broken] = ["whole", "broken"].map(|name| folder.path().join(format!("{name}.jsonl")));
+    let events = folder.path().join("events");
+    let arguments = |name: &str, metrics: &Path| {
+        let output = folder.path().join(name);
+        [text(&recipe), "-o", text(&output), "--metrics", text(metrics), "--tensorboard", text(&events)]
+            .map(String::from)
+            .to_vec()
+    };
+    let strs = |arguments: &[String]| arguments.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+    let whole_arguments = strs(&arguments("whole.onnx", &whole));
+    train(&whole_arguments.split('\n').collect::<Vec<_>>());
+    let expected = lines(&whole);
+    // 1,797 digits, 70 % of them in 20 batches of 64, make 7 steps an epoch
+    assert_eq!(expected.len(), 12 * (7 + 1));
+    let of_step = expected.iter().filter(|line| line.get("learning_rate").is_some());
+    assert_eq!(of_step.map(|line| line["step"].as_u64()).collect::<Vec<_>>(), (1..=84).map(Some).collect::<Vec<_>>());
+    assert!(expected.iter().filter(|line| line.get("metric").is_some()).all(|line| line["train_loss"].is_number()));
+    let size = fs::metadata(events.join("events.out.tfevents.aludel")).expect("written").len();
+    let broken_arguments = strs(&arguments("broken.onnx", &broken));
+    let broken_arguments: Vec<&str> = broken_arguments.split('\n').collect();
+    let child = command(&broken_arguments).stderr(Stdio::null()).spawn().expect("the program starts");
+    kill_at_checkpoint(child, &folder.path().join("broken.onnx.checkpoint"));
+    assert!(!folder.path().join("broken.onnx").exists(), "it was killed too late to tell anything");
+    train(&[broken_arguments.as_slice(), &["--resume"]].concat());
+    assert_eq!(lines(&broken), expected);
+    assert_eq!(fs::metadata(events.join("events.out.tfevents.aludel")).expect("written").len(), size);
+}
+
 #[test]
 fn a_training_that_was_killed_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -165,6 +205,44 @@ fn a_network_normalises_raw_values_itself() {
         let again = Recipe::parse(&text("onnx = 'first.onnx'\nembed_normalization = true", 1), folder.path());
         let error = Prepared::new(&again.expect("a recipe")).expect_err("twice").to_string();
         assert!(error.contains("the network normalises its inputs already"), "{error}");
+    }
+}
+
+/// Series of 7 to 29 frames in batches of like length.
+#[test]
+fn samples_of_like_length_are_batched() {
+    let Some(data) = data() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = |train: &str| {
+        let series = data.join("timeseries/JapaneseVowels");
+        format!(
+            "name = 'vowels'\nseed = 7\n[data]\nkind = 'ts'\ntrain = '{0}_TRAIN.ts'\ntest = '{0}_TEST.ts'\n\
+             normalize = 'standard'\nsplit = {{ validation = 0.15 }}\n[model]\ninputs = ['x', 'mask']\n\
+             arch = {{ rnn = {{ cell = 'gru', hidden = 16 }} }}\n[train]\nepochs = 12\nbatch_size = 16\nlr = 1e-2\n{train}\n",
+            series.display()
+        )
+    };
+    let (prepared, model) = trained(&text("buckets = true\nlength_multiple = 8"), folder.path());
+    let bytes = ModelBytes::new(onnx::to_bytes(&model).expect("it is written"));
+    let scored = evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier");
+    assert!(scored.accuracy > 0.8, "{}", scored.accuracy);
+    // what is padded is masked: raw values come to the same
+    let embedding =
+        text("buckets = true\nlength_multiple = 8").replace("[model]", "[model]\nembed_normalization = true");
+    let (_, embedding) = trained(&embedding, folder.path());
+    let bytes = ModelBytes::new(onnx::to_bytes(&embedding).expect("it is written"));
+    assert_eq!(evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier"), scored);
+    let refused = |text: &str, why: &str| {
+        let recipe = Recipe::parse(text, folder.path()).expect("a recipe");
+        let prepared = Prepared::new(&recipe).expect("it can be carried out");
+        let error = recipe::train(&recipe, &prepared, None, &mut ()).expect_err("refused").to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    refused(&text("length_multiple = 0"), "`length_multiple`");
+    let digits =
+        "name = 'd'\n[data]\nkind = 'digits'\nsplit = { validation = 0.1 }\n[model]\narch = { mlp = {} }\n[train]\n";
+    for option in ["buckets = true", "length_multiple = 8"] {
+        refused(&format!("{digits}{option}"), "leave `buckets` and `length_multiple` out");
     }
 }
 

@@ -152,13 +152,13 @@ fn on_device(
             let mask = Tensor::from_vec(factors, shape, &backend.device)?.to_dtype(backend.dtype)?;
             return Ok(vec![(input(0) * &mask)?, mask]);
         }
-        Primitive::RoundTo(dtype) => {
-            let rounded = cast(plain(input(0))?, *dtype)?;
+        Primitive::RoundTo(to) => {
+            let rounded = cast(cast(plain(input(0))?, to.clone())?, exact(reference_dtype(backend.dtype)))?;
             backend.hold(Kind::Float, &rounded)?.device().clone()
         }
         Primitive::FromPlain => {
             let numbers = Held::of(held, step, 0).plain().clone();
-            backend.hold(Kind::Float, &cast(numbers, reference_dtype(backend.dtype))?)?.device().clone()
+            backend.hold(Kind::Float, &cast(numbers, exact(reference_dtype(backend.dtype)))?)?.device().clone()
         }
         Primitive::Gather(_) | Primitive::GatherGradient(_) | Primitive::ScatterRows | Primitive::Reference { .. } => {
             unreachable!("they are computed with what is plain")
@@ -167,10 +167,14 @@ fn on_device(
     Ok(vec![y.contiguous()?])
 }
 
+/// To a type in which integers and truth values keep their value.
+fn exact(to: tensor::DType) -> Cast {
+    Cast { to, saturate: true, round_mode: RoundMode::Up }
+}
+
 /// As the reference interpreter casts.
-fn cast(tensor: tensor::Tensor, to: tensor::DType) -> Result<tensor::Tensor> {
-    let cast = Op::Cast(Cast { to, saturate: true, round_mode: RoundMode::Up });
-    let made = eval::operator(&cast, &[Some(tensor)], 1).map_err(candle_core::Error::wrap)?;
+fn cast(tensor: tensor::Tensor, to: Cast) -> Result<tensor::Tensor> {
+    let made = eval::operator(&Op::Cast(to), &[Some(tensor)], 1).map_err(candle_core::Error::wrap)?;
     Ok(made.into_iter().flatten().next().expect("Cast has an output"))
 }
 
@@ -196,7 +200,7 @@ fn reference(
     let outputs = eval::operator(op, &inputs, step.outputs.len()).or_else(|refusal| {
         // some operators, those that quantize, are not defined for `f64`
         let narrow = |tensor: &tensor::Tensor| match tensor.dtype() {
-            tensor::DType::F64 => cast(tensor.clone(), tensor::DType::F32).ok(),
+            tensor::DType::F64 => cast(tensor.clone(), exact(tensor::DType::F32)).ok(),
             _ => Some(tensor.clone()),
         };
         let inputs: Vec<_> = inputs.iter().map(|input| input.as_ref().and_then(narrow)).collect();

@@ -1,12 +1,15 @@
 //! Arithmetic: functions of one and two numbers, reductions, products, norms, softmax, attention.
 
+use half::{bf16, f16};
+
 use super::Run;
 use super::memory::Memory;
 use super::movement::around;
+use crate::graph::tensor::DType;
 use crate::learn::exec::program::{Id, Primitive, Reduction};
 use crate::learn::exec::random;
 use crate::learn::kernels::attention::{self, Attention, Heads, HeadsMut, Layout, Mask};
-use crate::learn::kernels::elementwise::{self, Needs, Unary};
+use crate::learn::kernels::elementwise::{self, Binary, Needs, Unary};
 use crate::learn::kernels::gemm::{self, Activation, Batch, Epilogue, Matrix};
 use crate::learn::kernels::norm::{self, Affine, AffineGradient, BatchNorm};
 use crate::learn::kernels::recurrent::{self, GruKept, LstmKept};
@@ -71,11 +74,21 @@ impl Run<'_> {
                     softmax::softmax_gradient(self.softmax(), sizes, y, dy, dx);
                 });
             }
+            Primitive::RoundTo(cast) if matches!(cast.to, DType::F16 | DType::BF16) => {
+                memory.write([y_id], |memory, [y]| {
+                    let x = memory.read(inputs[0]);
+                    match cast.to {
+                        DType::F16 => elementwise::rounded(x, y, |x| f16::from_f32(x).to_f32()),
+                        _ => elementwise::rounded(x, y, |x| bf16::from_f32(x).to_f32()),
+                    }
+                });
+            }
             Primitive::Where => memory.write([y_id], |memory, [y]| select(memory, inputs, y_id, y)),
             Primitive::Dropout { ratio, stream } => {
                 memory.write([y_id, self.step.outputs[1]], |memory, [y, mask]| {
                     random::dropout_into(mask, *ratio, self.seed, *stream);
-                    y.iter_mut().zip(memory.read(inputs[0])).zip(mask).for_each(|((y, x), factor)| *y = x * *factor);
+                    let (x, shape) = (memory.read(inputs[0]), memory.shape(y_id));
+                    elementwise::binary(Binary::Mul, x, shape, mask, shape, y);
                 });
             }
             _ => return self.norms(memory),
@@ -144,7 +157,7 @@ impl Run<'_> {
                 let outputs = [outputs[0], outputs[1], outputs[2], outputs[3]];
                 memory.write(outputs, |memory, [y, mean, deviation, variance]| {
                     let layer = batch_norm(memory, inputs, *epsilon, *relu);
-                    norm::batch_norm_train(layer, memory.read(inputs[0]), None, y, (mean, deviation));
+                    norm::batch_norm_train(layer, memory.read(inputs[0]), y, (mean, deviation));
                     let epsilon = *epsilon as f32;
                     let pairs = variance.iter_mut().zip(&*deviation);
                     pairs.for_each(|(variance, deviation)| *variance = 1.0 / (deviation * deviation) - epsilon);

@@ -48,15 +48,14 @@ impl Run<'_> {
                 let sizes = around(memory.shape(inputs[0]), *axis);
                 let rows = self.rows(memory, inputs[1], sizes[1])?;
                 memory.write([y_id], |memory, [y]| {
-                    movement::gather(sizes, memory.read(inputs[0]), &rows, y).expect("the indices were checked");
+                    movement::gather(sizes, memory.read(inputs[0]), &rows, y);
                 });
             }
             Primitive::GatherGradient(axis) => {
                 let sizes = around(memory.shape(y_id), *axis);
                 let rows = self.rows(memory, inputs[1], sizes[1])?;
                 memory.write([y_id], |memory, [dx]| {
-                    let dy = memory.read(inputs[0]);
-                    movement::gather_gradient(sizes, dy, &rows, false, dx).expect("the indices were checked");
+                    movement::gather_gradient(sizes, memory.read(inputs[0]), &rows, dx);
                 });
             }
             Primitive::ScatterRows => {
@@ -66,8 +65,7 @@ impl Run<'_> {
                     let updates = memory.read(inputs[2]);
                     let width = updates.len() / rows.len().max(1);
                     for (update_idx, &row) in rows.iter().enumerate() {
-                        let start = usize::try_from(row).expect("the indices were checked") * width;
-                        y[start..start + width].copy_from_slice(&updates[update_idx * width..][..width]);
+                        y[row * width..][..width].copy_from_slice(&updates[update_idx * width..][..width]);
                     }
                 });
             }
@@ -77,13 +75,12 @@ impl Run<'_> {
     }
 
     /// Indices as row numbers.
-    fn rows(&self, memory: &Memory<'_>, id: Id, size: usize) -> Result<Vec<i64>, ExecError> {
-        let rows = indices::positive(memory.read_plain(id), size).map_err(|index| ExecError::Index {
+    fn rows(&self, memory: &Memory<'_>, id: Id, size: usize) -> Result<Vec<usize>, ExecError> {
+        indices::positive(memory.read_plain(id), size).map_err(|index| ExecError::Index {
             node: memory.program.origin(self.step).to_string(),
             index,
             size,
-        })?;
-        Ok(rows.into_iter().map(|row| i64::try_from(row).expect("an axis has fewer than 2⁶³ places")).collect())
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shapes that kernels want, computed once a step and not once a run.
 
-use crate::learn::exec::program::{ConvWindow, PoolWindow, Primitive, Program, Step};
+use crate::learn::exec::program::{AxisMap, ConvWindow, PoolWindow, Primitive, Program, Step};
+use crate::learn::kernels::linear_map::AxisTable;
 use crate::learn::kernels::window::{ConvShape, PoolShape, Window};
 
 /// What a step's kernel is told of shapes.
@@ -10,6 +11,8 @@ pub(super) enum Shapes {
     Conv(ConvShape),
     /// Of a pooling or its gradient.
     Pool(PoolShape),
+    /// Of a linear map along an axis.
+    Axis(AxisTable),
     /// Nothing, or there is no kernel for the shape.
     None,
 }
@@ -31,9 +34,15 @@ impl Shapes {
             Primitive::MaxPoolGradient(window) | Primitive::AveragePoolGradient { window, .. } => {
                 pool(window, output, input(0))
             }
+            Primitive::MapAxis(_, map) => axis_table(map).map_or(Shapes::None, Shapes::Axis),
             _ => Shapes::None,
         }
     }
+}
+
+fn axis_table(map: &AxisMap) -> Option<AxisTable> {
+    let lists = map.terms.iter().map(|terms| terms.iter().map(|&(position, weight)| (position, weight as f32)));
+    AxisTable::new(map.n_in, lists)
 }
 
 /// A line is a plane of height 1.

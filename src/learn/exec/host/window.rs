@@ -1,11 +1,11 @@
-//! Convolutions and poolings.
+//! Convolutions, poolings, and linear maps along an axis.
 
 use super::Run;
 use super::memory::Memory;
 use super::shapes::Shapes;
 use crate::learn::exec::program::Primitive;
 use crate::learn::kernels::conv::{self, Activation};
-use crate::learn::kernels::pool;
+use crate::learn::kernels::{linear_map, pool};
 
 impl Run<'_> {
     /// Whether the step is one of these, and computed.
@@ -39,6 +39,10 @@ impl Run<'_> {
                     pool::average_backward(shape, *count_padding, memory.read(inputs[0]), dx);
                 });
             }
+            (Primitive::MapAxis(axis, _), Shapes::Axis(table)) => memory.write([y], |memory, [to]| {
+                let inner = memory.shape(y)[*axis + 1..].iter().product();
+                linear_map::map_axis(table, inner, memory.read(inputs[0]), to);
+            }),
             _ => return false,
         }
         true

@@ -1,9 +1,9 @@
 //! Operators that move elements, and those that only change what is known of them.
 
 use super::{Lowered, Lowering, axis};
-use crate::graph::Op;
-use crate::graph::op::{CumSum, DepthMode, DepthToSpace, Split, Transpose, Trilu};
+use crate::graph::op::{Cast, CumSum, DepthMode, DepthToSpace, Split, Transpose, Trilu};
 use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Node, Op};
 use crate::learn::exec::ExecError;
 use crate::learn::exec::program::{Id, Kind};
 
@@ -30,12 +30,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
         Op::SpaceToDepth(attributes) => Some(space_to_depth(lowering, attributes)?),
         Op::Trilu(trilu) => triangle(lowering, trilu)?,
         Op::CumSum(cum_sum) => cumulated(lowering, cum_sum)?,
-        Op::Cast(cast) => converted(lowering, cast.to)?,
-        Op::CastLike(_) => {
-            let to = lowering.node.output(0).and_then(|name| lowering.compiler.types.tensor(name));
-            let Some(to) = to.map(|tensor_type| tensor_type.dtype) else { return Ok(None) };
-            converted(lowering, to)?
-        }
+        Op::Cast(_) | Op::CastLike(_) => converted(lowering)?,
         Op::Split(split) => return parts(lowering, split),
         Op::Dropout(_) => return dropout(lowering),
         _ => None,
@@ -192,19 +187,43 @@ fn cumulated(lowering: &mut Lowering<'_, '_>, cum_sum: &CumSum) -> Result<Option
 
 /// `Cast` to a floating-point type. `f32` and `f64` are what the backend computes with; to one of 16 bits values
 /// are rounded, and the gradient passes as if they were not (the straight-through estimator: Bengio, Léonard and Courville,
-/// Estimating or Propagating Gradients Through Stochastic Neurons, 2013, arXiv:1308.3432, section 4).
-fn converted(lowering: &mut Lowering<'_, '_>, to: DType) -> Result<Option<Id>, ExecError> {
+/// Estimating or Propagating Gradients Through Stochastic Neurons, 2013, arXiv:1308.3432, section 4). So are numbers that come
+/// back from a cast to a type of 8 bits and fewer.
+fn converted(lowering: &mut Lowering<'_, '_>) -> Result<Option<Id>, ExecError> {
+    let Some(cast) = cast_of(lowering, lowering.node) else { return Ok(None) };
+    let narrowed = narrowed(lowering);
     let x = lowering.input(0)?;
     let emit = lowering.emit();
-    let x = match emit.kind(x) {
-        Kind::Float => x,
-        Kind::Plain(DType::String | DType::Complex64 | DType::Complex128) => return Ok(None),
-        Kind::Plain(_) | Kind::Index => emit.plain_as_float(x),
+    let x = match (emit.kind(x), narrowed) {
+        (Kind::Float, _) => x,
+        (_, Some((numbers, narrow))) => emit.round_to(narrow, numbers),
+        (Kind::Plain(DType::String | DType::Complex64 | DType::Complex128), None) => return Ok(None),
+        (Kind::Plain(_) | Kind::Index, None) => emit.plain_as_float(x),
     };
-    Ok(match to {
+    Ok(match cast.to {
         DType::F32 | DType::F64 => Some(x),
-        to => Some(emit.round_to(to, x)),
+        _ => Some(emit.round_to(cast, x)),
     })
+}
+
+/// The cast that a node is.
+fn cast_of(lowering: &Lowering<'_, '_>, node: &Node) -> Option<Cast> {
+    let (saturate, round_mode) = match &node.op {
+        Op::Cast(cast) => (cast.saturate, cast.round_mode),
+        Op::CastLike(cast) => (cast.saturate, cast.round_mode),
+        _ => return None,
+    };
+    let to = lowering.compiler.types.tensor(node.output(0)?)?.dtype;
+    Some(Cast { to, saturate, round_mode })
+}
+
+/// Where the input is numbers to compute with that were cast to a narrow floating-point type: these numbers, and the cast.
+fn narrowed(lowering: &Lowering<'_, '_>) -> Option<(Id, Cast)> {
+    let name = lowering.node.input(0)?;
+    let node = lowering.compiler.graph.nodes.iter().find(|node| node.output(0) == Some(name))?;
+    let cast = cast_of(lowering, node).filter(|cast| cast.to.is_float())?;
+    let numbers = lowering.compiler.get(node.input(0)?).ok()?;
+    (lowering.compiler.emitter.kind(numbers) == Kind::Float).then_some((numbers, cast))
 }
 
 /// `Dropout`. A network that does not learn keeps everything, unless it was exported so as not to: then the reference

@@ -57,19 +57,33 @@ fn batch(lowering: &mut Lowering<'_, '_>, attributes: &BatchNormalization) -> Lo
     }
     let emit = lowering.emit();
     let [y, mean, _, variance] = emit.batch_norm([x, scale, bias], epsilon, false);
-    let blended = [(running[0], mean), (running[1], variance)].map(|(running, now)| {
-        let kept = emit.affine(running, momentum, 0.0);
-        let new = emit.affine(now, 1.0 - momentum, 0.0);
-        emit.add(kept, new)
-    });
+    let now = [mean, variance];
+    let blended = [0, 1].map(|idx| blend(emit, running[idx], now[idx], momentum));
     if is_training {
-        for (position, &id) in [3, 4].into_iter().zip(&blended) {
-            let name =
-                lowering.node.input(position).filter(|name| lowering.compiler.graph.initializers.contains_key(*name));
-            lowering.compiler.emitter.program.updates.extend(name.map(|name| (name.clone(), id)));
+        for idx in [0, 1] {
+            let name = lowering.node.input(3 + idx);
+            let name = name.filter(|name| lowering.compiler.graph.initializers.contains_key(*name));
+            let updates = &lowering.compiler.emitter.program.updates;
+            match (name, updates.iter().position(|(known, _)| Some(known) == name)) {
+                (None, _) => {}
+                (Some(name), None) => lowering.emit().program.updates.push((name.clone(), blended[idx])),
+                // a layer that is called twice: its statistics are brought up to date twice
+                (Some(_), Some(update_idx)) => {
+                    let emit = lowering.emit();
+                    let before = emit.program.updates[update_idx].1;
+                    emit.program.updates[update_idx].1 = blend(emit, before, now[idx], momentum);
+                }
+            }
         }
     }
     Ok(Some(vec![y, blended[0], blended[1]]))
+}
+
+/// `running · momentum + now · (1 − momentum)`
+fn blend(emit: &mut Emitter, running: Id, now: Id, momentum: f64) -> Id {
+    let kept = emit.affine(running, momentum, 0.0);
+    let new = emit.affine(now, 1.0 - momentum, 0.0);
+    emit.add(kept, new)
 }
 
 /// `x · factor + offset`, channel by channel.

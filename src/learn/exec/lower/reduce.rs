@@ -4,6 +4,7 @@ use super::{Lowered, Lowering, axis};
 use crate::graph::Op;
 use crate::graph::op::{LpNormalization, Reduce, Softmax};
 use crate::learn::exec::ExecError;
+use crate::learn::exec::emit::Emitter;
 use crate::learn::exec::program::{Id, Reduction};
 use crate::learn::kernels::elementwise::Unary;
 
@@ -138,7 +139,14 @@ fn product(lowering: &mut Lowering<'_, '_>, reduce: &Reduce) -> Result<Id, ExecE
     Ok(emit.reshape(x, &shape))
 }
 
-/// `LpNormalization`: divided by the sum of magnitudes or by the root of the sum of squares.
+fn one_for_zero(emit: &mut Emitter, x: Id) -> Id {
+    let zero = emit.scalar(0.0);
+    let is_zero = emit.equal(x, zero);
+    emit.add(x, is_zero)
+}
+
+/// `LpNormalization`: divided by the sum of magnitudes or by the root of the sum of squares; by 1 where that is zero, so that
+/// zeros stay and have a gradient.
 fn lp_normalization(lowering: &mut Lowering<'_, '_>, normalization: &LpNormalization) -> Result<Id, ExecError> {
     let x = lowering.input(0)?;
     let p = normalization.p;
@@ -149,10 +157,12 @@ fn lp_normalization(lowering: &mut Lowering<'_, '_>, normalization: &LpNormaliza
     let along = [axis(normalization.axis, emit.rank(x))];
     let norm = if p == 1 {
         let magnitudes = emit.unary(Unary::Abs, x);
-        emit.reduce(Reduction::Sum, magnitudes, &along)
+        let sum = emit.reduce(Reduction::Sum, magnitudes, &along);
+        one_for_zero(emit, sum)
     } else {
         let squares = emit.mul(x, x);
         let sum = emit.reduce(Reduction::Sum, squares, &along);
+        let sum = one_for_zero(emit, sum);
         emit.unary(Unary::Sqrt, sum)
     };
     Ok(emit.div(x, norm))

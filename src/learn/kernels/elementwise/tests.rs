@@ -203,7 +203,10 @@ fn check_pair(binary_op: Binary, function: fn(f64, f64) -> f64, a_shape: &[usize
         binary_gradient(binary_op, side, (&a, a_shape), (&b, b_shape), &dy, &mut d);
         let (operand, operand_shape) = if side == Side::Left { (&a, a_shape) } else { (&b, b_shape) };
         let mut sum = vec![f32::NAN; operand.len()];
-        reduce::sum_to(&d, &shape, operand_shape, &mut sum);
+        let n_new = shape.len() - operand_shape.len();
+        let is_broadcast = |axis: &usize| *axis < n_new || operand_shape[axis - n_new] != shape[*axis];
+        let axes: Vec<usize> = (0..shape.len()).filter(is_broadcast).collect();
+        reduce::reduce(reduce::Reduction::Sum, &d, &shape, &axes, &mut sum);
         let expected = match side {
             Side::Left => differences(&wide(&a), |a| dot(&of(a, &wide(&b)), &dy)),
             Side::Right => differences(&wide(&b), |b| dot(&of(&wide(&a), b), &dy)),

@@ -109,22 +109,11 @@ fn slices_step_both_ways() {
 }
 
 #[test]
-fn tiles_joins_and_sums_run() {
-    let (shape, repeats) = ([2, 3], [2, 2]);
-    let mut y = vec![f32::NAN; 24];
-    tile(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &shape, &repeats, &mut y);
-    assert_eq!(y[..12], [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 4.0, 5.0, 6.0]);
-    assert_eq!(y[..12], y[12..]);
-    let forward = |x: &[f32], y: &mut [f32]| tile(x, &shape, &repeats, y);
-    check_transpose("tile", 6, 24, forward, |dy, dx| tile_gradient(dy, &shape, &repeats, dx));
-
+fn joins_and_sums_run() {
     let (a, b) = (numbers(6, 1), numbers(2, 2));
     let mut joined = vec![f32::NAN; 8];
     concat(2, &[(&a, 3), (&b, 1)], &mut joined);
     assert_eq!(joined, [a[0], a[1], a[2], b[0], a[3], a[4], a[5], b[1]]);
-    let (mut a_again, mut b_again) = (vec![f32::NAN; 6], vec![f32::NAN; 2]);
-    split(&joined, 2, &mut [(&mut a_again, 3), (&mut b_again, 1)]);
-    assert_eq!((a_again, b_again), (a, b));
 
     let run = |exclusive, reverse| {
         let mut y = vec![f32::NAN; 6];
@@ -142,100 +131,24 @@ fn tiles_joins_and_sums_run() {
     }
 }
 
-fn check_pad(mode: PadMode, shape: &[usize], pads: &[(isize, isize)]) {
-    let padded = |axis: usize| shape[axis].strict_add_signed(pads[axis].0 + pads[axis].1);
-    let y_shape: Vec<usize> = (0..shape.len()).map(padded).collect();
-    let source = |idx: isize, size: isize| match mode {
-        _ if (0..size).contains(&idx) => Some(idx),
-        PadMode::Constant(_) => None,
-        PadMode::Edge => Some(idx.clamp(0, size - 1)),
-        PadMode::Wrap => Some((idx + 10 * size) % size),
-        PadMode::Reflect => {
-            let mut idx = idx;
-            while !(0..size).contains(&idx) {
-                idx = if idx < 0 { -idx } else { 2 * (size - 1) - idx };
-            }
-            Some(idx)
-        }
-    };
-    let x = numbers(product(shape), 1);
-    let expected: Vec<f32> = (0..product(&y_shape))
-        .map(|idx| {
-            let at = index(idx, &y_shape);
-            let of = |axis: usize| source(at[axis].cast_signed() - pads[axis].0, shape[axis].cast_signed());
-            let from: Option<Vec<usize>> = (0..shape.len()).map(|axis| of(axis).map(isize::cast_unsigned)).collect();
-            from.map_or(9.0, |from| x[flat(&from, shape)])
-        })
-        .collect();
-    let mut y = vec![f32::NAN; expected.len()];
-    pad(mode, &x, shape, pads, &mut y);
-    assert_eq!(y, expected, "{mode:?} {shape:?} {pads:?}");
-    let linear = if let PadMode::Constant(_) = mode { PadMode::Constant(0.0) } else { mode };
-    check_transpose(
-        "pad",
-        x.len(),
-        y.len(),
-        |x, y| pad(linear, x, shape, pads, y),
-        |dy, dx| pad_gradient(linear, dy, shape, pads, dx),
-    );
-}
-
-#[test]
-fn pads_and_crops_by_every_mode() {
-    for mode in [PadMode::Constant(9.0), PadMode::Reflect, PadMode::Edge, PadMode::Wrap] {
-        check_pad(mode, &[4, 5], &[(1, 2), (3, 1)]);
-        check_pad(mode, &[2, 3, 4, 5], &[(0, 0), (0, 0), (1, 0), (2, 2)]);
-        check_pad(mode, &[4, 5], &[(-1, 2), (1, -2)]);
-        check_pad(mode, &[3], &[(5, 7)]);
-        check_pad(mode, &[40, 50, 60], &[(0, 0), (0, 0), (1, 1)]);
-    }
-}
-
 #[test]
 fn rows_are_gathered_and_added() {
-    let (dims, indices) = ([2, 4, 3], [3, -4, 3, 1]);
+    let (dims, rows) = ([2, 4, 3], [3, 0, 3, 1]);
     let x = numbers(24, 1);
     let mut y = vec![f32::NAN; 24];
-    gather(dims, &x, &indices, &mut y).expect("indices are within");
+    gather(dims, &x, &rows, &mut y);
     let expected: Vec<f32> = (0..24).map(|idx| x[idx / 12 * 12 + [3, 0, 3, 1][idx / 3 % 4] * 3 + idx % 3]).collect();
     assert_eq!(y, expected);
-    let many: Vec<i64> = (0..700).map(|idx| idx * 7919 % 1000 - 500).collect();
+    let many: Vec<usize> = (0..700).map(|idx| idx * 7919 % 500).collect();
     let dims = [1, 500, 130];
     check_transpose(
         "gather",
         500 * 130,
         700 * 130,
-        |x, y| gather(dims, x, &many, y).expect("within"),
-        |dy, dx| gather_gradient(dims, dy, &many, false, dx).expect("within"),
+        |x, y| gather(dims, x, &many, y),
+        |dy, dx| gather_gradient(dims, dy, &many, dx),
     );
     let mut dx = [1.0, 2.0];
-    gather_gradient([1, 2, 1], &[10.0, 20.0, 30.0], &[1, 1, 0], true, &mut dx).expect("within");
-    assert_eq!(dx, [31.0, 32.0]);
-    for index in [4, -5, i64::MAX, i64::MIN] {
-        let mut y = [7.0];
-        assert_eq!(gather([1, 4, 1], &[0.0; 4], &[index], &mut y), Err(IndexError { index, size: 4 }));
-        assert_eq!(y, [7.0]);
-    }
-}
-
-#[test]
-fn elements_are_gathered_and_scattered() {
-    let (shape, indices, indices_shape) = ([3, 3], [1, 0, -1, 2, 0, 0], [2, 3]);
-    let x: Vec<f32> = (0..9).map(|x| x as f32).collect();
-    let mut y = vec![f32::NAN; 6];
-    gather_elements(&x, &shape, 0, (&indices, &indices_shape), &mut y).expect("within");
-    assert_eq!(y, [3.0, 1.0, 8.0, 6.0, 1.0, 2.0]);
-    let (forward, backward) = (
-        |x: &[f32], y: &mut [f32]| gather_elements(x, &shape, 1, (&indices, &indices_shape), y).expect("within"),
-        |dy: &[f32], dx: &mut [f32]| {
-            dx.fill(0.0);
-            scatter_elements(Scatter::Add, dy, 1, (&indices, &indices_shape), &shape, dx).expect("within");
-        },
-    );
-    check_transpose("gather_elements", 9, 6, forward, backward);
-    let mut y = vec![0.0; 3];
-    scatter_elements(Scatter::Replace, &[5.0, 6.0], 0, (&[2, 0], &[2]), &[3], &mut y).expect("within");
-    assert_eq!(y, [6.0, 0.0, 5.0]);
-    let refused = scatter_elements(Scatter::Replace, &[5.0], 0, (&[3], &[1]), &[3], &mut y);
-    assert_eq!(refused.map_err(|error| error.to_string()), Err("index 3 lies outside an axis of 3".to_string()));
+    gather_gradient([1, 2, 1], &[10.0, 20.0, 30.0], &[1, 1, 0], &mut dx);
+    assert_eq!(dx, [30.0, 30.0]);
 }

@@ -20,82 +20,34 @@ pub struct BatchNorm<'a> {
     pub relu: bool,
 }
 
-/// Running statistics, updated as ONNX does: `running · momentum + batch · (1 − momentum)`, with the variance of the
-/// batch as it is, not its unbiased estimate.
-#[derive(Debug)]
-pub struct Running<'a> {
-    /// Of each channel.
-    pub mean: &'a mut [f32],
-    /// Of each channel.
-    pub variance: &'a mut [f32],
-    /// The part that is kept.
-    pub momentum: f32,
-}
-
 /// Normalises by the statistics of the batch; keeps the mean and the inverse deviation of each channel.
 ///
 /// # Panics
 /// When lengths do not fit together, as every function here.
-#[allow(clippy::needless_pass_by_value)] // results, as everywhere
-pub fn batch_norm_train(
-    layer: BatchNorm<'_>,
-    x: &[f32],
-    running: Option<Running<'_>>,
-    y: &mut [f32],
-    kept: (&mut [f32], &mut [f32]),
-) {
+pub fn batch_norm_train(layer: BatchNorm<'_>, x: &[f32], y: &mut [f32], (means, inverses): (&mut [f32], &mut [f32])) {
     let [batch, channels, positions] = layer.checked();
     let n = (batch * positions) as f32;
     assert_eq!((x.len(), y.len()), (batch * channels * positions, x.len()), "x and y have their shape");
-    assert_eq!((kept.0.len(), kept.1.len()), (channels, channels), "one mean and one deviation a channel");
-    let mut variances = vec![0f32; channels];
-    {
-        let (parts, of_variance) = (Parts::new(y), Parts::new(&mut variances));
-        let (means, inverses) = (Parts::new(kept.0), Parts::new(kept.1));
-        for_ranges(channels, batch * positions * COST, |range| {
-            for channel in range {
-                // SAFETY: each channel belongs to one piece.
-                let (mean, inverse, variance) = unsafe {
-                    let one = channel..channel + 1;
-                    (means.part(one.clone()), inverses.part(one.clone()), of_variance.part(one))
-                };
-                let planes = (0..batch).map(|sample| (sample * channels + channel) * positions);
-                simd(
-                    #[inline(always)]
-                    || {
-                        let plane = |start: usize| &x[start..start + positions];
-                        let sum: f64 = planes.clone().map(|start| f64::from(sum_of(plane(start), |x| x))).sum();
-                        let m = sum as f32 / n;
-                        let squares = |start| f64::from(sum_of(plane(start), |x| (x - m) * (x - m)));
-                        let v = planes.clone().map(squares).sum::<f64>() as f32 / n;
-                        let r = 1.0 / (v + layer.epsilon).sqrt();
-                        (mean[0], inverse[0], variance[0]) = (m, r, v);
-                    },
-                );
-                layer.normalise_channel(channel, mean[0], inverse[0], x, &parts);
-            }
-        });
-        if let Some(Running { mean, variance, momentum }) = running {
-            assert_eq!((mean.len(), variance.len()), (channels, channels), "running statistics of each channel");
-            // SAFETY: no piece is at work any more.
-            let means = unsafe { means.part(0..channels) };
-            let update = |running: &mut f32, batch: f32| *running = *running * momentum + batch * (1.0 - momentum);
-            mean.iter_mut().zip(means).for_each(|(running, batch)| update(running, *batch));
-            variance.iter_mut().zip(&variances).for_each(|(running, &batch)| update(running, batch));
-        }
-    }
-}
-
-/// Normalises by these means and variances.
-pub fn batch_norm_inference(layer: BatchNorm<'_>, x: &[f32], (means, variances): (&[f32], &[f32]), y: &mut [f32]) {
-    let [batch, channels, positions] = layer.checked();
-    assert_eq!((x.len(), y.len()), (batch * channels * positions, x.len()), "x and y have their shape");
-    assert_eq!((means.len(), variances.len()), (channels, channels), "one mean and one variance a channel");
-    let parts = Parts::new(y);
-    for_ranges(channels, batch * positions, |range| {
+    assert_eq!((means.len(), inverses.len()), (channels, channels), "one mean and one deviation a channel");
+    let (parts, means, inverses) = (Parts::new(y), Parts::new(means), Parts::new(inverses));
+    for_ranges(channels, batch * positions * COST, |range| {
         for channel in range {
-            let inverse = 1.0 / (variances[channel] + layer.epsilon).sqrt();
-            layer.normalise_channel(channel, means[channel], inverse, x, &parts);
+            let one = channel..channel + 1;
+            // SAFETY: each channel belongs to one piece.
+            let (mean, inverse) = unsafe { (means.part(one.clone()), inverses.part(one)) };
+            let planes = (0..batch).map(|sample| (sample * channels + channel) * positions);
+            simd(
+                #[inline(always)]
+                || {
+                    let plane = |start: usize| &x[start..start + positions];
+                    let sum: f64 = planes.clone().map(|start| f64::from(sum_of(plane(start), |x| x))).sum();
+                    let m = sum as f32 / n;
+                    let squares = |start| f64::from(sum_of(plane(start), |x| (x - m) * (x - m)));
+                    let v = planes.clone().map(squares).sum::<f64>() as f32 / n;
+                    (mean[0], inverse[0]) = (m, 1.0 / (v + layer.epsilon).sqrt());
+                },
+            );
+            layer.normalise_channel(channel, mean[0], inverse[0], x, &parts);
         }
     });
 }
@@ -103,31 +55,6 @@ pub fn batch_norm_inference(layer: BatchNorm<'_>, x: &[f32], (means, variances):
 /// The gradients of [`batch_norm_train`] from what it kept and, with the `ReLU`, its output `y`, else empty: of `x`, of
 /// the scale and of the bias.
 pub fn batch_norm_gradient(
-    layer: BatchNorm<'_>,
-    (x, y): (&[f32], &[f32]),
-    (means, inverses): (&[f32], &[f32]),
-    dy: &[f32],
-    dx: &mut [f32],
-    d_affine: (&mut [f32], &mut [f32]),
-) {
-    gradient::<true>(layer, (x, y), (means, inverses), dy, dx, d_affine);
-}
-
-/// The gradients of [`batch_norm_inference`], whose means and variances are constants; the rest as
-/// [`batch_norm_gradient`].
-pub fn batch_norm_inference_gradient(
-    layer: BatchNorm<'_>,
-    (x, y): (&[f32], &[f32]),
-    (means, variances): (&[f32], &[f32]),
-    dy: &[f32],
-    dx: &mut [f32],
-    d_affine: (&mut [f32], &mut [f32]),
-) {
-    let inverses: Vec<f32> = variances.iter().map(|variance| 1.0 / (variance + layer.epsilon).sqrt()).collect();
-    gradient::<false>(layer, (x, y), (means, &inverses), dy, dx, d_affine);
-}
-
-fn gradient<const OF_BATCH: bool>(
     layer: BatchNorm<'_>,
     (x, y): (&[f32], &[f32]),
     (means, inverses): (&[f32], &[f32]),
@@ -168,7 +95,7 @@ fn gradient<const OF_BATCH: bool>(
                 dscales.part(channel..channel + 1)[0] = dscale;
             }
             let n = (batch * positions) as f32;
-            let (of_mean, of_deviation) = if OF_BATCH { (dbias / n, dscale * inverse / n) } else { (0.0, 0.0) };
+            let (of_mean, of_deviation) = (dbias / n, dscale * inverse / n);
             let factor = layer.scale[channel] * inverse;
             simd(
                 #[inline(always)]

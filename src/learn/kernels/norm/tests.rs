@@ -71,7 +71,7 @@ fn rows(n_rows: usize, n: usize) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn layer_and_rms_norm() {
+fn layer_norm_over_rows() {
     for (n_rows, n) in [(3, 7), (5, 1), (1, 40), (7, 33), (300, 385)] {
         check(
             &format!("layer {n_rows} {n}"),
@@ -90,53 +90,11 @@ fn layer_and_rms_norm() {
                 [y, dx, ds, db].concat()
             },
         );
-        check(
-            &format!("rms {n_rows} {n}"),
-            n_rows * n,
-            &rows(n_rows, n),
-            &|idx| idx % n,
-            n,
-            |y| y,
-            |x, s, _, dy| {
-                let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
-                let (mut inverses, mut ds) = (vec![f32::NAN; n_rows], vec![f32::NAN; n]);
-                rms_norm(EPSILON, x, s, &mut y, &mut inverses);
-                rms_norm_gradient(x, s, &inverses, dy, &mut dx, &mut ds);
-                [y, dx, ds].concat()
-            },
-        );
     }
     let (mut y, mut mean, mut inverse) = ([0.0; 2], [0.0], [0.0]);
     let affine = Affine { scale: &[1.0, 2.0], bias: None };
     layer_norm(0.0, &[1.0, 3.0], affine, &mut y, (&mut mean, &mut inverse));
     assert_eq!((y, mean, inverse), ([-1.0, 2.0], [2.0], [1.0]));
-}
-
-#[test]
-fn group_and_instance_norm() {
-    for (dims, n_groups) in [([2, 6, 5], 3), ([2, 6, 5], 6), ([3, 4, 1], 1), ([2, 3, 37], 3), ([5, 32, 400], 8)] {
-        let [batch, channels, positions] = dims;
-        let (n_rows, n) = (batch * n_groups, channels / n_groups * positions);
-        let channel = |idx: usize| idx / positions % channels;
-        let what = format!("group {dims:?} {n_groups}");
-        check(
-            &what,
-            n_rows * n,
-            &rows(n_rows, n),
-            &channel,
-            channels,
-            |y| y,
-            |x, s, b, dy| {
-                let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
-                let (mut means, mut inverses) = (vec![f32::NAN; n_rows], vec![f32::NAN; n_rows]);
-                let (mut ds, mut db) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
-                group_norm(dims, EPSILON, x, Affine { scale: s, bias: Some(b) }, &mut y, (&mut means, &mut inverses));
-                let d_affine = AffineGradient { scale: &mut ds, bias: Some(&mut db) };
-                group_norm_gradient(dims, (x, s), (&means, &inverses), dy, &mut dx, d_affine);
-                [y, dx, ds, db].concat()
-            },
-        );
-    }
 }
 
 #[test]
@@ -155,29 +113,10 @@ fn batch_norm_of_the_batch() {
             let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
             let (mut means, mut inverses) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
             let (mut ds, mut db) = (vec![f32::NAN; channels], vec![f32::NAN; channels]);
-            batch_norm_train(layer, x, None, &mut y, (&mut means, &mut inverses));
+            batch_norm_train(layer, x, &mut y, (&mut means, &mut inverses));
             let kept_y = if relu { &y[..] } else { &[] };
             batch_norm_gradient(layer, (x, kept_y), (&means, &inverses), dy, &mut dx, (&mut ds, &mut db));
             [y, dx, ds, db].concat()
         });
     }
-}
-
-#[test]
-fn running_statistics_and_inference() {
-    let x = [1.0, 3.0, 10.0, 10.0];
-    let (mut mean, mut variance) = ([4.0, 0.0], [1.0, 2.0]);
-    let layer = BatchNorm { dims: [1, 2, 2], epsilon: 0.0, scale: &[1.0, 1.0], bias: &[0.0, 0.0], relu: false };
-    let running = Running { mean: &mut mean, variance: &mut variance, momentum: 0.75 };
-    let mut y = [0.0; 4];
-    batch_norm_train(BatchNorm { epsilon: 1.0, ..layer }, &x, Some(running), &mut y, (&mut [0.0; 2], &mut [0.0; 2]));
-    assert_eq!((mean, variance), ([3.5, 2.5], [1.0, 1.5]));
-
-    let layer = BatchNorm { scale: &[2.0, -1.0], bias: &[1.0, 0.5], relu: true, ..layer };
-    batch_norm_inference(layer, &x, (&[2.0, 9.0], &[4.0, 1.0]), &mut y);
-    assert_eq!(y, [0.0, 2.0, 0.0, 0.0]);
-    let (mut dx, mut ds, mut db) = ([f32::NAN; 4], [f32::NAN; 2], [f32::NAN; 2]);
-    let dy = [5.0, 3.0, 7.0, 7.0];
-    batch_norm_inference_gradient(layer, (&x, &y), (&[2.0, 9.0], &[4.0, 1.0]), &dy, &mut dx, (&mut ds, &mut db));
-    assert_eq!((dx, ds, db), ([0.0, 3.0, 0.0, 0.0], [1.5, 0.0], [3.0, 0.0]));
 }

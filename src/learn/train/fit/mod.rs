@@ -9,7 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{self, Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::data::{self, Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
 use crate::learn::kernels::elementwise::scale_add;
@@ -59,6 +59,11 @@ pub struct TrainOptions {
     pub class_weights: Option<Vec<f32>>,
     /// Epochs without a better validation metric after which training ends.
     pub patience: Option<usize>,
+    /// Whether samples of like length come in one batch.
+    pub buckets: bool,
+    /// What the length of a batch of samples of several lengths is rounded up to a multiple of, so that batches have few
+    /// shapes; without it batches are as long as their longest sample.
+    pub length_multiple: Option<usize>,
     /// Initializers that do not learn: names, or beginnings of names that end in `*`.
     pub freeze: Vec<String>,
 }
@@ -80,6 +85,8 @@ impl Default for TrainOptions {
             label_smoothing: 0.0,
             class_weights: None,
             patience: None,
+            buckets: false,
+            length_multiple: None,
             freeze: Vec::new(),
         }
     }
@@ -107,6 +114,8 @@ impl TrainOptions {
         option("clip", clip, format!("{:?}", self.clip), "a number above 0")?;
         let ema = self.ema.is_none_or(|ema| (0.0..1.0).contains(&ema));
         option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
+        let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
+        option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
         let schedule = self.schedule.check();
         schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })
     }
@@ -161,6 +170,8 @@ pub struct StepReport {
     pub rate: f64,
     /// The samples of the batch.
     pub n_samples: usize,
+    /// Steps of the optimizer so far; as many as before where gradients are still gathered.
+    pub n_steps: u64,
 }
 
 /// Whether to go on.
@@ -330,11 +341,23 @@ impl<'a, 'g> Training<'a, 'g> {
     ) -> Result<Training<'a, 'g>, TrainError> {
         let Task { data, augment, .. } = task;
         let targets = Targets::new(data, &learner, options)?;
-        let batches = LoaderOptions { batch_size: options.batch_size, seed, ..LoaderOptions::default() };
+        let batches = LoaderOptions {
+            batch_size: options.batch_size,
+            seed,
+            length: options.length_multiple.map_or(Length::Batch, Length::Multiple),
+            buckets: options.buckets,
+            ..LoaderOptions::default()
+        };
         let validation = Loader::new(data, Split::Validation, batches.clone())?;
         let views = guide.as_ref().and_then(|guide| guide.n_views());
         let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), views, ..batches };
         let train = Loader::new(data, Split::Train, shuffled)?;
+        if (options.buckets || options.length_multiple.is_some()) && train.longest().is_none() {
+            return Err(TrainError::Task {
+                problem: "the data's samples are all of one length".to_string(),
+                remedy: "leave `buckets` and `length_multiple` out",
+            });
+        }
         Ok(Training { learner, targets, train, validation, guide, options, seed })
     }
 
@@ -428,16 +451,17 @@ impl<'a, 'g> Training<'a, 'g> {
         n_batches: usize,
     ) -> Result<StepReport, TrainError> {
         let options = self.options;
-        let (mut batch, n_samples) = self.targets.prepare(batch, options)?;
+        let (mut named, n_samples) = self.targets.prepare(batch, options)?;
         let n_steps = self.steps_per_epoch() * options.epochs as u64;
         if let Some(guide) = &mut self.guide {
-            guide.add(samples, state.n_steps as f64 / n_steps.max(1) as f64, &mut batch)?;
+            guide.add(samples, state.n_steps as f64 / n_steps.max(1) as f64, &mut named)?;
         }
         let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
-        let mut learned = self.learner.learn(&batch, seed)?;
+        let mut learned = self.learner.learn(&named, seed)?;
         let loss = learned.loss;
-        let report = StepReport { epoch: state.epoch, batch: state.n_batches, n_batches, loss, rate, n_samples };
+        let (epoch, batch, n_steps) = (state.epoch, state.n_batches, state.n_steps);
+        let mut report = StepReport { epoch, batch, n_batches, loss, rate, n_samples, n_steps };
         if !loss.is_finite() {
             return Ok(report);
         }
@@ -459,6 +483,7 @@ impl<'a, 'g> Training<'a, 'g> {
         if let Some(sums) = sums {
             state.numbers.insert("gradient".to_string(), sums);
         }
+        report.n_steps = state.n_steps;
         Ok(report)
     }
 

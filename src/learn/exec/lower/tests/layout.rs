@@ -5,7 +5,7 @@ use crate::graph::op::{self, DepthMode, PadMode};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{GraphBuilder, Name, Node, Op, TensorType};
 use crate::learn::exec::compile::Mode;
-use crate::learn::exec::testing::{Inputs, check, close, numbers, request, run_generic};
+use crate::learn::exec::testing::{Inputs, check, close, numbers, request, run_generic, run_host};
 
 /// One operator on `x` of this shape and on constants.
 #[track_caller]
@@ -110,28 +110,70 @@ fn triangles_and_sums() {
     }
 }
 
+fn cast(to: DType, saturate: bool) -> Op {
+    Op::Cast(op::Cast { to, saturate, round_mode: op::RoundMode::Up })
+}
+
+/// `x` through these operators and back to `f64`, squared and summed: the graph with the names of `x`, of what came back
+/// and of the sum.
+fn there_and_back(there: &[Op], dtype: DType) -> (crate::graph::Graph, [Name; 3]) {
+    let mut builder = GraphBuilder::new("rounded");
+    let x = builder.input("x", TensorType::new(dtype, [5usize]));
+    let mut value = x.clone();
+    for op in there.iter().cloned().chain([cast(dtype, true)]) {
+        value = builder.node(op, &[&value]);
+    }
+    let reduce = op::Reduce { keepdims: false, noop_with_empty_axes: false };
+    let loss = builder.node(Op::ReduceSumSquare(reduce), &[&value]);
+    builder.output(&loss);
+    (builder.finish().expect("whole"), [x, value, loss])
+}
+
+/// Rounded there and back as the reference interpreter has it, with the gradient of what is not rounded, on both
+/// backends.
+fn straight_through(there: &[Op]) {
+    let x_values = [-3.3f64, -0.21, 0.0, 0.7, 2.6];
+    for dtype in [DType::F64, DType::F32] {
+        let (graph, [x, back, loss]) = there_and_back(there, dtype);
+        let tensor = match dtype {
+            DType::F64 => Tensor::vector(x_values.to_vec()),
+            _ => Tensor::vector(x_values.map(|value| value as f32).to_vec()),
+        };
+        let given: Inputs = [(x.clone(), tensor)].into_iter().collect();
+        let wanted = [back.clone()];
+        let request = request(&given, Mode::Inference, &wanted, Some(&loss), &[x]);
+        let [rounded, gradient] = if dtype == DType::F64 {
+            let (values, gradients) = run_generic(&graph, &given, &request).expect("it runs");
+            [values[0].clone(), gradients[0].1.clone()]
+        } else {
+            run_host(&graph, &given, &request).expect("it runs").try_into().expect("a value and a gradient")
+        };
+        let reference = crate::graph::eval::run_with(&graph, &given, &wanted).expect("it runs");
+        let numbers = |tensor: &Tensor| tensor.to_f32s().expect("numbers").into_owned();
+        assert_eq!(numbers(&rounded), numbers(&reference[&back]), "{there:?}");
+        let doubled: Vec<f32> = numbers(&rounded).iter().map(|value| 2.0 * value).collect();
+        assert_eq!(numbers(&gradient), doubled, "{there:?}");
+    }
+}
+
 #[test]
 fn casts() {
-    let cast = |to| Op::Cast(op::Cast { to, saturate: true, round_mode: op::RoundMode::Up });
-    moved(cast(DType::F64), &[2, 3], vec![]);
-    check(cast(DType::F64), &[integers(&[1, -2])], &[], &[]);
-    // rounded there and back, with the gradient of what is not rounded
-    let mut builder = GraphBuilder::new("rounded");
-    let x = builder.input("x", TensorType::new(DType::F64, [5usize]));
-    let half = builder.node(cast(DType::F16), &[&x]);
-    let back = builder.node(cast(DType::F64), &[&half]);
-    let reduce = op::Reduce { keepdims: false, noop_with_empty_axes: false };
-    let loss = builder.node(Op::ReduceSumSquare(reduce), &[&back]);
-    builder.output(&loss);
-    let graph = builder.finish().expect("whole");
-    let given: Inputs = [(x.clone(), numbers(&[5]))].into_iter().collect();
-    let wanted = [back.clone()];
-    let request = request(&given, Mode::Inference, &wanted, Some(&loss), &[x]);
-    let (values, gradients) = run_generic(&graph, &given, &request).expect("it runs");
-    let reference = crate::graph::eval::run_with(&graph, &given, &wanted).expect("it runs");
-    close("rounded", &values[0], &reference[&back], 0.0);
-    let doubled = values[0].to_vec::<f64>().expect("numbers").iter().map(|value| 2.0 * value).collect();
-    close("straight through", &gradients[0].1, &Tensor::vector(doubled), 1e-12);
+    moved(cast(DType::F64, true), &[2, 3], vec![]);
+    check(cast(DType::F64, true), &[integers(&[1, -2])], &[], &[]);
+    for narrow in [DType::F16, DType::BF16, DType::F8E4M3FN, DType::F8E5M2, DType::F4E2M1] {
+        straight_through(&[cast(narrow, true)]);
+    }
+    straight_through(&[cast(DType::F8E5M2, false)]);
+    straight_through(&[cast(DType::F16, true), cast(DType::F8E4M3FN, true)]);
+    // what lies between the two casts, or rounds otherwise, would lose the gradient
+    let refused: [&[Op]; 2] = [&[cast(DType::F8E4M3FN, true), Op::Identity], &[cast(DType::I8, true)]];
+    for there in refused {
+        let (graph, [x, _, loss]) = there_and_back(there, DType::F64);
+        let given: Inputs = [(x.clone(), numbers(&[5]))].into_iter().collect();
+        let error = run_generic(&graph, &given, &request(&given, Mode::Inference, &[], Some(&loss), &[x]));
+        let error = error.expect_err("it is refused").to_string();
+        assert!(error.contains("Cast") && error.contains("`x`"), "{error}");
+    }
 }
 
 /// A dropout of `x` with the outputs' names.

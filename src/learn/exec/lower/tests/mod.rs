@@ -125,6 +125,8 @@ fn reductions() {
         check(Op::LogSoftmax(op::Softmax { axis }), &some(&[&[2, 3, 4]]), &[0], &[]);
         for p in [1, 2] {
             check(Op::LpNormalization(op::LpNormalization { axis, p }), &some(&[&[2, 3, 4]]), &[0], &[]);
+            let zeros = Tensor::new(&[2, 2], vec![0.0, 0.0, 0.0, 3.0]).expect("four");
+            check(Op::LpNormalization(op::LpNormalization { axis, p }), &[Some(zeros)], &[], &[]);
         }
     }
     check(Op::GlobalAveragePool, &some(&[&[2, 3, 4, 2]]), &[0], &[]);

@@ -74,6 +74,45 @@ fn a_network_that_learns_updates_its_statistics() {
     }
 }
 
+/// A layer that is called twice: its statistics are blended twice, as PyTorch does.
+#[test]
+fn shared_statistics_are_updated_by_each_node() {
+    let mut builder = GraphBuilder::new("shared");
+    let x = builder.input("x", TensorType::new(DType::F64, [2usize, 3, 5]));
+    let given = [("scale", numbers(&[3])), ("bias", numbers(&[3])), ("mean", numbers(&[3]))];
+    let mut names: Vec<Name> = given.map(|(name, tensor)| builder.initializer(name, tensor)).to_vec();
+    names.push(builder.initializer("variance", positive(3).expect("a tensor")));
+    let layer = |builder: &mut GraphBuilder, x: &Name| {
+        builder.node(batch(false), &[x, &names[0], &names[1], &names[2], &names[3]])
+    };
+    let first = layer(&mut builder, &x);
+    let second = layer(&mut builder, &x);
+    let y = builder.node(Op::Add, &[&first, &second]);
+    builder.output(&y);
+    let graph = builder.finish().expect("whole");
+    let given: Inputs = [(x.clone(), numbers(&[2, 3, 5]))].into_iter().collect();
+    let program =
+        Program::compile(&graph, &request(&given, Mode::Training, std::slice::from_ref(&y), None, &[])).expect("whole");
+    let updated: Vec<&Name> = program.updates.iter().map(|(name, _)| name).collect();
+    assert_eq!(updated, [&names[2], &names[3]]);
+    let parameters: Vec<Tensor> = program.parameters.iter().map(|(name, _)| graph.initializers[name].clone()).collect();
+    let ends: Vec<usize> = program.updates.iter().map(|(_, id)| *id).collect();
+    let backend = Generic { dtype: candle_core::DType::F64, device: candle_core::Device::Cpu };
+    let found = backend.run(&program, &parameters, &[given[&x].clone()], &ends, 0).expect("it runs");
+    let list = |tensor: &Tensor| tensor.to_vec::<f64>().expect("numbers");
+    let x = list(&given[&x]);
+    for channel in 0..3 {
+        let own = x.iter().enumerate().filter(|(idx, _)| idx / 5 % 3 == channel).map(|(_, x)| x);
+        let mean = own.clone().sum::<f64>() / 10.0;
+        let variance = own.map(|x| (x - mean).powi(2)).sum::<f64>() / 10.0;
+        for (name, found, now) in [(&names[2], &found[0], mean), (&names[3], &found[1], variance)] {
+            let before = list(&graph.initializers[name])[channel];
+            let expected = 0.75 * (0.75 * before + 0.25 * now) + 0.25 * now;
+            assert!((list(found)[channel] - expected).abs() < 1e-9, "{name}: {found:?} for {expected}");
+        }
+    }
+}
+
 #[test]
 fn layers() {
     let layer = |axis| Op::LayerNormalization(op::LayerNormalization { axis, epsilon: 1e-2, stash_type: 1 });

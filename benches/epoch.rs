@@ -1,23 +1,35 @@
 //! What an epoch costs beside its training steps alone: reading, augmentation and accounts of every step, against the same
-//! number of steps on one batch that is at hand. Recipes of `models/`, one epoch each, in turns, two threads.
+//! number of steps on one batch that is at hand. Recipes of `models/`, one epoch each, in turns, two threads. Then what an
+//! epoch of a student costs that learns from a teacher, whose values are kept or computed on the way, against the student's
+//! epoch alone.
 //!
-//! Arguments name the recipes to run.
+//! Arguments name the recipes to run, and `distill`.
 
 #![allow(clippy::print_stdout)] // figures are what a bench is for
 
 #[allow(dead_code)] // epochs are timed here, not functions
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use aludel::compress::distill::objective::{Ends, Mix, Teacher, attach};
+use aludel::compress::distill::student::{StudentOptions, Width, derive};
+use aludel::compress::distill::targets::{Key, targets};
+use aludel::compress::distill::{Distillation, Source};
 use aludel::data::{LABEL, Loader, LoaderOptions, Split};
 use aludel::graph::Name;
+use aludel::graph::probe::{Forward, ProbeError};
+use aludel::graph::shape::{Bindings, infer};
 use aludel::graph::tensor::Tensor;
-use aludel::learn::train::fit::{Flow, Observer, StepReport, Task, TrainOptions, fit};
+use aludel::learn::train::fit::{Flow, Guide, Observer, StepReport, Task, TrainOptions, fit, fit_with};
 use aludel::learn::train::learner::Learner;
 use aludel::learn::train::optimizer::Update;
+use aludel::measure::runtime::tract::Tract;
+use aludel::measure::runtime::{ModelBytes, Options, Runtime, Session};
 use aludel::measure::statistics::{median, sorted};
+use aludel::onnx;
 use aludel::recipe::{Prepared, Recipe};
 use indexmap::IndexMap;
 
@@ -30,6 +42,9 @@ const RECIPES: [&str; 4] = ["digits", "cifar10-subset", "fashion-mnist", "spoken
 const MOST_STEPS: usize = 80;
 const ROUNDS: usize = 5;
 
+/// Of what is drawn at random: kept values are of the changes that a training with this seed sees.
+const SEED: u64 = 7;
+
 fn main() {
     support::print_machine();
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the pool is not built yet");
@@ -41,11 +56,100 @@ fn main() {
             row(name);
         }
     }
+    if has_data && (arguments.is_empty() || arguments.iter().any(|argument| argument == "distill")) {
+        distill();
+    }
+}
+
+fn recipe_of(name: &str) -> Recipe {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).join("recipe.toml");
+    Recipe::read(&path).expect("the recipe is sound")
+}
+
+/// A teacher on tract.
+struct OnTract(Box<dyn Session>);
+
+impl Forward for OnTract {
+    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
+        let feeds: Vec<_> = inputs.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+        Ok(self.0.run(&feeds).expect("the teacher runs").into_iter().map(|(_, tensor)| tensor).collect())
+    }
+}
+
+/// The network of `cifar10-subset` teaches one of a quarter of its width.
+fn distill() {
+    let recipe = recipe_of("cifar10-subset");
+    let prepared = Prepared::new(&recipe).expect("its data is there");
+    let (data, teacher) = (&prepared.data, &prepared.model);
+    let student = derive(
+        &teacher.graph,
+        &StudentOptions { width: Width::Factor(0.25), ..StudentOptions::default() },
+        &Bindings::default(),
+        7,
+    );
+    let student = student.expect("a student").graph;
+    let types = infer(&teacher.graph, &Bindings::default()).expect("types fit");
+    let ends = Ends::of(&teacher.graph, &prepared.output);
+    let known = BTreeMap::from([(ends.logits.clone(), types.tensor(&ends.logits).expect("known").clone())]);
+    let facts = Teacher { ends, types: &known };
+    let attached =
+        || attach(&student, &prepared.output, &facts, &Mix::default(), recipe.train.loss, 7).expect("objectives fit");
+    let bytes = ModelBytes::new(onnx::to_bytes(teacher).expect("it can be written"));
+    let open = || {
+        let options = Options { n_threads: 2, ..Options::default() };
+        OnTract(Tract.load(&bytes, &options).expect("tract takes it"))
+    };
+    let batches = LoaderOptions {
+        batch_size: recipe.train.batch_size,
+        augment: recipe.data.augment.clone(),
+        seed: SEED,
+        ..LoaderOptions::default()
+    };
+    let loader = Loader::new(data, Split::Train, batches).expect("there are samples");
+    let columns: Vec<(String, Name)> = data
+        .inputs()
+        .zip(&teacher.graph.inputs)
+        .map(|((column, _), input)| (column.to_string(), input.name.clone()))
+        .collect();
+    let inputs = columns.iter().map(|(_, name)| (name.clone(), name.clone())).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = Key { teacher: "this one", data: "this", n_views: 1 };
+    let kept = targets(
+        &folder.path().join("targets"),
+        &key,
+        &attached().teacher,
+        &loader,
+        &columns,
+        |_| Ok(Box::new(open())),
+        |_, _| (),
+    );
+    let source = Source::Kept { targets: kept.expect("targets"), n_views: 1 };
+    let mut by_kept = Distillation { student: attached(), source };
+    let mut by_live = Distillation { student: attached(), source: Source::Live { teacher: Box::new(open()), inputs } };
+    let options = TrainOptions { epochs: 1, ..recipe.train.clone() };
+    let task = Task { graph: &student, output: &prepared.output, data, augment: &recipe.data.augment };
+    let step_ms = |guide: Option<&mut dyn Guide>| {
+        let mut watch = Watch::default();
+        fit_with(&task, guide, &options, SEED, None, &mut watch).expect("it trains");
+        watch.elapsed_ms / watch.n_steps as f64
+    };
+    let (mut plain, mut kept, mut live) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        plain.push(step_ms(None));
+        kept.push(step_ms(Some(&mut by_kept)));
+        live.push(step_ms(Some(&mut by_live)));
+    }
+    let [plain, kept, live] = [plain, kept, live].map(|sample| median(&sorted(&sample)));
+    println!(
+        "distill          {plain:.3} ms a step of the student alone; from kept values {kept:.3} ms: {:.3} times (at most 1.15); \
+         from the teacher at work {live:.3} ms: {:.2} times that from kept ones",
+        kept / plain,
+        live / kept,
+    );
 }
 
 fn row(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).join("recipe.toml");
-    let recipe = Recipe::read(&path).expect("the recipe is sound");
+    let recipe = recipe_of(name);
     let prepared = Prepared::new(&recipe).expect("its data is there");
     let options = TrainOptions { epochs: 1, ..recipe.train.clone() };
     let (mut epochs_ms, mut steps_ms) = (Vec::new(), Vec::new());

@@ -33,6 +33,41 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The main job, a student that learns from its teacher, is a recipe carried out:
+//!
+//! ```
+//! # #[cfg(feature = "full")] {
+//! use std::path::Path;
+//!
+//! use aludel::measure::runtime::tract::Tract;
+//! use aludel::recipe::pipeline::{Pipeline, RunOptions, run};
+//!
+//! let recipe = r#"
+//!     name = "digits"
+//!     data = { kind = "digits", shape = [64], normalize = "unit", split = { validation = 0.1, test = 0.2 } }
+//!     student = { from = "teacher", width = 0.25 }
+//!     step = [{ distill = { loss = ["kd"], temperature = 4.0, alpha = 0.9, epochs = 3, lr = 1e-2 } }]
+//!     [teacher]
+//!     arch = { mlp = { hidden = [128] } }
+//!     train = { epochs = 3, lr = 1e-2 }
+//! "#;
+//! let folder = tempfile::tempdir()?;
+//! let options = RunOptions {
+//!     folder: folder.path(),
+//!     resume: false,
+//!     only: None,
+//!     runtimes: &[&Tract],
+//!     replay: None,
+//!     latency: Default::default(),
+//! };
+//! let ledger = run(&Pipeline::parse(recipe, Path::new(""), &[])?, &options, &mut ())?;
+//! let (teacher, student) = (&ledger.lines[0], &ledger.lines[2]);
+//! assert!(student.bytes < teacher.bytes / 2);
+//! assert!(student.test[0].accuracy > 0.8);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! | room | what | sees |
 //! |---|---|---|
 //! | [`graph`] | networks: tensors, operators, shapes, cost, patches, the reference interpreter | nothing |

@@ -84,7 +84,7 @@ struct Refused {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let runtimes = load::open_runtimes(&arguments.runtimes)?;
+    let runtimes = load::open_runtimes(&arguments.runtimes.choice)?;
     let path = &arguments.model.model;
     let loaded = load::load(path)?;
     let bytes = load::model_bytes(path)?;

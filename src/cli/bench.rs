@@ -95,9 +95,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let bindings = arguments.bind.bindings.iter().map(|binding| (binding.symbol.clone(), binding.size)).collect();
     let plan = Plan {
-        runtimes: load::open_runtimes(&arguments.runtimes)?,
+        runtimes: load::open_runtimes(&arguments.runtimes.choice)?,
         options: Options { optimization: arguments.runtimes.optimization, ..Options::default() },
-        library: arguments.runtimes.library.clone(),
+        library: arguments.runtimes.choice.library.clone(),
         threads: arguments.threads.clone(),
         bindings,
         seed: arguments.seed,

@@ -80,7 +80,7 @@ struct Answer {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let runtimes = load::open_runtimes(&arguments.runtimes)?;
+    let runtimes = load::open_runtimes(&arguments.runtimes.choice)?;
     if arguments.b.is_none() && runtimes.len() < 2 {
         bail!("nothing to compare with: give a second model, or have both runtimes at hand");
     }
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         progress.set_message(format!("running on {}", open.runtime.name()));
         let pair = match pair(arguments, open) {
             Ok(pair) => pair,
-            Err(error) if arguments.runtimes.runtime.is_empty() && runtimes.len() > 1 => {
+            Err(error) if arguments.runtimes.choice.runtime.is_empty() && runtimes.len() > 1 => {
                 tracing::warn!("{} is left out: {error:#}", open.runtime.name());
                 continue;
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Outcome;
-use super::load::{self, RuntimeArguments};
+use super::load::{self, RuntimeChoice};
 use super::run::{report, text};
 use crate::measure::latency;
 use crate::measure::runtime::Runtime;
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FOLDER", default_value = "aludel-demo")]
     output: PathBuf,
     #[command(flatten)]
-    runtimes: RuntimeArguments,
+    runtimes: RuntimeChoice,
     /// Answer in JSON
     #[arg(long)]
     json: bool,

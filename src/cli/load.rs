@@ -106,15 +106,22 @@ pub(super) fn runtime_name(text: &str) -> Result<RuntimeName, String> {
     }
 }
 
-/// Which runtimes to use, and how.
+/// Which runtimes to use.
 #[derive(clap::Args)]
-pub(super) struct RuntimeArguments {
+pub(super) struct RuntimeChoice {
     /// tract, ort (onnxruntime) or both; without it every runtime at hand
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = runtime_name)]
     pub(super) runtime: Vec<RuntimeName>,
     /// onnxruntime's library, where it is not to be looked for
     #[arg(long, value_name = "FILE")]
     pub(super) library: Option<PathBuf>,
+}
+
+/// Which runtimes to use, and how.
+#[derive(clap::Args)]
+pub(super) struct RuntimeArguments {
+    #[command(flatten)]
+    pub(super) choice: RuntimeChoice,
     /// How much the runtime may rewrite the graph: none, basic or all
     #[arg(long, value_name = "LEVEL", default_value = "all", value_parser = optimization)]
     pub(super) optimization: Optimization,
@@ -136,7 +143,7 @@ pub(super) struct OpenRuntime {
 }
 
 /// The runtimes asked for, or every one at hand; what is not at hand is said, not left out in silence.
-pub(super) fn open_runtimes(arguments: &RuntimeArguments) -> anyhow::Result<Vec<OpenRuntime>> {
+pub(super) fn open_runtimes(arguments: &RuntimeChoice) -> anyhow::Result<Vec<OpenRuntime>> {
     let asked = !arguments.runtime.is_empty();
     let names = if asked { arguments.runtime.clone() } else { vec![RuntimeName::Tract, RuntimeName::Ort] };
     let mut opened = Vec::new();

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::load::{self, RuntimeArguments};
+use super::load::{self, RuntimeChoice};
 use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::learn::train::TrainError;
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "LEDGER")]
     replay: Option<PathBuf>,
     #[command(flatten)]
-    runtimes: RuntimeArguments,
+    runtimes: RuntimeChoice,
     /// Seconds in which each network's latency is measured on a runtime
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     latency_budget: f64,

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::load::{self, RuntimeArguments};
+use super::load::{self, RuntimeChoice};
 use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::data::Split;
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     tensorboard: Option<PathBuf>,
     #[command(flatten)]
-    runtimes: RuntimeArguments,
+    runtimes: RuntimeChoice,
     /// Answer in JSON
     #[arg(long)]
     json: bool,

@@ -59,9 +59,11 @@ impl Dataset {
     /// # Errors
     /// None that reading did not have.
     pub fn sha256(&self) -> Result<String, DataError> {
-        let mut hashes = String::new();
+        let mut hashes = format!("{:?} {:?}\n", self.labels, self.n_tokens);
         for splits in &self.splits {
             for samples in splits.chunks(1 << 10) {
+                // changes of a sample depend on its number
+                hashes.push_str(&format!("{samples:?}\n"));
                 for (name, column) in self.batch(samples)? {
                     let bytes =
                         column.bytes().map_or_else(|| format!("{column:?}").into_bytes(), |bytes| bytes.to_vec());

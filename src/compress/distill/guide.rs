@@ -90,6 +90,8 @@ fn values(
             let own = |(theirs, ours): &(Name, Name)| batch.get(ours).map(|tensor| (theirs.clone(), tensor.clone()));
             let feeds = inputs.iter().filter_map(own).collect();
             let values = teacher.forward(&feeds)?;
+            let single = |value: Tensor| Tensor::new(value.shape(), value.to_f32s()?.into_owned());
+            let values = values.into_iter().map(single).collect::<Result<Vec<_>, _>>()?;
             Ok(student.teacher.iter().map(|it| it.input.clone()).zip(values).collect())
         }
     }

@@ -19,7 +19,7 @@ use crate::store::sha256;
 /// What targets depend on.
 #[derive(Clone, Debug)]
 pub struct Key<'a> {
-    /// A hash of the teacher's file.
+    /// A hash of the teacher's file, and what runs it.
     pub teacher: &'a str,
     /// A hash of the data.
     pub data: &'a str,
@@ -79,12 +79,15 @@ pub fn targets(
     let mut writer = Writer::begin(path, layout)?;
     while writer.n_done() < n_rows {
         told(writer.n_done(), n_rows);
-        let (view, from) = (writer.n_done() / n_samples, writer.n_done() % n_samples);
+        let (view, n_done) = (writer.n_done() / n_samples, writer.n_done() % n_samples);
+        // the same batches whether or not it was taken up in the middle of one
+        let from = n_done - n_done % loader.options().batch_size;
         let batch = &samples[from..(from + loader.options().batch_size).min(n_samples)];
         let given = loader.view(batch, view as u64)?;
         let column = |(column, name): &(String, Name)| given.get(column).map(|tensor| (name.clone(), tensor.clone()));
         let feeds: IndexMap<Name, Tensor> = columns.iter().filter_map(column).collect();
-        writer.push(&rows(&values, &teacher.forward(&feeds)?, batch.len())?)?;
+        let made = rows(&values, &teacher.forward(&feeds)?, batch.len())?;
+        writer.push(&made[(n_done - from) * made.len() / batch.len()..])?;
     }
     told(n_rows, n_rows);
     Ok(Targets { values, rows: writer.finish()?, row_of, n_samples })
@@ -140,7 +143,7 @@ fn layout(key: &Key<'_>, values: &[Value], loader: &Loader, n_rows: usize) -> La
     let options = loader.options();
     let names: Vec<String> = values.iter().map(|value| format!("{} {:?}", value.name, value.shape)).collect();
     // what changes a sample, in words: they differ where the options do
-    let view = format!("{:?} {} {:?}", options.augment, options.seed, options.length);
+    let view = format!("{:?} {} {:?} {}", options.augment, options.seed, options.length, options.batch_size);
     let all = [key.teacher, key.data, &key.n_views.to_string(), &view, &names.join("\n")].join("\n");
     let n_elements: usize = values.iter().map(|value| value.n_elements).sum();
     Layout { header: format!("targets of {}", sha256(all.as_bytes())), row_bytes: 2 * n_elements, n_rows }

@@ -23,7 +23,8 @@ struct Header {
     n_cuts: usize,
     /// As bits: JSON does not keep every number as it is.
     loss: (u64, u64),
-    epochs: Vec<Epoch>,
+    /// The three numbers of each, as bits, too.
+    epochs: Vec<[u64; 3]>,
     best: Option<usize>,
     /// By kind, how many lists there are.
     kinds: IndexMap<String, usize>,
@@ -42,7 +43,11 @@ pub fn to_bytes(state: &State, recipe: &str) -> Result<Vec<u8>, TrainError> {
         rate_factor: state.rate_factor,
         n_cuts: state.n_cuts,
         loss: (state.loss.0.to_bits(), state.loss.1),
-        epochs: state.epochs.clone(),
+        epochs: state
+            .epochs
+            .iter()
+            .map(|it| [it.train_loss, it.validation_loss, it.metric].map(f64::to_bits))
+            .collect(),
         best: state.best,
         kinds: state.numbers.iter().map(|(kind, lists)| (kind.clone(), lists.len())).collect(),
     };
@@ -89,10 +94,15 @@ pub fn from_bytes(bytes: &[u8], recipe: &str) -> Result<State, TrainError> {
         rate_factor: header.rate_factor,
         n_cuts: header.n_cuts,
         loss: (f64::from_bits(header.loss.0), header.loss.1),
-        epochs: header.epochs,
+        epochs: header.epochs.into_iter().map(epoch).collect(),
         best: header.best,
         numbers,
     })
+}
+
+fn epoch(bits: [u64; 3]) -> Epoch {
+    let [train_loss, validation_loss, metric] = bits.map(f64::from_bits);
+    Epoch { train_loss, validation_loss, metric }
 }
 
 fn broken(error: &dyn std::fmt::Display) -> TrainError {

@@ -259,11 +259,15 @@ impl Learned<'_> {
     }
 
     /// Calls `update` with each parameter that has a gradient: its position, the gradient, and itself.
-    pub fn apply(&mut self, mut update: impl FnMut(usize, &[f32], &mut Parameter)) {
-        for (name, id) in &self.compiled.program.gradients {
-            let (position, _, parameter) = self.parameters.get_full_mut(name).expect("gradients are of parameters");
-            update(position, self.compiled.host.computed(*id), parameter);
-        }
+    pub fn apply(&mut self, mut update: impl FnMut(usize, &[f32], &mut Parameter) + Send) {
+        let (compiled, parameters) = (self.compiled, &mut *self.parameters);
+        // see `Host::run`
+        rayon::scope(|_| {
+            for (name, id) in &compiled.program.gradients {
+                let (position, _, parameter) = parameters.get_full_mut(name).expect("gradients are of parameters");
+                update(position, compiled.host.computed(*id), parameter);
+            }
+        });
     }
 }
 

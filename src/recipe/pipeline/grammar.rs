@@ -1,6 +1,5 @@
 //! What a recipe of several steps says.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,8 @@ pub struct Pipeline {
     pub data: Descriptor,
     /// Whom students learn from.
     pub teacher: TeacherPart,
-    /// Who learns, by name.
-    pub students: Vec<(String, StudentPart)>,
+    /// Who learns.
+    pub students: Vec<Student>,
     /// What each student goes through, in order.
     pub steps: Vec<StepPart>,
     /// The folder that paths in the file are relative to.
@@ -44,20 +43,26 @@ pub struct TeacherPart {
 
 /// A part `student`.
 #[derive(Clone, Debug)]
-pub enum StudentPart {
-    /// Made out of the teacher.
-    Derived(StudentOptions, String),
-    /// An architecture or a file of its own.
-    Own(ModelPart, String),
+pub struct Student {
+    /// What it is called.
+    pub name: String,
+    /// Whom it learns from: `teacher`, or a student before it, such as an assistant of a size between the two (Mirzadeh et al.,
+    /// "Improved Knowledge Distillation via Teacher Assistant", 2020) or the generation before (Furlanello et al.,
+    /// "Born-Again Neural Networks", 2018).
+    pub teacher: String,
+    /// What it begins as.
+    pub network: StudentNetwork,
+    /// The part as it stands.
+    pub text: String,
 }
 
-impl StudentPart {
-    /// The part as it stands.
-    pub fn text(&self) -> &str {
-        match self {
-            StudentPart::Derived(_, text) | StudentPart::Own(_, text) => text,
-        }
-    }
+/// What a student begins as.
+#[derive(Clone, Debug)]
+pub enum StudentNetwork {
+    /// Made out of the teacher, or of a student before it.
+    Derived(StudentOptions),
+    /// An architecture or a file of its own.
+    Own(ModelPart),
 }
 
 /// A part `step`.
@@ -113,7 +118,7 @@ pub struct DistillOptions {
 pub struct TeacherOptions {
     /// Whether they are computed once and kept in a file.
     pub cache: bool,
-    /// How many changes of each sample are kept, where samples are changed.
+    /// How many changes of each sample are kept, where samples are changed and values are kept.
     pub views: u64,
 }
 
@@ -176,7 +181,10 @@ impl Pipeline {
 fn teacher(mut table: Table) -> Result<TeacherPart, RecipeError> {
     let text = table.to_string();
     let train = table.remove("train").map(|train| read::<TrainOptions>("teacher.train", train)).transpose()?;
-    let model: ModelPart = read("teacher", Value::Table(table))?;
+    let model = model("teacher", table)?;
+    if let Some(train) = &train {
+        train.check().map_err(|error| part("teacher.train", &error.to_string()))?;
+    }
     if model.arch.is_some() == model.onnx.is_some() {
         return Err(part("teacher", "should have `arch` or `onnx`, one of the two"));
     }
@@ -186,39 +194,51 @@ fn teacher(mut table: Table) -> Result<TeacherPart, RecipeError> {
     Ok(TeacherPart { model, train, text })
 }
 
-fn students(recipe: &str, value: Option<Value>) -> Result<Vec<(String, StudentPart)>, RecipeError> {
+fn students(recipe: &str, value: Option<Value>) -> Result<Vec<Student>, RecipeError> {
     let tables = match value {
         None => return Ok(Vec::new()),
         Some(Value::Array(tables)) => tables,
         Some(one) => vec![one],
     };
     let is_one = tables.len() == 1;
-    let mut students: BTreeMap<String, usize> = BTreeMap::new();
-    let mut parts = Vec::new();
+    let mut students: Vec<Student> = Vec::new();
     for value in tables {
         let mut table = table("student", Some(value))?;
         let name = match table.remove("name") {
-            Some(Value::String(name)) if is_file_name(&name) && name != "teacher" => name,
-            Some(_) => return Err(part("student.name", "is no text that a file can be called, or is `teacher`")),
-            None if is_one && recipe != "teacher" => recipe.to_string(),
+            Some(Value::String(name)) if is_student_name(&name) => name,
+            Some(_) => return Err(part("student.name", "should be of letters, digits, - and _, and not `teacher`")),
+            None if is_one && is_student_name(recipe) => recipe.to_string(),
             None => return Err(part("student", "has no `name`; with several students each needs one")),
         };
-        if students.insert(name.clone(), parts.len()).is_some() {
+        if students.iter().any(|student| student.name == name) {
             return Err(part("student", &format!("`{name}` is there twice")));
         }
         let text = table.to_string();
-        let student = if table.contains_key("arch") || table.contains_key("onnx") {
-            StudentPart::Own(read("student", Value::Table(table))?, text)
+        let known = |key: &str, from: &str| {
+            let known: Vec<&str> =
+                ["teacher"].into_iter().chain(students.iter().map(|student| student.name.as_str())).collect();
+            match known.contains(&from) {
+                true => Ok(()),
+                false => Err(part(key, &format!("is `{from}`; before `{name}` there are: {}", known.join(", ")))),
+            }
+        };
+        let teacher = match table.remove("teacher") {
+            None => "teacher".to_string(),
+            Some(Value::String(teacher)) => teacher,
+            Some(_) => return Err(part("student.teacher", "is no name")),
+        };
+        known("student.teacher", &teacher)?;
+        let network = if table.contains_key("arch") || table.contains_key("onnx") {
+            StudentNetwork::Own(model("student", table)?)
         } else {
             let options: StudentOptions = read("student", Value::Table(table))?;
-            if options.from != "teacher" {
-                return Err(part("student.from", &format!("is `{}`; give \"teacher\"", options.from)));
-            }
-            StudentPart::Derived(options, text)
+            known("student.from", &options.from)?;
+            options.check().map_err(|error| part("student", &error.to_string()))?;
+            StudentNetwork::Derived(options)
         };
-        parts.push((name, student));
+        students.push(Student { name, teacher, network, text });
     }
-    Ok(parts)
+    Ok(students)
 }
 
 fn step(table: Table) -> Result<StepPart, RecipeError> {
@@ -233,6 +253,7 @@ fn step(table: Table) -> Result<StepPart, RecipeError> {
         "distill" => Step::Distill(distill(self::table("step.distill", Some(value))?)?),
         other => return Err(unknown(other, &STEPS)),
     };
+    step.train().check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
     Ok(StepPart { step, text })
 }
 
@@ -243,6 +264,7 @@ fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
         keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
     };
     let mix: Mix = read("step.distill", Value::Table(taken(&MIX)))?;
+    mix.check().map_err(|error| part("step.distill", &error.to_string()))?;
     let teacher: TeacherOptions = read("step.distill", Value::Table(taken(&TEACHER)))?;
     if let Some(loss) = table.remove("label_loss") {
         table.insert("loss".to_string(), loss);
@@ -298,7 +320,7 @@ fn table(name: &str, value: Option<Value>) -> Result<Table, RecipeError> {
 }
 
 fn read<'de, T: Deserialize<'de>>(name: &str, value: Value) -> Result<T, RecipeError> {
-    T::deserialize(value).map_err(|error| part(name, error.message()))
+    T::deserialize(value).map_err(|error: toml::de::Error| part(name, error.to_string().trim()))
 }
 
 fn part(name: &str, problem: &str) -> RecipeError {
@@ -324,6 +346,20 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A network of a part's own.
+fn model(name: &str, table: Table) -> Result<ModelPart, RecipeError> {
+    let model: ModelPart = read(name, Value::Table(table))?;
+    if model.embed_normalization {
+        return Err(part(name, "has `embed_normalization`, which only `aludel train` does; leave it out"));
+    }
+    Ok(model)
+}
+
+/// Without a dot, which is what comes before a step's name.
+fn is_student_name(name: &str) -> bool {
+    is_file_name(name) && !name.contains('.') && name != "teacher"
 }
 
 fn is_file_name(name: &str) -> bool {
@@ -359,8 +395,10 @@ mod tests {
     fn a_recipe_is_read_and_keys_are_set() {
         let pipeline = parse(WHOLE, &[("step.distill.epochs", "9"), ("student.width", "0.5"), ("seed", "8")]);
         let pipeline = pipeline.expect("a recipe");
-        assert_eq!((pipeline.seed, pipeline.students[0].0.as_str()), (8, "digits"));
-        let StudentPart::Derived(options, _) = &pipeline.students[0].1 else { panic!("it is made out of the teacher") };
+        assert_eq!((pipeline.seed, pipeline.students[0].name.as_str()), (8, "digits"));
+        let StudentNetwork::Derived(options) = &pipeline.students[0].network else {
+            panic!("it is made out of the teacher")
+        };
         assert_eq!(options.width, crate::compress::distill::student::Width::Factor(0.5));
         let Step::Distill(step) = &pipeline.steps[0].step else { panic!("it is a distillation") };
         assert_eq!((step.train.epochs, step.teacher.views, step.mix.alpha), (9, 2, 0.9));
@@ -378,6 +416,7 @@ mod tests {
         check("epochs = 5", "epoch = 5", "epoch");
         check("width = 0.25", "widht = 0.25", "widht");
         check("from = \"teacher\"", "from = \"somebody\"", "somebody");
+        check("width = 0.25", "width = 0.25\nteacher = \"somebody\"", "before `digits` there are: teacher");
         check("train = { epochs = 3 }", "", "nobody trains");
         check("views = 2", "views = 0", "views");
         check("name = \"digits\"", "name = \"../digits\"", "name");

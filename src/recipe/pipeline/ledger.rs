@@ -43,11 +43,11 @@ pub struct Line {
     pub validation: Vec<Evaluation>,
     /// The test split, by each runtime.
     pub test: Vec<Evaluation>,
-    /// The part of the test split for which it says what the teacher says, on the first runtime.
+    /// The part of the test split for which it says what `teacher` says, on the first runtime.
     pub agreement: Option<f64>,
     /// How quick it is on each runtime.
     pub speed: Vec<Speed>,
-    /// How long the step took.
+    /// How long the step took; of one that was stopped the last part.
     pub seconds: f64,
 }
 
@@ -64,8 +64,13 @@ pub struct Speed {
     pub p95_us: f64,
     /// Runs timed.
     pub n: usize,
-    /// The time over the teacher's, measured in turns.
+    /// The time over that of `teacher`, measured in turns.
     pub ratio_to_teacher: Option<Interval>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
 }
 
 impl Line {
@@ -118,12 +123,13 @@ impl Ledger {
         let text = std::str::from_utf8(&bytes).map_err(|error| wrong(format!("is no text: {error}")))?;
         let mut lines = Vec::new();
         for (number, text) in text.lines().enumerate() {
-            let line: Line =
-                serde_json::from_str(text).map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
-            if line.schema != SCHEMA {
-                return Err(wrong(format!("is of version {}; this program writes {SCHEMA}", line.schema)));
+            let broken = |error| wrong(format!("line {}: {error}; give another folder", number + 1));
+            let Version { schema } = serde_json::from_str(text).map_err(broken)?;
+            if schema != SCHEMA {
+                let remedy = "give another folder";
+                return Err(wrong(format!("is of version {schema}; this program writes {SCHEMA}; {remedy}")));
             }
-            lines.push(line);
+            lines.push(serde_json::from_str(text).map_err(broken)?);
         }
         Ok(Ledger { lines })
     }

@@ -6,6 +6,6 @@ mod ledger;
 mod run;
 mod teacher;
 
-pub use grammar::{DistillOptions, Pipeline, Step, StepPart, StudentPart, TeacherOptions, TeacherPart};
+pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};
 pub use ledger::{Ledger, Line, Speed};
 pub use run::{RunOptions, Watcher, run};

@@ -1,17 +1,17 @@
 //! A recipe of several steps, carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::grammar::{DistillOptions, Pipeline, Step, StepPart, StudentPart};
+use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork};
 use super::ledger::{Ledger, Line, Speed};
 use super::teacher;
 use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing};
 use crate::compress::distill::student::derive;
 use crate::compress::distill::targets::{Key, targets};
 use crate::compress::distill::{DistillError, Distillation, Source};
-use crate::data::{Augmentation, Dataset, Loader, LoaderOptions, Split};
+use crate::data::{Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::cost::cost;
 use crate::graph::shape::{Bindings, infer, symbols};
 use crate::graph::{Model, Name};
@@ -23,7 +23,7 @@ use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError};
 use crate::onnx;
 use crate::recipe::evaluate::{Evaluation, evaluate};
 use crate::recipe::train::{network, output};
-use crate::recipe::{RecipeError, normalization};
+use crate::recipe::{ModelPart, RecipeError, normalization};
 use crate::store;
 
 /// How a recipe is carried out.
@@ -58,6 +58,9 @@ pub trait Watcher: fit::Observer {
 /// Nobody looks.
 impl Watcher for () {}
 
+/// Samples a batch of the teacher's, whatever the student's are.
+const TARGETS_A_BATCH: usize = 64;
+
 /// Carries a recipe out, and gives the ledger.
 ///
 /// # Errors
@@ -65,19 +68,63 @@ impl Watcher for () {}
 pub fn run(pipeline: &Pipeline, options: &RunOptions<'_>, watcher: &mut dyn Watcher) -> Result<Ledger, RecipeError> {
     let data = Arc::new(Dataset::load(&pipeline.data)?);
     let data_hash = data.sha256()?;
+    let wanted = wanted(pipeline, options.only)?;
     let mut book = Book::open(options, pipeline, data, data_hash)?;
     let teacher = book.teacher(watcher)?;
-    for (name, part) in &pipeline.students {
-        book.student(name, part, &teacher, watcher)?;
+    let mut made = BTreeMap::from([("teacher", teacher)]);
+    for student in pipeline.students.iter().filter(|student| wanted.contains(student.name.as_str())) {
+        let own = book.student(student, &made, watcher)?;
+        made.insert(&student.name, own);
+    }
+    if options.only.is_none() {
+        // lines of another recipe say nothing of this one
+        let seen = std::mem::take(&mut book.seen);
+        book.ledger.lines.retain(|line| seen.contains(&line.step));
+        book.ledger.lines.sort_by_key(|line| seen.iter().position(|step| *step == line.step));
+        book.ledger.write(options.folder)?;
     }
     Ok(book.ledger)
 }
 
+/// The students that a step needs: its own, and those that this one is made of and learns from; all where none is named.
+fn wanted<'a>(pipeline: &'a Pipeline, only: Option<&str>) -> Result<BTreeSet<&'a str>, RecipeError> {
+    let students = &pipeline.students;
+    let Some(only) = only else { return Ok(students.iter().map(|student| student.name.as_str()).collect()) };
+    let labels = students.iter().flat_map(|student| {
+        let steps = pipeline.steps.iter().enumerate().map(|(idx, part)| label(&student.name, idx, &part.step));
+        [student.name.clone()].into_iter().chain(steps).map(move |label| (label, student.name.as_str()))
+    });
+    let labels: Vec<(String, &str)> = labels.collect();
+    if only == "teacher" {
+        return Ok(BTreeSet::new());
+    }
+    let Some((_, name)) = labels.iter().find(|(label, _)| label == only) else {
+        let known: Vec<&str> = labels.iter().map(|(label, _)| label.as_str()).collect();
+        let problem = format!("is no step of the recipe; there are: teacher, {}", known.join(", "));
+        return Err(RecipeError::Part { part: only.to_string(), problem });
+    };
+    let mut wanted = BTreeSet::from([*name]);
+    for student in students.iter().rev().filter(|student| !student.name.is_empty()) {
+        if wanted.contains(student.name.as_str()) {
+            wanted.insert(&student.teacher);
+            if let StudentNetwork::Derived(options) = &student.network {
+                wanted.insert(&options.from);
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// What a step is called.
+fn label(student: &str, idx: usize, step: &Step) -> String {
+    format!("{student}.{}-{}", idx + 1, step.name())
+}
+
 /// A network that a step made.
 #[derive(Clone, Debug)]
-struct Made {
-    model: Model,
-    sha256: String,
+pub(super) struct Made {
+    pub(super) model: Model,
+    pub(super) sha256: String,
     output: Name,
 }
 
@@ -94,8 +141,12 @@ pub(super) struct Book<'a> {
     data: Arc<Dataset>,
     data_hash: String,
     ledger: Ledger,
-    /// By step and name.
+    /// The steps so far.
+    seen: Vec<String>,
+    /// By what was decided.
     decisions: BTreeMap<String, String>,
+    /// Those that the step at work depends on.
+    used: BTreeMap<String, String>,
     /// What the teacher says of the test split.
     predictions: Option<Vec<usize>>,
 }
@@ -115,20 +166,23 @@ impl<'a> Book<'a> {
                 |error: serde_json::Error| RecipeError::Ledger { path: kept.clone(), problem: error.to_string() };
             decisions = serde_json::from_slice(&store::read(&kept)?).map_err(wrong)?;
         }
-        for line in options.replay.iter().flat_map(|ledger| &ledger.lines) {
-            let named = line.decisions.iter().map(|(name, value)| (format!("{} {name}", line.step), value.clone()));
-            decisions.extend(named);
+        let (seen, used) = (Vec::new(), BTreeMap::new());
+        Ok(Book { options, pipeline, data, data_hash, ledger, seen, decisions, used, predictions: None })
+    }
+
+    /// What another run decided, and what this one did before.
+    pub(super) fn decision(&self, name: &str) -> Option<&str> {
+        let replayed =
+            self.options.replay.and_then(|ledger| ledger.lines.iter().find_map(|line| line.decisions.get(name)));
+        replayed.or_else(|| self.decisions.get(name)).map(String::as_str)
+    }
+
+    /// Keeps a decision before anything is computed that depends on it.
+    pub(super) fn decide(&mut self, name: &str, value: &str) -> Result<(), RecipeError> {
+        self.used.insert(name.to_string(), value.to_string());
+        if self.decisions.insert(name.to_string(), value.to_string()).as_deref() == Some(value) {
+            return Ok(());
         }
-        Ok(Book { options, pipeline, data, data_hash, ledger, decisions, predictions: None })
-    }
-
-    pub(super) fn decision(&self, step: &str, name: &str) -> Option<&str> {
-        self.decisions.get(&format!("{step} {name}")).map(String::as_str)
-    }
-
-    /// Keeps a decision: what comes after depends on it.
-    pub(super) fn decide(&mut self, step: &str, name: &str, value: &str) -> Result<(), RecipeError> {
-        self.decisions.insert(format!("{step} {name}"), value.to_string());
         let text = serde_json::to_vec(&self.decisions).expect("texts are JSON");
         Ok(store::write_atomic(&self.options.folder.join("decisions.json"), &text)?)
     }
@@ -149,52 +203,73 @@ impl<'a> Book<'a> {
                 }
             }
         })?;
-        // a network that takes raw values is given raw values, and so are those that are made out of it
-        self.data = normalization::data_for(&made.0, &self.data)?;
         let output = output(&part.model, &made.0)?;
         Ok(Made { model: made.0, sha256: made.1, output })
     }
 
+    /// A student after all its steps; `before` are those that it may be made of and learn from.
     fn student(
         &mut self,
-        name: &str,
-        part: &StudentPart,
-        teacher: &Made,
+        student: &Student,
+        before: &BTreeMap<&str, Made>,
         watcher: &mut dyn Watcher,
-    ) -> Result<(), RecipeError> {
+    ) -> Result<Made, RecipeError> {
         let pipeline = self.pipeline;
-        let key = self.key(&["student", name, part.text(), &teacher.sha256]);
+        let Student { name, network: begins, text, .. } = student;
+        let known = |name: &str| before.get(name).expect("the grammar lets those be named that come before");
+        let teacher = known(&student.teacher);
+        let source = match begins {
+            StudentNetwork::Derived(options) => Some(known(&options.from)),
+            StudentNetwork::Own(_) => None,
+        };
+        let file = match begins {
+            StudentNetwork::Own(ModelPart { onnx: Some(path), .. }) => {
+                store::sha256_of_file(&pipeline.folder.join(path))?
+            }
+            StudentNetwork::Own(_) => String::new(),
+            StudentNetwork::Derived(_) => source.map(|source| source.sha256.clone()).unwrap_or_default(),
+        };
+        let key = self.key(&["student", name, text, &file]);
         let (mut model, mut sha256) = self.step(name, &key, watcher, |book, line, _| {
-            let model = match part {
-                StudentPart::Derived(options, _) => {
-                    let derived = derive(&teacher.model.graph, options, &Bindings::default(), pipeline.seed)?;
-                    teacher.model.with_graph(derived.graph)
+            let model = match begins {
+                StudentNetwork::Derived(options) => {
+                    let source = source.expect("it is made of another");
+                    let derived = derive(&source.model.graph, options, &Bindings::default(), pipeline.seed)?;
+                    source.model.with_graph(derived.graph)
                 }
-                StudentPart::Own(own, _) => network(name, own, &pipeline.folder, &book.data, pipeline.seed)?,
+                StudentNetwork::Own(own) => network(name, own, &pipeline.folder, &book.data, pipeline.seed)?,
             };
             Ok(Fitted { model, line })
         })?;
+        let output = match begins {
+            StudentNetwork::Derived(_) => source.expect("it is made of another").output.clone(),
+            StudentNetwork::Own(own) => output(own, &model)?,
+        };
         for (idx, StepPart { step, text }) in pipeline.steps.iter().enumerate() {
-            let output = match part {
-                StudentPart::Derived(..) => teacher.output.clone(),
-                StudentPart::Own(own, _) => output(own, &model)?,
-            };
-            let label = format!("{name}.{}-{}", idx + 1, step.name());
-            let key = self.key(&["step", &label, text, &sha256, &teacher.sha256]);
+            if self.is_done() {
+                break;
+            }
+            let label = label(name, idx, step);
+            let key = self.key(&["step", &label, text, &sha256, &output, &teacher.sha256, &teacher.output]);
             (model, sha256) = self.step(&label, &key, watcher, |book, line, watcher| match step {
                 Step::Train(train) => book.fit(line, &model, &output, None, train, watcher),
                 Step::Distill(options) => book.distill(line, (&model, &output), teacher, options, watcher),
             })?;
         }
-        Ok(())
+        Ok(Made { model, sha256, output })
     }
 
     /// A hash of all that a step depends on.
     fn key(&self, parts: &[&str]) -> String {
         let seed = self.pipeline.seed.to_string();
         let augment = format!("{:?}", self.augment());
-        let all = [&[env!("CARGO_PKG_VERSION"), &seed, &self.data_hash, &augment], parts].concat();
+        let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &seed, &self.data_hash, &augment], parts].concat();
         store::sha256(all.join("\n").as_bytes())
+    }
+
+    /// Whether the only step that was asked for is behind.
+    fn is_done(&self) -> bool {
+        self.options.only.is_some_and(|only| self.seen.iter().any(|step| step == only))
     }
 
     fn augment(&self) -> &'a [Augmentation] {
@@ -209,11 +284,14 @@ impl<'a> Book<'a> {
         watcher: &mut dyn Watcher,
         make: impl FnOnce(&mut Self, Line, &mut dyn Watcher) -> Result<Fitted, RecipeError>,
     ) -> Result<(Model, String), RecipeError> {
+        self.seen.push(name.to_string());
+        self.used.clear();
         let found = self.ledger.line(name).filter(|line| line.key == key).cloned();
         if let Some(line) = found {
             let path = self.options.folder.join(&line.file);
             if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
                 watcher.ended(&line, false);
+                self.forget(name)?;
                 return Ok((onnx::read(&path)?, line.sha256));
             }
         }
@@ -230,9 +308,7 @@ impl<'a> Book<'a> {
         let path = self.options.folder.join(&line.file);
         store::write_atomic(&path, &bytes)?;
         self.measure(&mut line, &model, &path)?;
-        let prefix = format!("{name} ");
-        let own = self.decisions.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
-        line.decisions = own.map(|(key, value)| (key.to_string(), value.clone())).collect();
+        line.decisions = std::mem::take(&mut self.used);
         let sha256 = line.sha256.clone();
         watcher.ended(&line, true);
         self.ledger.put(line);
@@ -266,19 +342,26 @@ impl<'a> Book<'a> {
     ) -> Result<Fitted, RecipeError> {
         watcher.begins(&line.step, train.epochs);
         let path = self.checkpoint(&line.step);
-        let state = if self.options.resume && path.exists() {
-            Some(checkpoint::from_bytes(&store::read(&path)?, &line.key)?)
-        } else {
-            None
-        };
-        let task = Task { graph: &model.graph, output, data: &self.data, augment: self.augment() };
+        let mut state = None;
+        if self.options.resume && path.exists() {
+            match checkpoint::from_bytes(&store::read(&path)?, &line.key) {
+                Ok(found) => state = Some(found),
+                Err(error) => watcher.note(&format!("{}: {error}: the training begins anew", path.display())),
+            }
+        }
+        let data = normalization::data_for(model, &self.data)?;
+        let task = Task { graph: &model.graph, output, data: &data, augment: self.augment() };
         let mut keeper = Keeper { watcher, path: &path, key: &line.key };
         let fitted = fit_with(&task, guide, train, self.pipeline.seed, state, &mut keeper)?;
         let Some(graph) = fitted.network else {
             store::write_atomic(&path, &checkpoint::to_bytes(&fitted.state, &line.key)?)?;
             return Err(RecipeError::Stopped { step: line.step });
         };
-        line.best = fitted.state.best.and_then(|best| fitted.state.epochs.get(best).copied());
+        let best = fitted.state.best.and_then(|best| fitted.state.epochs.get(best).copied());
+        // JSON has no other numbers
+        let is_finite =
+            |it: &Epoch| [it.train_loss, it.validation_loss, it.metric].iter().all(|number| number.is_finite());
+        line.best = best.filter(is_finite);
         line.diagnosis = fitted.diagnosis;
         Ok(Fitted { model: model.with_graph(graph), line })
     }
@@ -300,7 +383,7 @@ impl<'a> Book<'a> {
         let mix = pairing::resolve(&options.mix, (&model.graph, output), (&teacher.model.graph, &teacher.output))?;
         let facts = Teacher { ends: Ends::of(&teacher.model.graph, &teacher.output), types: &tensor_types };
         let student = attach(&model.graph, output, &facts, &mix, options.train.loss, seed)?;
-        let source = self.source(&line.step, &student, model, teacher, options, watcher)?;
+        let source = self.source(&student, model, teacher, options, watcher)?;
         let mut distillation = Distillation { student, source };
         self.fit(line, model, output, Some(&mut distillation), &options.train, watcher)
     }
@@ -308,7 +391,6 @@ impl<'a> Book<'a> {
     /// Where the teacher's values come from.
     fn source(
         &mut self,
-        step: &str,
         student: &WithObjectives,
         model: &Model,
         teacher: &Made,
@@ -318,30 +400,37 @@ impl<'a> Book<'a> {
         let augment = self.augment().to_vec();
         let n_views = if augment.is_empty() { 1 } else { options.teacher.views };
         let loader = LoaderOptions {
-            batch_size: options.train.batch_size,
+            batch_size: TARGETS_A_BATCH,
             shuffle: true,
             seed: self.pipeline.seed,
             augment,
+            length: Length::Longest,
             views: Some(n_views),
             ..LoaderOptions::default()
         };
-        let loader = Loader::new(&self.data, Split::Train, loader)?;
+        let data = normalization::data_for(&teacher.model, &self.data)?;
+        let loader = Loader::new(&data, Split::Train, loader)?;
         let columns = teacher::columns(&teacher.model, &self.data);
+        let values: Vec<Name> = student.teacher.iter().map(|input| input.value.clone()).collect();
+        let runtime = teacher::decide(self, teacher, &values, &loader)?;
         if !options.teacher.cache {
-            let values: Vec<Name> = student.teacher.iter().map(|input| input.value.clone()).collect();
-            let forward = teacher::open(self, step, &teacher.model, &values, &loader)?;
+            let [theirs, ours] = [&teacher.model, model].map(|model| model.about.metadata.get(normalization::KEY));
+            if theirs != ours {
+                let problem = "asks a teacher at work that takes other values than the student: leave `cache` out";
+                return Err(RecipeError::Part { part: "step.distill".to_string(), problem: problem.to_string() });
+            }
+            let forward = teacher::open(runtime, &teacher.model, &values)?;
             let own = teacher::columns(model, &self.data);
             let ours = |column: &String| own.iter().find(|(other, _)| other == column).map(|(_, name)| name.clone());
             let inputs = columns.iter().filter_map(|(column, theirs)| Some((theirs.clone(), ours(column)?)));
             return Ok(Source::Live { teacher: forward, inputs: inputs.collect() });
         }
-        let data_hash = self.data_hash.clone();
-        let key = Key { teacher: &teacher.sha256, data: &data_hash, n_views };
-        let values: Vec<String> = student.teacher.iter().map(|input| input.value.to_string()).collect();
-        let name = store::sha256(format!("{} {n_views} {}", teacher.sha256, values.join(" ")).as_bytes());
+        let by = format!("{} on {} {}", teacher.sha256, runtime.name(), runtime.version());
+        let key = Key { teacher: &by, data: &self.data_hash, n_views };
+        let name = store::sha256(format!("{by} {n_views} {values:?}").as_bytes());
         let path = self.options.folder.join("cache").join(format!("targets-{}", &name[..16]));
         let open = |values: &[Name]| {
-            let opened = teacher::open(self, step, &teacher.model, values, &loader);
+            let opened = teacher::open(runtime, &teacher.model, values);
             opened.map_err(|error| match error {
                 RecipeError::Distill(error) => error,
                 other => DistillError::Target {
@@ -403,13 +492,15 @@ impl<'a> Book<'a> {
     /// One sample at a time, in turns with the teacher.
     fn speed(&self, bytes: &ModelBytes, step: &str) -> Result<Vec<Speed>, RecipeError> {
         let split = if self.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
-        let batch = self.data.batch(&self.data.samples(split)[..1])?;
+        let sample = &self.data.samples(split)[..1];
         let teacher = if step == "teacher" { None } else { Some(self.teacher_file()?) };
         let mut speeds = Vec::new();
         for runtime in self.options.runtimes {
             let mut contenders = Vec::new();
             for bytes in teacher.iter().chain([bytes]) {
                 let mut session = runtime.load(bytes, &Options::default())?;
+                let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
+                let batch = normalization::data_for(&read, &self.data)?.batch(sample)?;
                 let n_inputs = session.inputs().len();
                 let names: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
                 let column = |name: &String| batch.get(normalization::column_of(name, n_inputs, &self.data)).cloned();

@@ -1,10 +1,8 @@
 //! A teacher's file at work on a runtime, handing out inner values as well.
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 
-use super::run::Book;
+use super::run::{Book, Made};
 use crate::compress::distill::DistillError;
 use crate::data::{Dataset, Loader};
 use crate::graph::patch::Patch;
@@ -16,6 +14,7 @@ use crate::measure::latency::timed;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, Session};
 use crate::onnx;
 use crate::recipe::{RecipeError, normalization};
+use crate::store;
 
 /// A session that gives these values, in their order.
 struct Given {
@@ -43,15 +42,59 @@ pub(super) fn columns(model: &Model, data: &Dataset) -> Vec<(String, Name)> {
     model.graph.inputs.iter().map(|input| (column(input), input.name.clone())).collect()
 }
 
-/// The teacher on the runtime that was decided for, else on the one that takes the least time for a batch: the decision is kept
-/// before anything is computed by it.
-pub(super) fn open(
-    book: &mut Book<'_>,
-    step: &str,
-    model: &Model,
+/// The runtime that takes the least time for a batch of the teacher, or that was decided for before.
+pub(super) fn decide<'a>(
+    book: &mut Book<'a>,
+    teacher: &Made,
     values: &[Name],
     loader: &Loader,
-) -> Result<Box<dyn Forward>, RecipeError> {
+) -> Result<&'a dyn Runtime, RecipeError> {
+    let runtimes = book.options.runtimes;
+    let what = store::sha256(format!("{} {values:?}", teacher.sha256).as_bytes());
+    let decision = format!("runtime of the teacher's values {}", &what[..16]);
+    let at_hand = |name: &str| runtimes.iter().copied().find(|runtime| runtime.name() == name);
+    if let Some(runtime) = book.decision(&decision).and_then(at_hand) {
+        book.decide(&decision, runtime.name())?;
+        return Ok(runtime);
+    }
+    if let Some(missing) = book.options.replay.and(book.decision(&decision)) {
+        let problem = format!(
+            "ran on {missing} in the run that is replayed, which is not at hand: install it, or leave --replay out"
+        );
+        return Err(RecipeError::Part { part: "teacher".to_string(), problem });
+    }
+    let order = loader.order(0);
+    let batch = loader.view(&order[..loader.options().batch_size.min(order.len())], 0)?;
+    let feeds: IndexMap<Name, Tensor> = columns(&teacher.model, loader.dataset())
+        .into_iter()
+        .filter_map(|(column, name)| Some((name, batch.get(&column)?.clone())))
+        .collect();
+    let mut best: Option<(f64, &dyn Runtime)> = None;
+    let mut refusal = None;
+    for &runtime in runtimes {
+        let tried = open(runtime, &teacher.model, values).and_then(|mut given| {
+            given.forward(&feeds).map_err(DistillError::from)?;
+            let (again, elapsed) = timed(|| given.forward(&feeds));
+            again.map_err(DistillError::from)?;
+            Ok(elapsed.as_secs_f64())
+        });
+        match tried {
+            Ok(seconds) if best.is_none_or(|(least, _)| seconds < least) => best = Some((seconds, runtime)),
+            Ok(_) => {}
+            Err(error) => refusal = Some(error),
+        }
+    }
+    let nobody = || RecipeError::Part {
+        part: "teacher".to_string(),
+        problem: "can be asked by no runtime: none is at hand".to_string(),
+    };
+    let (_, runtime) = best.ok_or_else(|| refusal.unwrap_or_else(nobody))?;
+    book.decide(&decision, runtime.name())?;
+    Ok(runtime)
+}
+
+/// The teacher on a runtime, giving these values.
+pub(super) fn open(runtime: &dyn Runtime, model: &Model, values: &[Name]) -> Result<Box<dyn Forward>, RecipeError> {
     let types = infer(&model.graph, &Bindings::default())?;
     let mut patch = Patch::new(&model.graph);
     for name in values.iter().filter(|name| !model.graph.outputs.iter().any(|output| output.name == **name)) {
@@ -63,42 +106,5 @@ pub(super) fn open(
     let bytes = ModelBytes::new(onnx::to_bytes(&model.with_graph(patch.apply(None)?))?);
     let options =
         Options { n_threads: std::thread::available_parallelism().map_or(1, usize::from), ..Options::default() };
-    let load = |runtime: &dyn Runtime| -> Result<Given, RecipeError> {
-        Ok(Given { session: runtime.load(&bytes, &options)?, values: values.to_vec() })
-    };
-    let runtimes = book.options.runtimes;
-    if let Some(decided) = book.decision(step, "teacher_runtime") {
-        let runtime = runtimes.iter().find(|runtime| runtime.name() == decided).ok_or_else(|| RecipeError::Part {
-            part: "teacher".to_string(),
-            problem: format!("was decided to run on {decided}, which is not at hand"),
-        })?;
-        return Ok(Box::new(load(*runtime)?));
-    }
-    let data: &Arc<Dataset> = loader.dataset();
-    let batch = loader.view(&loader.order(0)[..loader.options().batch_size.min(loader.order(0).len())], 0)?;
-    let feeds: IndexMap<Name, Tensor> = columns(model, data)
-        .into_iter()
-        .filter_map(|(column, name)| Some((name, batch.get(&column)?.clone())))
-        .collect();
-    let mut best: Option<(f64, &str, Given)> = None;
-    let mut refusal = None;
-    for runtime in runtimes {
-        let tried = load(*runtime).and_then(|mut given| {
-            given.forward(&feeds).map_err(DistillError::from)?;
-            let (again, elapsed) = timed(|| given.forward(&feeds));
-            again.map_err(DistillError::from)?;
-            Ok((elapsed.as_secs_f64(), given))
-        });
-        match tried {
-            Ok((seconds, given)) if best.as_ref().is_none_or(|(least, ..)| seconds < *least) => {
-                best = Some((seconds, runtime.name(), given));
-            }
-            Ok(_) => {}
-            Err(error) => refusal = Some(error),
-        }
-    }
-    let nobody = || RecipeError::Model("no runtime is at hand to ask the teacher".to_string());
-    let (_, name, given) = best.ok_or_else(|| refusal.unwrap_or_else(nobody))?;
-    book.decide(step, "teacher_runtime", name)?;
-    Ok(Box::new(given))
+    Ok(Box::new(Given { session: runtime.load(&bytes, &options)?, values: values.to_vec() }))
 }

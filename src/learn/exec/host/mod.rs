@@ -66,6 +66,11 @@ impl Host {
     /// # Errors
     /// When an input is not as the program was compiled for, or a step cannot be computed.
     pub(crate) fn run(&mut self, parameters: &[&[f32]], inputs: &[Tensor], seed: u64) -> Result<(), ExecError> {
+        // from one of rayon's own threads, so that not every kernel hands its work over to them and waits
+        rayon::scope(|_| self.run_here(parameters, inputs, seed))
+    }
+
+    fn run_here(&mut self, parameters: &[&[f32]], inputs: &[Tensor], seed: u64) -> Result<(), ExecError> {
         let program = Arc::clone(&self.program);
         let given = self.given(&program, inputs)?;
         for (step_idx, step) in program.steps.iter().enumerate() {

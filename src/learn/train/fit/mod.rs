@@ -212,7 +212,7 @@ pub struct Fitted {
     pub network: Option<Graph>,
     /// Where it stands.
     pub state: State,
-    /// What the curves say.
+    /// What the curves say; nothing of a guided training.
     pub diagnosis: Option<Diagnosis>,
 }
 
@@ -303,21 +303,25 @@ pub fn fit_with(
         None => training.begin(),
     };
     while state.epoch < options.epochs {
-        match training.epoch(&mut state, observer)? {
-            Flow::Continue => {}
-            Flow::Pause => return Ok(Fitted { network: None, state, diagnosis: None }),
-        }
+        // here, and not after an epoch: a training that was stopped in between ends where it would have ended
         let waited = state.best.map_or(0, |best| state.epoch.saturating_sub(best + 1));
         if options.patience.is_some_and(|patience| waited >= patience) {
             observer.note(&format!("no better epoch since epoch {}: training ends", state.epoch - waited));
             break;
+        }
+        match training.epoch(&mut state, observer)? {
+            Flow::Continue => {}
+            Flow::Pause => return Ok(Fitted { network: None, state, diagnosis: None }),
         }
     }
     let best = state.numbers.get("best").map_or(&[][..], Vec::as_slice);
     let names = training.learner.parameters.keys();
     let network = training.learner.network_with(names.zip(best.iter().map(Vec::as_slice)))?;
     let range = LossRange::cross_entropy(training.targets.n_classes().unwrap_or(2), options.label_smoothing);
-    let diagnosis = training.targets.n_classes().and_then(|_| diagnose(&state.epochs, range));
+    // a guided training has two losses that cannot be set beside each other
+    let is_by_labels = training.guide.is_none();
+    let n_classes = training.targets.n_classes().filter(|_| is_by_labels);
+    let diagnosis = n_classes.and_then(|_| diagnose(&state.epochs, range));
     Ok(Fitted { network: Some(network), state, diagnosis })
 }
 
@@ -428,7 +432,13 @@ impl<'a, 'g> Training<'a, 'g> {
         let is_best = state.best.is_none_or(|best| epoch.metric > state.epochs[best].metric);
         if is_best {
             state.best = Some(state.epoch);
-            let kept = state.numbers.get("average").unwrap_or(&state.numbers["weight"]).clone();
+            let mut kept = state.numbers["weight"].clone();
+            if let Some(average) = state.numbers.get("average") {
+                // as it was validated: running statistics are not averaged again
+                let learned = self.learner.parameters.values().zip(average).zip(&mut kept);
+                let learned = learned.filter(|((parameter, _), _)| parameter.is_learned);
+                learned.for_each(|((_, average), kept)| kept.clone_from(average));
+            }
             state.numbers.insert("best".to_string(), kept);
         }
         (state.epoch, state.n_batches, state.loss) = (state.epoch + 1, 0, (0.0, 0));

@@ -199,7 +199,8 @@ fn epoch(recipe: &Recipe, prepared: &Prepared, options: &TrainOptions) -> (usize
 fn steps(prepared: &Prepared, options: &TrainOptions, n_steps: usize) -> f64 {
     let Prepared { data, model, output } = prepared;
     let graph = &model.graph;
-    let mut learner = Learner::new(graph, output, options.loss, &options.frozen(graph)).expect("it learns");
+    let mut learner = Learner::new(graph, output, options.loss, &options.frozen(graph).expect("names of the graph"))
+        .expect("it learns");
     let loader = LoaderOptions { batch_size: options.batch_size, ..LoaderOptions::default() };
     let loader = Loader::new(data, Split::Train, loader).expect("there are samples");
     let batch = loader.batch(0, 0).expect("the first batch");

@@ -104,7 +104,7 @@ fn wanted<'a>(pipeline: &'a Pipeline, only: Option<&str>) -> Result<BTreeSet<&'a
         return Err(RecipeError::Part { part: only.to_string(), problem });
     };
     let mut wanted = BTreeSet::from([*name]);
-    for student in students.iter().rev().filter(|student| !student.name.is_empty()) {
+    for student in students.iter().rev() {
         if wanted.contains(student.name.as_str()) {
             wanted.insert(&student.teacher);
             if let StudentNetwork::Derived(options) = &student.network {

@@ -3,11 +3,13 @@
 //! Everything that a training depends on is in its [`State`]: written down after any step and read again, it goes on to the same
 //! bytes. The loop knows no file and no clock; an [`Observer`] does.
 
-use std::collections::BTreeSet;
+mod options;
+
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+
+pub use self::options::TrainOptions;
 
 use crate::data::{self, Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::tensor::Tensor;
@@ -17,120 +19,10 @@ use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
 use crate::learn::train::learner::{Learned, Learner};
-use crate::learn::train::loss::{Loss, WithLoss, attach};
+use crate::learn::train::loss::{WithLoss, attach};
 use crate::learn::train::metrics::{Confusion, LossMean};
-use crate::learn::train::named::name_or_table;
-use crate::learn::train::optimizer::{Optimizer, Update};
-use crate::learn::train::schedule::Schedule;
+use crate::learn::train::optimizer::Update;
 use crate::learn::train::targets::Targets;
-
-/// How a network is trained, as the part `train` of a recipe has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainOptions {
-    /// How often the training split is seen.
-    pub epochs: usize,
-    /// Samples a step.
-    pub batch_size: usize,
-    /// The greatest learning rate.
-    pub lr: f64,
-    /// What a step makes of gradients.
-    #[serde(deserialize_with = "name_or_table")]
-    pub optimizer: Optimizer,
-    /// How the rate goes over the steps.
-    pub schedule: Schedule,
-    /// Decay of weights, times the rate; none of biases and norms.
-    pub weight_decay: f32,
-    /// What `Σ |w|` over the weights adds to the loss.
-    pub l1: f32,
-    /// The greatest norm of all gradients together.
-    pub clip: Option<f32>,
-    /// Batches whose gradients make one step.
-    pub accumulate: usize,
-    /// The part of a moving average of the weights that is kept at each step; the average is validated and written.
-    pub ema: Option<f32>,
-    /// What a prediction is measured by.
-    #[serde(deserialize_with = "name_or_table")]
-    pub loss: Loss,
-    /// The part of a label that is spread over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016),
-    /// section 7.
-    pub label_smoothing: f64,
-    /// A weight a class, in the order of the classes.
-    pub class_weights: Option<Vec<f32>>,
-    /// Epochs without a better validation metric after which training ends.
-    pub patience: Option<usize>,
-    /// Whether samples of like length come in one batch.
-    pub buckets: bool,
-    /// What the length of a batch of samples of several lengths is rounded up to a multiple of, so that batches have few
-    /// shapes; without it batches are as long as their longest sample.
-    pub length_multiple: Option<usize>,
-    /// Initializers that do not learn: names, or beginnings of names that end in `*`.
-    pub freeze: Vec<String>,
-}
-
-impl Default for TrainOptions {
-    fn default() -> TrainOptions {
-        TrainOptions {
-            epochs: 10,
-            batch_size: 64,
-            lr: 1e-3,
-            optimizer: Optimizer::default(),
-            schedule: Schedule::default(),
-            weight_decay: 0.01,
-            l1: 0.0,
-            clip: None,
-            accumulate: 1,
-            ema: None,
-            loss: Loss::default(),
-            label_smoothing: 0.0,
-            class_weights: None,
-            patience: None,
-            buckets: false,
-            length_multiple: None,
-            freeze: Vec::new(),
-        }
-    }
-}
-
-impl TrainOptions {
-    /// Refuses options outside of their range.
-    ///
-    /// # Errors
-    /// Names the option and its range.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let option = |option, is_good: bool, value: String, range| match is_good {
-            true => Ok(()),
-            false => Err(TrainError::Option { option, value, range }),
-        };
-        option("epochs", self.epochs > 0, self.epochs.to_string(), "1 or more")?;
-        option("batch_size", self.batch_size > 0, self.batch_size.to_string(), "1 or more")?;
-        option("accumulate", self.accumulate > 0, self.accumulate.to_string(), "1 or more")?;
-        option("lr", self.lr > 0.0 && self.lr.is_finite(), self.lr.to_string(), "a number above 0")?;
-        option("weight_decay", self.weight_decay >= 0.0, self.weight_decay.to_string(), "0 or more")?;
-        option("l1", self.l1 >= 0.0, self.l1.to_string(), "0 or more")?;
-        let smoothing = (0.0..1.0).contains(&self.label_smoothing);
-        option("label_smoothing", smoothing, self.label_smoothing.to_string(), "a number from 0, below 1")?;
-        let clip = self.clip.is_none_or(|clip| clip > 0.0);
-        option("clip", clip, format!("{:?}", self.clip), "a number above 0")?;
-        let ema = self.ema.is_none_or(|ema| (0.0..1.0).contains(&ema));
-        option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
-        let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
-        option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
-        let schedule = self.schedule.check();
-        schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })
-    }
-
-    /// The initializers of a graph that do not learn.
-    pub fn frozen(&self, graph: &Graph) -> BTreeSet<Name> {
-        let is_frozen = |name: &&Name| {
-            self.freeze.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(beginning) => name.as_str().starts_with(beginning),
-                None => name.as_str() == pattern,
-            })
-        };
-        graph.initializers.keys().filter(is_frozen).cloned().collect()
-    }
-}
 
 /// Where a training stands: all that the steps to come depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -293,7 +185,7 @@ pub fn fit_with(
             remedy: "give `split = { validation = 0.1 }` in the data",
         });
     }
-    let frozen = options.frozen(task.graph);
+    let frozen = options.frozen(task.graph)?;
     let validation = attach(task.graph, task.output, options.loss)?;
     let by = guide.as_ref().map_or_else(|| validation.clone(), |guide| guide.with_loss().clone());
     let learner = Learner::with_losses(task.graph, by, validation, &frozen)?;

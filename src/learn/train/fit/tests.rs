@@ -142,6 +142,7 @@ fn what_does_not_go_together_is_refused() {
     refused(TrainOptions { lr: -1.0, ..options() }, "`lr` is -1; give a number above 0");
     refused(TrainOptions { class_weights: Some(vec![1.0]), ..options() }, "as many numbers as there are classes");
     refused(TrainOptions { freeze: vec!["*".to_string()], ..options() }, "the network has no weight that could learn");
+    refused(TrainOptions { freeze: vec!["stme*".to_string()], ..options() }, "stme*");
     let stopped = train(&options(), None, &mut Stop(1)).expect("it stops");
     let ema = TrainOptions { ema: Some(0.9), ..options() };
     let error = train(&ema, Some(stopped.state), &mut ()).expect_err("no average was kept");

@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout)] // figures are what a bench is for
 
+#[path = "support/steps.rs"]
+mod steps;
 #[allow(dead_code)] // epochs are timed here, not functions
 mod support;
 
@@ -25,13 +27,13 @@ use aludel::graph::shape::{Bindings, infer};
 use aludel::graph::tensor::Tensor;
 use aludel::learn::train::fit::{Flow, Guide, Observer, StepReport, Task, TrainOptions, fit, fit_with};
 use aludel::learn::train::learner::Learner;
-use aludel::learn::train::optimizer::Update;
 use aludel::measure::runtime::tract::Tract;
 use aludel::measure::runtime::{ModelBytes, Options, Runtime, Session};
 use aludel::measure::statistics::{median, sorted};
 use aludel::onnx;
 use aludel::recipe::{Prepared, Recipe};
 use indexmap::IndexMap;
+use steps::Steps;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -199,7 +201,7 @@ fn epoch(recipe: &Recipe, prepared: &Prepared, options: &TrainOptions) -> (usize
 fn steps(prepared: &Prepared, options: &TrainOptions, n_steps: usize) -> f64 {
     let Prepared { data, model, output } = prepared;
     let graph = &model.graph;
-    let mut learner = Learner::new(graph, output, options.loss, &options.frozen(graph).expect("names of the graph"))
+    let learner = Learner::new(graph, output, options.loss, &options.frozen(graph).expect("names of the graph"))
         .expect("it learns");
     let loader = LoaderOptions { batch_size: options.batch_size, ..LoaderOptions::default() };
     let loader = Loader::new(data, Split::Train, loader).expect("there are samples");
@@ -215,18 +217,12 @@ fn steps(prepared: &Prepared, options: &TrainOptions, n_steps: usize) -> f64 {
     let columns: Vec<&Tensor> = batch.iter().filter(|(name, _)| *name != LABEL).map(|(_, column)| column).collect();
     let mut named: IndexMap<Name, Tensor> = inputs.into_iter().zip(columns.into_iter().cloned()).collect();
     named.insert(learner.target().expect("labels are read").clone(), target);
-    let zeros = |length: usize| vec![vec![0f32; length]; options.optimizer.n_moments()];
-    let mut moments: Vec<Vec<Vec<f32>>> = learner.parameters.values().map(|it| zeros(it.values.len())).collect();
-    let mut begun = Instant::now();
-    for step in 0..=n_steps as u64 {
-        let mut learned = learner.learn(&named, step).expect("a step");
-        learned.apply(|position, gradient, parameter| {
-            let update = Update { gradient, weight: &mut parameter.values, moments: &mut moments[position] };
-            options.optimizer.step(update, 1e-4, options.weight_decay, step + 1, 1.0);
-        });
-        if step == 0 {
-            begun = Instant::now();
-        }
+    let mut steps = Steps::new(learner, options.optimizer, options.weight_decay);
+    // the first compiles
+    steps.step(&named);
+    let begun = Instant::now();
+    for _ in 0..n_steps {
+        steps.step(&named);
     }
     begun.elapsed().as_secs_f64() * 1e3
 }

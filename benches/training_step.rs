@@ -8,6 +8,8 @@
 
 #[path = "support/networks.rs"]
 mod networks;
+#[path = "support/steps.rs"]
+mod steps;
 #[allow(dead_code)] // processes are timed here, not functions
 mod support;
 
@@ -19,7 +21,6 @@ use std::time::Instant;
 
 use aludel::graph::Name;
 use aludel::learn::train::learner::Learner;
-use aludel::learn::train::optimizer::Update;
 use aludel::measure::machine::Machine;
 use aludel::measure::memory::resident;
 use aludel::measure::statistics::{median, median_interval, sorted};
@@ -27,6 +28,7 @@ use indexmap::IndexMap;
 use networks::{CASES, Case};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use steps::Steps;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -172,26 +174,16 @@ fn serve(case: &Case, n_threads: usize) {
     let before_bytes = peak_bytes();
     let graph = case.network();
     let output = graph.outputs[0].name.clone();
-    let mut learner = Learner::new(&graph, &output, case.loss(), &BTreeSet::new()).expect("a network that learns");
+    let learner = Learner::new(&graph, &output, case.loss(), &BTreeSet::new()).expect("a network that learns");
     drop(graph);
-    let optimizer = case.optimizer();
-    let zeros = |length: usize| vec![vec![0f32; length]; optimizer.n_moments()];
-    let mut moments: Vec<Vec<Vec<f32>>> = learner.parameters.values().map(|it| zeros(it.values.len())).collect();
     let [x, target] = case.batch();
     let batch = IndexMap::from([(Name::from("x"), x), (learner.target().expect("labels are read").clone(), target)]);
-    let mut n_steps = 0;
+    let mut steps = Steps::new(learner, case.optimizer(), 0.01);
     for line in std::io::stdin().lines() {
         let n_asked: usize = line.expect("standard input").trim().parse().expect("a number of steps");
         let times_ms = (0..n_asked).map(|_| {
             let start = Instant::now();
-            n_steps += 1;
-            let mut learned = learner.learn(&batch, n_steps).expect("a step");
-            assert!(learned.loss.is_finite());
-            learned.apply(|position, gradient, parameter| {
-                let update = Update { gradient, weight: &mut parameter.values, moments: &mut moments[position] };
-                let decay = if parameter.decays { 0.01 } else { 0.0 };
-                optimizer.step(update, 1e-4, decay, n_steps, 1.0);
-            });
+            steps.step(&batch);
             start.elapsed().as_secs_f64() * 1e3
         });
         let times_ms = times_ms.collect();

@@ -51,6 +51,11 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A share in percent, to a hundredth.
+pub(super) fn exact_percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
 /// `1.2e-7`, or `0` where it is nothing at all.
 pub(super) fn scientific(value: f64) -> String {
     if value == 0.0 { "0".to_string() } else { format!("{value:.1e}") }

@@ -14,6 +14,7 @@ mod load;
 mod progress;
 mod run;
 mod runtime;
+mod screen;
 mod show;
 mod simplify;
 mod table;

@@ -1,15 +1,12 @@
 //! `aludel run`: a recipe of several steps, its ledger, and what came of it in a table.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::load::{self, RuntimeChoice};
+use super::screen::Screen;
 use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::learn::train::TrainError;
@@ -96,9 +93,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 /// Carries a recipe out before the eyes of a person.
 pub(super) fn report(pipeline: &Pipeline, options: &RunOptions<'_>) -> anyhow::Result<Report> {
-    let mut watch = Watch::new()?;
+    let mut watch = Watch { screen: Screen::new()?, step: String::new(), n_epochs: 0 };
     let ledger = carry_out(pipeline, options, &mut watch)?;
-    watch.bar.finish_and_clear();
+    watch.screen.bar.finish_and_clear();
     Ok(Report {
         schema: 1,
         aludel: env!("CARGO_PKG_VERSION"),
@@ -128,12 +125,12 @@ pub(super) fn text(report: &Report) -> String {
     header.extend(runtimes.iter().map(|runtime| (format!("{runtime}, µs"), Side::Right)));
     header.push(("seconds".to_string(), Side::Right));
     let rows = report.steps.iter().map(|line| {
-        let percent = |part: Option<f64>| part.map_or_else(|| "–".to_string(), |part| format!("{:.2} %", 100.0 * part));
+        let percent = |part: Option<f64>| part.map_or_else(|| "–".to_string(), format::exact_percent);
         let mut row = vec![
             line.step.clone(),
             line.parameters.to_string(),
             format::bytes(line.bytes),
-            line.macs.to_string(),
+            line.macs.map_or_else(|| "–".to_string(), |macs| macs.to_string()),
             percent(line.test.first().map(|test| test.accuracy)),
             percent(line.agreement),
         ];
@@ -176,48 +173,25 @@ fn sentence(lines: &[Line]) -> Option<String> {
 
 /// What is shown while a recipe is carried out.
 struct Watch {
-    bar: ProgressBar,
-    stopped: Arc<AtomicBool>,
+    screen: Screen,
     step: String,
     n_epochs: usize,
 }
 
-impl Watch {
-    fn new() -> anyhow::Result<Watch> {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stopped);
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}")?;
-        Ok(Watch { bar: ProgressBar::new(0).with_style(style), stopped, step: String::new(), n_epochs: 0 })
-    }
-
-    /// A line on standard error, above the bar.
-    fn say(&self, line: &str) {
-        // when standard error is closed there is nobody to tell
-        let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
-    }
-}
-
 impl Observer for Watch {
     fn step(&mut self, report: &StepReport) -> Flow {
-        self.bar.set_length(report.n_batches as u64);
-        self.bar.set_position(report.batch as u64 + 1);
-        self.bar.set_prefix(format!("{} · epoch {}/{}", self.step, report.epoch + 1, self.n_epochs));
-        self.bar.set_message(format!("loss {:.4}", report.loss));
-        if self.stopped.load(Ordering::SeqCst) { Flow::Pause } else { Flow::Continue }
+        let prefix = format!("{} · epoch {}/{}", self.step, report.epoch + 1, self.n_epochs);
+        self.screen.show(prefix, report.batch + 1, report.n_batches, format!("loss {:.4}", report.loss));
+        self.screen.flow()
     }
 
     fn epoch(&mut self, epoch: &Epoch, state: &State) -> Result<(), TrainError> {
-        let Epoch { train_loss, validation_loss, metric } = epoch;
-        self.say(&format!(
-            "{}  epoch {:>3}  training loss {train_loss:.4}  validation loss {validation_loss:.4}  metric {metric:.4}",
-            self.step, state.epoch
-        ));
+        self.screen.say_epoch(&format!("{}  ", self.step), state.epoch, epoch);
         Ok(())
     }
 
     fn note(&mut self, note: &str) {
-        self.say(note);
+        self.screen.say(note);
     }
 }
 
@@ -227,18 +201,15 @@ impl Watcher for Watch {
     }
 
     fn targets(&mut self, n_done: usize, n_rows: usize) {
-        self.bar.set_length(n_rows as u64);
-        self.bar.set_position(n_done as u64);
-        self.bar.set_prefix("the teacher's values".to_string());
-        self.bar.set_message("");
+        self.screen.show("the teacher's values".to_string(), n_done, n_rows, String::new());
     }
 
     fn ended(&mut self, line: &Line, was_done: bool) {
         let how = if was_done { format!("done in {:.1} s", line.seconds) } else { "as before".to_string() };
         let best = line.best.map_or_else(String::new, |best| format!(", metric {:.4}", best.metric));
-        self.say(&format!("{}: {how}{best}", line.step));
+        self.screen.say(&format!("{}: {how}{best}", line.step));
         if let Some(diagnosis) = &line.diagnosis {
-            self.say(&format!("  {diagnosis}"));
+            self.screen.say(&format!("  {diagnosis}"));
         }
     }
 }

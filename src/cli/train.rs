@@ -1,17 +1,15 @@
 //! `aludel train`: a recipe's network learns, is written as ONNX, and is scored on the written file.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::HumanDuration;
 use serde::Serialize;
 
 use super::load::{self, RuntimeChoice};
+use super::screen::Screen;
 use super::table::{Side, table};
 use super::{Outcome, format};
 use crate::data::Split;
@@ -80,10 +78,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         tracing::warn!("{finding}");
     }
     let kept = checkpoint_path(&arguments.output);
-    let resume = (arguments.resume && kept.exists()).then_some(kept.as_path());
-    let mut watch = Watch::new(arguments, &recipe, &kept, resume)?;
-    let trained = recipe::train(&recipe, &prepared, resume, &mut watch)?;
-    watch.bar.finish_and_clear();
+    let state = if arguments.resume && kept.exists() {
+        Some(checkpoint::from_bytes(&store::read(&kept)?, &recipe.sha256)?)
+    } else {
+        None
+    };
+    let mut watch = Watch::new(arguments, &recipe, &kept, state.as_ref().map(|state| state.n_steps))?;
+    let trained = recipe::train(&recipe, &prepared, state, &mut watch)?;
+    watch.screen.bar.finish_and_clear();
     let Some(model) = trained.model else {
         store::write_atomic(&kept, &checkpoint::to_bytes(&trained.fitted.state, &recipe.sha256)?)?;
         anyhow::bail!("stopped: {} holds where it stands; --resume goes on from there", kept.display());
@@ -159,7 +161,12 @@ fn text(report: &Report) -> String {
     }
     if !report.test.is_empty() {
         let rows = report.test.iter().map(|test| {
-            vec![test.runtime.clone(), test.n_right.to_string(), test.n_samples.to_string(), percent(test.accuracy)]
+            vec![
+                test.runtime.clone(),
+                test.n_right.to_string(),
+                test.n_samples.to_string(),
+                format::exact_percent(test.accuracy),
+            ]
         });
         let header = [("runtime", Side::Left), ("right", Side::Right), ("of", Side::Right), ("accuracy", Side::Right)];
         text.push('\n');
@@ -172,10 +179,6 @@ fn text(report: &Report) -> String {
         }
     }
     text
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.2} %", 100.0 * part)
 }
 
 /// The batches since the last step of the optimizer.
@@ -194,12 +197,11 @@ impl Step {
 
 /// What is shown and kept while a network learns.
 struct Watch {
-    bar: ProgressBar,
+    screen: Screen,
     kept: PathBuf,
     recipe: String,
     metrics: Option<File>,
     events: Option<File>,
-    stopped: Arc<AtomicBool>,
     begun: Instant,
     step: Step,
     /// Why a step was not written down.
@@ -210,16 +212,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(arguments: &Arguments, recipe: &Recipe, kept: &Path, resume: Option<&Path>) -> anyhow::Result<Watch> {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stopped);
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}")?;
-        let bar = ProgressBar::new(0).with_style(style);
-        let n_steps = match resume {
-            Some(path) => Some(checkpoint::from_bytes(&store::read(path)?, &recipe.sha256)?.n_steps),
-            None => None,
-        };
+    fn new(arguments: &Arguments, recipe: &Recipe, kept: &Path, n_steps: Option<u64>) -> anyhow::Result<Watch> {
+        let screen = Screen::new()?;
         let metrics =
             arguments.metrics.as_deref().map(|path| opened(path, n_steps, events::lines_until)).transpose()?;
         let events = match &arguments.tensorboard {
@@ -234,12 +228,11 @@ impl Watch {
             None => None,
         };
         Ok(Watch {
-            bar,
+            screen,
             kept: kept.to_owned(),
             recipe: recipe.sha256.clone(),
             metrics,
             events,
-            stopped,
             begun: Instant::now(),
             step: Step::begin(n_steps.unwrap_or(0)),
             unwritten: None,
@@ -247,12 +240,6 @@ impl Watch {
             n_epochs: recipe.train.epochs,
             n_epochs_done: 0,
         })
-    }
-
-    /// A line on standard error, above the bar.
-    fn say(&self, line: &str) {
-        // when standard error is closed there is nobody to tell
-        let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
     }
 
     /// Appends numbers to the files that were asked for.
@@ -309,12 +296,11 @@ impl Observer for Watch {
         let n_left =
             (self.n_epochs * report.n_batches).saturating_sub(report.epoch * report.n_batches + report.batch + 1);
         let left = elapsed.mul_f64(n_left as f64 / n_steps as f64);
-        self.bar.set_length(report.n_batches as u64);
-        self.bar.set_position(report.batch as u64 + 1);
-        self.bar.set_prefix(format!("epoch {}/{}", report.epoch + 1, self.n_epochs));
+        let prefix = format!("epoch {}/{}", report.epoch + 1, self.n_epochs);
         let left = HumanDuration(left);
-        self.bar.set_message(format!("loss {:.4} · {per_second:.0} samples/s · {left} left", report.loss));
-        if self.stopped.load(Ordering::SeqCst) { Flow::Pause } else { Flow::Continue }
+        let message = format!("loss {:.4} · {per_second:.0} samples/s · {left} left", report.loss);
+        self.screen.show(prefix, report.batch + 1, report.n_batches, message);
+        self.screen.flow()
     }
 
     fn epoch(&mut self, epoch: &Epoch, state: &State) -> Result<(), TrainError> {
@@ -332,16 +318,12 @@ impl Observer for Watch {
             .map_err(|error| kept(error.to_string()))?;
         // what validates is no part of the next step
         self.step = Step::begin(state.n_steps);
-        let line = format!(
-            "epoch {:>3}  training loss {train_loss:.4}  validation loss {validation_loss:.4}  metric {metric:.4}",
-            state.epoch
-        );
-        self.say(&line);
+        self.screen.say_epoch("", state.epoch, epoch);
         Ok(())
     }
 
     fn note(&mut self, note: &str) {
-        self.say(note);
+        self.screen.say(note);
     }
 }
 

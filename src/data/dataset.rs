@@ -65,9 +65,11 @@ impl Dataset {
                 // changes of a sample depend on its number
                 hashes.push_str(&format!("{samples:?}\n"));
                 for (name, column) in self.batch(samples)? {
-                    let bytes =
-                        column.bytes().map_or_else(|| format!("{column:?}").into_bytes(), |bytes| bytes.to_vec());
-                    hashes.push_str(&format!("{name} {:?} {}\n", column.shape(), crate::store::sha256(&bytes)));
+                    let hash = match column.bytes() {
+                        Some(bytes) => crate::store::sha256(bytes),
+                        None => crate::store::sha256(format!("{column:?}").as_bytes()),
+                    };
+                    hashes.push_str(&format!("{name} {:?} {hash}\n", column.shape()));
                 }
             }
             hashes.push('\n');
@@ -83,6 +85,15 @@ impl Dataset {
     /// The columns that are no labels.
     pub fn inputs(&self) -> impl Iterator<Item = (&str, &Column)> {
         self.columns.iter().filter(|(name, _)| *name != LABEL).map(|(name, column)| (name.as_str(), column))
+    }
+
+    /// The column for a network's input: the one of its name, or the only one for the only input.
+    pub fn column_for<'a>(&'a self, input: &'a str, n_inputs: usize) -> &'a str {
+        let mut columns = self.inputs().map(|(name, _)| name);
+        match (columns.next(), columns.next()) {
+            (Some(column), None) if n_inputs == 1 => column,
+            _ => input,
+        }
     }
 
     /// What the column `label` holds.

@@ -15,6 +15,8 @@ pub mod probe;
 pub mod shape;
 pub mod show;
 pub mod simplify;
+#[cfg(feature = "learn")]
+pub(crate) mod spelling;
 pub mod structure;
 pub mod tensor;
 mod types;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, normalization};
-use crate::data::{Dataset, LABEL, Loader, LoaderOptions, Split};
+use crate::data::{Batch, Dataset, LABEL, Loader, LoaderOptions, Split};
+use crate::graph::tensor::Tensor;
 use crate::learn::train::TrainError;
 use crate::learn::train::metrics::{Confusion, greatest};
-use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime};
+use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime, ValueInfo};
 use crate::onnx;
 
 /// What a runtime made of a split.
@@ -47,20 +48,14 @@ pub fn evaluate(
         Dim::Symbol(_) | Dim::Unknown => None,
     });
     let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size);
-    let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
     let n_classes = data.classes().len();
     let mut confusion = Confusion::new(n_classes, 1);
     let mut predictions = Vec::new();
     let loader = Loader::new(data, split, LoaderOptions { batch_size, ..LoaderOptions::default() })?;
     for batch in loader.batches(0, 0) {
         let batch = batch?;
-        let feeds = inputs.iter().map(|name| {
-            let tensor = batch.get(normalization::column_of(name, inputs.len(), data));
-            let tensor =
-                tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
-            Ok((name.clone(), tensor.clone()))
-        });
-        let outputs = session.run(&feeds.collect::<Result<Vec<_>, TrainError>>()?)?;
+        let feeds = feeds(session.inputs(), &batch, data)?;
+        let outputs = session.run(&feeds)?;
         let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };
         let (_, scores) = outputs.first().ok_or_else(|| wrong("the network has no output".to_string()))?;
         let scores = scores.to_f32s().map_err(TrainError::from)?;
@@ -73,4 +68,18 @@ pub fn evaluate(
     let n_right: u64 = (0..n_classes).filter_map(|class| confusion.count(class, class)).sum();
     let accuracy = n_right as f64 / n_samples.max(1) as f64;
     Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, predictions })
+}
+
+/// What a session's inputs get of a batch.
+///
+/// # Errors
+/// When the data has no column for an input.
+pub(super) fn feeds(inputs: &[ValueInfo], batch: &Batch, data: &Dataset) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let feed = |input: &ValueInfo| {
+        let name = &input.name;
+        let tensor = batch.get(data.column_for(name, inputs.len()));
+        let tensor = tensor.ok_or_else(|| TrainError::Name { what: "column of data", name: name.as_str().into() })?;
+        Ok((name.clone(), tensor.clone()))
+    };
+    inputs.iter().map(feed).collect()
 }

@@ -73,10 +73,7 @@ impl Recipe {
     /// # Errors
     /// When the file cannot be read, is no TOML, or has a key that is missing, unknown or wrong; names file and key.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Recipe::parse(&text, folder)
-            .map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
+        read(path, Recipe::parse)
     }
 
     /// The recipe in a text. Paths in it are relative to the folder.
@@ -98,4 +95,11 @@ impl Recipe {
             folder: folder.to_owned(),
         })
     }
+}
+
+/// What a recipe's file says; errors name the file, and paths in it are relative to its folder.
+fn read<T>(path: &Path, parse: impl FnOnce(&str, &Path) -> Result<T, RecipeError>) -> Result<T, RecipeError> {
+    let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
+    parse(&text, path.parent().unwrap_or(Path::new("")))
+        .map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
 }

@@ -29,7 +29,7 @@ pub fn embed(model: &Model, data: &Dataset) -> Result<Model, RecipeError> {
     let mut embedded = BTreeMap::new();
     for input in &model.graph.inputs {
         let columns = data.columns();
-        let Some(column) = columns.get(column_of(&input.name, model.graph.inputs.len(), data)) else { continue };
+        let Some(column) = columns.get(data.column_for(&input.name, model.graph.inputs.len())) else { continue };
         let (Some(normalization), Some(numbers)) = (column.normalization(), column.broadcast_normalization()?) else {
             continue;
         };
@@ -69,19 +69,10 @@ pub fn data_for(model: &Model, data: &Arc<Dataset>) -> Result<Arc<Dataset>, Reci
     let embedded: BTreeMap<String, Normalization> = serde_json::from_str(note).map_err(damaged)?;
     let mut raw = Dataset::clone(data);
     for (input, normalization) in embedded {
-        let column = column_of(&input, model.graph.inputs.len(), data).to_string();
+        let column = data.column_for(&input, model.graph.inputs.len()).to_string();
         raw = raw.with_raw(&column, normalization)?;
     }
     Ok(Arc::new(raw))
-}
-
-/// The data's column for a network's input: the one of its name, or the only one for the only input.
-pub(super) fn column_of<'a>(input: &'a str, n_inputs: usize, data: &'a Dataset) -> &'a str {
-    let mut columns = data.inputs().map(|(name, _)| name);
-    match (columns.next(), columns.next()) {
-        (Some(column), None) if n_inputs == 1 => column,
-        _ => input,
-    }
 }
 
 /// An operator on a value and a constant, and what the constant and the result are called after the input.

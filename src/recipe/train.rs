@@ -6,11 +6,9 @@ use std::sync::Arc;
 use super::{ModelPart, Recipe, RecipeError, normalization};
 use crate::data::{Column, Dataset, LABEL, Labels};
 use crate::graph::{Model, Name};
-use crate::learn::train::checkpoint;
-use crate::learn::train::fit::{Fitted, Observer, Task, fit};
+use crate::learn::train::fit::{Fitted, Observer, State, Task, fit};
 use crate::learn::train::init::{Initialisation, initialise};
 use crate::onnx;
-use crate::store;
 use crate::zoo;
 
 /// Data read and a network built, ready to learn.
@@ -88,20 +86,16 @@ pub(super) fn output(part: &ModelPart, model: &Model) -> Result<Name, RecipeErro
     }
 }
 
-/// Trains what was prepared. `resume` is a checkpoint to go on from, where there is one.
+/// Trains what was prepared, from the state on where there is one: a checkpoint's, see [`checkpoint::from_bytes`](crate::learn::train::checkpoint::from_bytes).
 ///
 /// # Errors
-/// When the checkpoint is of another recipe, or training fails.
+/// When the state is of another network, or training fails.
 pub fn train(
     recipe: &Recipe,
     prepared: &Prepared,
-    resume: Option<&Path>,
+    state: Option<State>,
     observer: &mut dyn Observer,
 ) -> Result<Trained, RecipeError> {
-    let state = match resume {
-        Some(path) => Some(checkpoint::from_bytes(&store::read(path)?, &recipe.sha256)?),
-        None => None,
-    };
     let Prepared { data, model, output } = prepared;
     let task = Task { graph: &model.graph, output, data, augment: &recipe.data.augment };
     let mut fitted = fit(&task, &recipe.train, recipe.seed, state, observer)?;

@@ -15,7 +15,7 @@ struct Config {
     arch: Architecture,
 }
 
-fn built(arch: &str, inputs: Vec<Input>) -> Graph {
+pub(crate) fn built(arch: &str, inputs: Vec<Input>) -> Graph {
     let config: Config = toml::from_str(&format!("arch = {arch}")).expect("an architecture");
     let task = Task { name: "net".to_string(), inputs, output: "logits".to_string(), n_outputs: 3 };
     let graph = build(&config.arch, &task).unwrap_or_else(|error| panic!("{error}"));

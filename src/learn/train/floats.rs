@@ -14,7 +14,7 @@ pub(super) fn numbers(tensor: &Tensor) -> Result<Vec<f64>, TensorError> {
 }
 
 /// A tensor of `f64`, `f16`, `bf16`, or of `f32` for any other type, rounded to nearest.
-pub(super) fn tensor_of(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor, TensorError> {
+pub(crate) fn tensor_of(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor, TensorError> {
     match dtype {
         DType::F64 => Tensor::new(shape, values.to_vec()),
         DType::F16 => Tensor::new(shape, values.iter().map(|&value| half::f16::from_f64(value)).collect()),

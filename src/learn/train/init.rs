@@ -135,8 +135,8 @@ fn check(scheme: Scheme) -> Result<(), InitError> {
     if value.is_finite() && value > 0.0 { Ok(()) } else { Err(InitError::Parameter { parameter, value }) }
 }
 
-/// The generator of one tensor.
-fn generator(seed: u64, name: &Name) -> ChaCha8Rng {
+/// The generator of what a seed and a name decide: one tensor's, for one.
+pub(crate) fn generator(seed: u64, name: &str) -> ChaCha8Rng {
     let digest = store::sha256(format!("{seed} {name}").as_bytes());
     let mut key = [0u8; 32];
     key.iter_mut().zip(digest.bytes()).for_each(|(byte, digit)| *byte = digit);

@@ -6,7 +6,7 @@ pub mod diagnosis;
 mod error;
 pub mod events;
 pub mod fit;
-mod floats;
+pub(crate) mod floats;
 pub mod init;
 pub mod learner;
 pub mod loss;

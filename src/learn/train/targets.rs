@@ -26,10 +26,8 @@ impl Targets {
     pub(super) fn new(data: &Dataset, learner: &Learner, options: &TrainOptions) -> Result<Targets, TrainError> {
         let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
         let names: Vec<Name> = learner.inputs().cloned().collect();
-        let inputs = match (columns.as_slice(), names.as_slice()) {
-            ([column], [name]) => vec![(column.clone(), name.clone())],
-            _ => names.iter().map(|name| (name.to_string(), name.clone())).collect(),
-        };
+        let column = |name: &Name| data.column_for(name, names.len()).to_string();
+        let inputs: Vec<(String, Name)> = names.iter().map(|name| (column(name), name.clone())).collect();
         if let Some((column, _)) = inputs.iter().find(|(column, _)| !columns.contains(column)) {
             return Err(TrainError::Task {
                 problem: format!("the network reads `{column}`, the data has {}", columns.join(", ")),

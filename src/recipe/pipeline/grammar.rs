@@ -8,8 +8,9 @@ use toml::{Table, Value};
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
 use crate::data::Descriptor;
+use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
-use crate::recipe::{ModelPart, RecipeError};
+use crate::recipe::{self, ModelPart, RecipeError};
 
 /// A teacher, its students, and what is done to them.
 #[derive(Clone, Debug)]
@@ -137,9 +138,7 @@ impl Pipeline {
     /// # Errors
     /// When the file cannot be read, is no TOML, or has a key that is missing, unknown or wrong; names file and key.
     pub fn read(path: &Path, set: &[(String, String)]) -> Result<Pipeline, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
-        Pipeline::parse(&text, path.parent().unwrap_or(Path::new("")), set)
-            .map_err(|error| RecipeError::File { path: path.to_owned(), source: Box::new(error) })
+        recipe::read(path, |text, folder| Pipeline::parse(text, folder, set))
     }
 
     /// The recipe in a text.
@@ -330,22 +329,6 @@ fn part(name: &str, problem: &str) -> RecipeError {
 fn unknown(key: &str, known: &[&str]) -> RecipeError {
     let nearest = known.iter().min_by_key(|name| distance(key, name)).copied().unwrap_or_default();
     part(key, &format!("is no key of a recipe; did you mean `{nearest}`? There are: {}", known.join(", ")))
-}
-
-/// How many letters have to be changed, taken out or put in (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut before = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let changed = before + usize::from(letter != *other);
-            before = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(before + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// A network of a part's own.

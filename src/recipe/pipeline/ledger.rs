@@ -31,8 +31,8 @@ pub struct Line {
     pub bytes: u64,
     /// Values that were learned.
     pub parameters: u64,
-    /// Multiplications with an addition of one sample, every other open dimension 1.
-    pub macs: u64,
+    /// Multiplications with an addition of one sample, every other open dimension 1; none where they cannot be counted so.
+    pub macs: Option<u64>,
     /// What was decided by measuring, by the name of the decision.
     pub decisions: BTreeMap<String, String>,
     /// The epoch whose weights were taken.
@@ -83,7 +83,7 @@ impl Line {
             sha256: String::new(),
             bytes: 0,
             parameters: 0,
-            macs: 0,
+            macs: None,
             decisions: BTreeMap::new(),
             best: None,
             diagnosis: None,

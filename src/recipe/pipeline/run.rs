@@ -7,13 +7,12 @@ use std::sync::Arc;
 use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork};
 use super::ledger::{Ledger, Line, Speed};
 use super::teacher;
-use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing};
-use crate::compress::distill::student::derive;
+use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing, tensor_types};
+use crate::compress::distill::student::{Size, derive};
 use crate::compress::distill::targets::{Key, targets};
 use crate::compress::distill::{DistillError, Distillation, Source};
 use crate::data::{Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
-use crate::graph::cost::cost;
-use crate::graph::shape::{Bindings, infer, symbols};
+use crate::graph::shape::{Bindings, infer};
 use crate::graph::{Model, Name};
 use crate::learn::train::diagnosis::Epoch;
 use crate::learn::train::fit::{self, Flow, Guide, State, StepReport, Task, TrainOptions, fit_with};
@@ -21,7 +20,7 @@ use crate::learn::train::{TrainError, checkpoint};
 use crate::measure::latency::{self, Contender, interleaved, timed};
 use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError};
 use crate::onnx;
-use crate::recipe::evaluate::{Evaluation, evaluate};
+use crate::recipe::evaluate::{Evaluation, evaluate, feeds};
 use crate::recipe::train::{network, output};
 use crate::recipe::{ModelPart, RecipeError, normalization};
 use crate::store;
@@ -376,10 +375,7 @@ impl<'a> Book<'a> {
     ) -> Result<Fitted, RecipeError> {
         let seed = self.pipeline.seed;
         let types = infer(&teacher.model.graph, &Bindings::default())?;
-        let known = teacher.model.graph.nodes.iter().flat_map(|node| node.outputs.iter().flatten());
-        let inputs = teacher.model.graph.inputs.iter().map(|input| &input.name);
-        let tensor_types = known.chain(inputs).filter_map(|name| Some((name.clone(), types.tensor(name)?.clone())));
-        let tensor_types: BTreeMap<_, _> = tensor_types.collect();
+        let tensor_types = tensor_types(&teacher.model.graph, &types);
         let mix = pairing::resolve(&options.mix, (&model.graph, output), (&teacher.model.graph, &teacher.output))?;
         let facts = Teacher { ends: Ends::of(&teacher.model.graph, &teacher.output), types: &tensor_types };
         let student = attach(&model.graph, output, &facts, &mix, options.train.loss, seed)?;
@@ -447,9 +443,8 @@ impl<'a> Book<'a> {
 
     /// What a network is worth and what it costs, on the bytes that were written.
     fn measure(&mut self, line: &mut Line, model: &Model, path: &Path) -> Result<(), RecipeError> {
-        let ones = Bindings::of(symbols(&model.graph).iter().map(|symbol| (symbol.as_str(), 1)));
-        let counts = cost(&model.graph, &infer(&model.graph, &ones)?).total;
-        (line.parameters, line.macs) = (counts.parameters, counts.macs);
+        let size = Size::of(&model.graph, &Bindings::default())?;
+        (line.parameters, line.macs) = (size.parameters, size.macs);
         let bytes = ModelBytes::new(store::read(path)?).at(path);
         if !self.data.classes().is_empty() {
             line.validation = self.scored(&bytes, Split::Validation)?;
@@ -494,17 +489,17 @@ impl<'a> Book<'a> {
         let split = if self.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
         let sample = &self.data.samples(split)[..1];
         let teacher = if step == "teacher" { None } else { Some(self.teacher_file()?) };
+        let mut files = Vec::new();
+        for bytes in teacher.iter().chain([bytes]) {
+            let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
+            files.push((bytes, normalization::data_for(&read, &self.data)?.batch(sample)?));
+        }
         let mut speeds = Vec::new();
         for runtime in self.options.runtimes {
             let mut contenders = Vec::new();
-            for bytes in teacher.iter().chain([bytes]) {
+            for (bytes, batch) in &files {
                 let mut session = runtime.load(bytes, &Options::default())?;
-                let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
-                let batch = normalization::data_for(&read, &self.data)?.batch(sample)?;
-                let n_inputs = session.inputs().len();
-                let names: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
-                let column = |name: &String| batch.get(normalization::column_of(name, n_inputs, &self.data)).cloned();
-                let feeds: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), column(name)?))).collect();
+                let feeds = feeds(session.inputs(), batch, &self.data)?;
                 let run = move || session.run(&feeds).map(|_| ());
                 contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
             }

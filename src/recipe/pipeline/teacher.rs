@@ -13,7 +13,7 @@ use crate::graph::{Model, Name, ValueInfo};
 use crate::measure::latency::timed;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, Session};
 use crate::onnx;
-use crate::recipe::{RecipeError, normalization};
+use crate::recipe::RecipeError;
 use crate::store;
 
 /// A session that gives these values, in their order.
@@ -38,7 +38,7 @@ impl Forward for Given {
 /// The data's column for each of a network's inputs.
 pub(super) fn columns(model: &Model, data: &Dataset) -> Vec<(String, Name)> {
     let n_inputs = model.graph.inputs.len();
-    let column = |input: &ValueInfo| normalization::column_of(&input.name, n_inputs, data).to_string();
+    let column = |input: &ValueInfo| data.column_for(&input.name, n_inputs).to_string();
     model.graph.inputs.iter().map(|input| (column(input), input.name.clone())).collect()
 }
 

@@ -7,14 +7,14 @@ use aludel::compress::distill::student::{Derived, StudentError, StudentOptions, 
 use aludel::graph::shape::{Bindings, infer};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Dim, Graph, Model};
-use aludel::learn::train::init::{Initialisation, initialise};
 use aludel::measure::runtime::{ModelBytes, Options, Runtime};
 use aludel::onnx;
-use aludel::zoo::{self, Architecture, Input, Task};
+use aludel::zoo::Input;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::real::{Real, real_models, run_bytes};
+use crate::zoo::built;
 use crate::{random_graphs, support};
 
 fn options(text: &str) -> StudentOptions {
@@ -85,18 +85,6 @@ fn real_models_have_students() {
         }
     }
     support::say(&table);
-}
-
-#[derive(serde::Deserialize)]
-struct Config {
-    arch: Architecture,
-}
-
-fn built(arch: &str, inputs: Vec<Input>) -> Graph {
-    let config: Config = toml::from_str(&format!("arch = {arch}")).expect("an architecture");
-    let task = Task { name: "net".to_string(), inputs, output: "logits".to_string(), n_outputs: 3 };
-    let graph = zoo::build(&config.arch, &task).unwrap_or_else(|error| panic!("{error}"));
-    initialise(&graph, &Initialisation::default(), 1).expect("every network has weights")
 }
 
 /// Two samples, axes of any length of six.

@@ -7,7 +7,7 @@ use super::schedule::WeightSchedule;
 use super::site::{Ends, Site};
 use super::{features, logits, relations, transformer};
 use crate::compress::distill::DistillError;
-use crate::graph::shape::{Bindings, infer};
+use crate::graph::shape::{Bindings, Types, infer};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, Name, TensorType};
 use crate::learn::train::behind::Behind;
@@ -20,6 +20,11 @@ pub struct Teacher<'a> {
     pub ends: Ends,
     /// The types of its values, those of `ends` among them; several teachers' means are values like any others.
     pub types: &'a BTreeMap<Name, TensorType>,
+}
+
+/// The types of a network's values that are tensors.
+pub fn tensor_types(graph: &Graph, types: &Types) -> BTreeMap<Name, TensorType> {
+    graph.value_names().filter_map(|name| Some((name.clone(), types.tensor(name)?.clone()))).collect()
 }
 
 /// A value of the teacher that a training graph reads.

@@ -110,8 +110,7 @@ fn uncorrelated(site: &mut Site<'_>, s: &Name, t: &Name) -> Name {
 /// With `log σ(z) = z − log(1 + eᶻ)` and `log(1 − σ(z)) = −log(1 + eᶻ)` the divergence is
 /// `log(1 + eˢ) − log(1 + eᵗ) − σ(t) (s − t)`.
 pub(super) fn binary(site: &mut Site<'_>, temperature: f64) -> Result<Name, DistillError> {
-    let logits = site.logits()?;
-    let [s, t] = logits.map(|tap| site.behind.times(&tap.name, 1.0 / temperature));
+    let [s, t] = tempered(site, temperature)?;
     let behind = &mut site.behind;
     let [of_s, of_t] = [&s, &t].map(|x| behind.node(Op::Softplus, &[x]));
     let all = behind.sub(&of_s, &of_t);

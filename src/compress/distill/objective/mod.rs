@@ -19,6 +19,6 @@ mod site;
 mod tests;
 mod transformer;
 
-pub use attach::{Teacher, TeacherInput, Term, WithObjectives, attach};
+pub use attach::{Teacher, TeacherInput, Term, WithObjectives, attach, tensor_types};
 pub use options::{Mix, Objective, Pair, Weighted};
 pub use site::Ends;

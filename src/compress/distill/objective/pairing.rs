@@ -27,14 +27,16 @@ use crate::graph::{Graph, Name, Node, Op};
 pub fn resolve(mix: &Mix, student: (&Graph, &Name), teacher: (&Graph, &Name)) -> Result<Mix, DistillError> {
     let mut mix = mix.clone();
     let is_open = |objective: &mut Objective| objective.pairs_mut().iter().any(|pairs| pairs.is_empty());
-    if !mix.loss.iter_mut().any(|term| is_open(&mut term.objective)) {
+    let mut open: Vec<&mut Objective> = mix.loss.iter_mut().map(|term| &mut term.objective).collect();
+    open.retain_mut(|objective| is_open(objective));
+    if open.is_empty() {
         return Ok(mix);
     }
     let types = [infer(student.0, &Bindings::default())?, infer(teacher.0, &Bindings::default())?];
     let both = [Parts::of(student, &types[0]), Parts::of(teacher, &types[1])];
-    for term in &mut mix.loss {
-        let found = found(&term.objective, &both)?;
-        for (pairs, found) in term.objective.pairs_mut().into_iter().zip(found) {
+    for objective in open {
+        let found = found(objective, &both)?;
+        for (pairs, found) in objective.pairs_mut().into_iter().zip(found) {
             if pairs.is_empty() {
                 *pairs = found;
             }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
-use super::attach::{Teacher, TeacherInput};
+use super::attach::{Teacher, TeacherInput, tensor_types};
 use super::options::Pair;
 use crate::compress::distill::DistillError;
 use crate::compress::distill::error::Side;
 use crate::graph::op::{AutoPad, AveragePool, Cast, Conv, Op, Range, Resize, ResizeMode, RoundMode, Shape};
 use crate::graph::shape::Types;
+use crate::graph::spelling::distance;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
 use crate::graph::{Dim, Graph, Name, TensorType};
@@ -93,7 +94,6 @@ impl<'a> Site<'a> {
         teacher: &Teacher<'a>,
         seed: u64,
     ) -> Site<'a> {
-        let known = student.value_names().filter_map(|name| Some((name.clone(), types.tensor(name)?.clone())));
         Site {
             behind,
             objective: "distill",
@@ -102,7 +102,7 @@ impl<'a> Site<'a> {
             inputs: IndexMap::new(),
             student_ends: ends,
             teacher_ends: teacher.ends.clone(),
-            student: known.collect(),
+            student: tensor_types(student, types),
             teacher: teacher.types,
             singles: HashMap::new(),
             seed,
@@ -372,20 +372,4 @@ fn nearest<'n>(name: &Name, names: impl Iterator<Item = &'n Name>) -> Vec<Name> 
     let mut found: Vec<(usize, &Name)> = names.map(|other| (distance(name, other), other)).collect();
     found.sort();
     found.into_iter().take(3).map(|(_, name)| name.clone()).collect()
-}
-
-/// How many letters have to be put in, taken out or replaced (Levenshtein 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut before = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let replaced = before + usize::from(letter != *other);
-            before = row[j + 1];
-            row[j + 1] = replaced.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

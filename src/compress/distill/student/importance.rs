@@ -2,8 +2,6 @@
 
 use indexmap::IndexMap;
 use rand::RngExt as _;
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::eval;
@@ -13,8 +11,8 @@ use crate::graph::structure::groups::{Group, Member, Role};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node};
+use crate::learn::train::init::generator;
 use crate::learn::train::roles::{self, roles};
-use crate::store;
 
 /// By what units are chosen that are kept, as TOML has it: `"l2"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,10 +87,7 @@ fn falling(n: usize) -> Vec<f64> {
 }
 
 fn drawn(group: &Group, group_idx: usize, seed: u64) -> Vec<f64> {
-    let digest = store::sha256(format!("{seed} {group_idx} {}", group.name()).as_bytes());
-    let mut key = [0u8; 32];
-    key.iter_mut().zip(digest.bytes()).for_each(|(byte, digit)| *byte = digit);
-    let mut generator = ChaCha8Rng::from_seed(key);
+    let mut generator = generator(seed, &format!("{group_idx} {}", group.name()));
     (0..group.n_units).map(|_| generator.random()).collect()
 }
 

@@ -76,7 +76,11 @@ pub struct Size {
 }
 
 impl Size {
-    pub(super) fn of(graph: &Graph, sizes: &Bindings) -> Result<Size, StudentError> {
+    /// What a network costs with `sizes` for the symbols in its inputs' shapes; those that it does not name are one.
+    ///
+    /// # Errors
+    /// When the shapes cannot be inferred for another reason than that a size of one does not fit.
+    pub fn of(graph: &Graph, sizes: &Bindings) -> Result<Size, StudentError> {
         match counted(graph, sizes) {
             Ok(cost) => {
                 let macs = Some(cost.total.macs).filter(|_| !cost.is_incomplete());

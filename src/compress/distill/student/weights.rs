@@ -4,8 +4,8 @@ use super::{Inherit, StudentError};
 use crate::graph::patch::Patch;
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::structure::groups::{Role as AxisRole, groups};
-use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, Name, Node, Op};
+use crate::learn::train::floats::tensor_of;
 use crate::learn::train::init::{Initialisation, Scheme, initialise};
 use crate::learn::train::roles::{Role, roles};
 
@@ -39,7 +39,8 @@ pub(super) fn apply(graph: &Graph, inherit: Inherit, seed: u64) -> Result<Graph,
             Role::Statistic => is_variance(&drawn, name),
             Role::Weight(_) | Role::Embedding | Role::Slope | Role::Constant => continue,
         };
-        patch.replace_initializer(name, filled(tensor, one)?);
+        let value = if one { 1.0 } else { 0.0 };
+        patch.replace_initializer(name, tensor_of(tensor.dtype(), tensor.shape(), &vec![value; tensor.len()])?);
     }
     Ok(patch.apply(Some(&types))?)
 }
@@ -64,18 +65,4 @@ fn reason(graph: &Graph, weight: &Name) -> String {
 /// Whether a statistic is a batch normalisation's variance.
 fn is_variance(graph: &Graph, name: &Name) -> bool {
     graph.nodes.iter().any(|node| matches!(node.op, Op::BatchNormalization(_)) && node.input(4) == Some(name))
-}
-
-fn filled(tensor: &Tensor, one: bool) -> Result<Tensor, StudentError> {
-    let (shape, n) = (tensor.shape(), tensor.len());
-    if !one {
-        return Ok(Tensor::zeros(tensor.dtype(), shape)?);
-    }
-    Ok(match tensor.dtype() {
-        DType::F64 => Tensor::new(shape, vec![1f64; n])?,
-        DType::F16 => Tensor::new(shape, vec![half::f16::ONE; n])?,
-        DType::BF16 => Tensor::new(shape, vec![half::bf16::ONE; n])?,
-        // roles are given to these four types alone
-        _ => Tensor::new(shape, vec![1f32; n])?,
-    })
 }

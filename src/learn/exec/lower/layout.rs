@@ -191,10 +191,11 @@ fn cumulated(lowering: &mut Lowering<'_, '_>, cum_sum: &CumSum) -> Result<Option
 /// back from a cast to a type of 8 bits and fewer.
 fn converted(lowering: &mut Lowering<'_, '_>) -> Result<Option<Id>, ExecError> {
     let Some(cast) = cast_of(lowering, lowering.node) else { return Ok(None) };
-    let narrowed = narrowed(lowering);
     let x = lowering.input(0)?;
+    let kind = lowering.emit().kind(x);
+    let narrowed = if kind == Kind::Float { None } else { narrowed(lowering) };
     let emit = lowering.emit();
-    let x = match (emit.kind(x), narrowed) {
+    let x = match (kind, narrowed) {
         (Kind::Float, _) => x,
         (_, Some((numbers, narrow))) => emit.round_to(narrow, numbers),
         (Kind::Plain(DType::String | DType::Complex64 | DType::Complex128), None) => return Ok(None),

@@ -122,6 +122,10 @@ pub(super) fn text(report: &Report) -> String {
         ("accuracy".to_string(), Side::Right),
         ("as teacher".to_string(), Side::Right),
     ];
+    let is_attacked = report.steps.iter().any(|line| line.attacked.is_some());
+    if is_attacked {
+        header.push(("attacked".to_string(), Side::Right));
+    }
     header.extend(runtimes.iter().map(|runtime| (format!("{runtime}, µs"), Side::Right)));
     header.push(("seconds".to_string(), Side::Right));
     let rows = report.steps.iter().map(|line| {
@@ -134,6 +138,9 @@ pub(super) fn text(report: &Report) -> String {
             percent(line.test.first().map(|test| test.accuracy)),
             percent(line.agreement),
         ];
+        if is_attacked {
+            row.push(percent(line.attacked));
+        }
         row.extend(runtimes.iter().map(|runtime| {
             let speed = line.speed.iter().find(|speed| speed.runtime == *runtime);
             speed.map_or_else(|| "–".to_string(), |speed| format!("{:.1}", speed.median_us))
@@ -152,8 +159,12 @@ pub(super) fn text(report: &Report) -> String {
 
 /// What the last network is beside its teacher.
 fn sentence(lines: &[Line]) -> Option<String> {
-    let (teacher, student) = (lines.first()?, lines.last()?);
+    let (teacher, student) = (lines.iter().find(|line| line.step == "teacher")?, lines.last()?);
     let (theirs, ours) = (teacher.test.first()?, student.test.first()?);
+    if theirs.n_samples != ours.n_samples {
+        // a specialist is tested on what it is for
+        return None;
+    }
     let ratio = student.speed.first()?.ratio_to_teacher?;
     let points = 100.0 * (ours.accuracy - theirs.accuracy);
     Some(format!(

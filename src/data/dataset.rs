@@ -23,13 +23,15 @@ pub const LABEL: &str = "label";
 /// Named columns of as many samples each, divided into splits.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    columns: IndexMap<String, Column>,
-    labels: Labels,
-    splits: [Vec<usize>; 4],
-    parts: Vec<Part>,
+    pub(super) columns: IndexMap<String, Column>,
+    pub(super) labels: Labels,
+    pub(super) splits: [Vec<usize>; 4],
+    /// Samples of no split to train with beside those of the training split.
+    pub(super) unlabelled: Vec<usize>,
+    pub(super) parts: Vec<Part>,
     findings: Findings,
-    n_tokens: Option<usize>,
-    vocabulary: Option<Vec<String>>,
+    pub(super) n_tokens: Option<usize>,
+    pub(super) vocabulary: Option<Vec<String>>,
 }
 
 impl Dataset {
@@ -60,8 +62,9 @@ impl Dataset {
     /// None that reading did not have.
     pub fn sha256(&self) -> Result<String, DataError> {
         let mut hashes = format!("{:?} {:?}\n", self.labels, self.n_tokens);
-        for splits in &self.splits {
-            for samples in splits.chunks(1 << 10) {
+        let unlabelled = Some(&self.unlabelled).filter(|samples| !samples.is_empty());
+        for samples in self.splits.iter().chain(unlabelled) {
+            for samples in samples.chunks(1 << 10) {
                 // changes of a sample depend on its number
                 hashes.push_str(&format!("{samples:?}\n"));
                 for (name, column) in self.batch(samples)? {
@@ -109,7 +112,7 @@ impl Dataset {
         }
     }
 
-    /// The class of a sample; none where labels are no classes.
+    /// The class of a sample; none where labels are no classes, or it has none.
     pub fn class(&self, sample: usize) -> Option<usize> {
         if self.classes().is_empty() {
             return None;
@@ -230,7 +233,7 @@ fn assemble(samples: Samples, descriptor: &Descriptor) -> Result<Dataset, DataEr
     if let Some(tensor) = label {
         columns.insert(LABEL.to_owned(), Column::new(Values::Dense(tensor), Kind::Codes { pad: 0 }));
     }
-    Ok(Dataset { columns, labels, splits, parts, findings, n_tokens, vocabulary })
+    Ok(Dataset { columns, labels, splits, unlabelled: Vec::new(), parts, findings, n_tokens, vocabulary })
 }
 
 fn is_classes(labels: &Labels) -> bool {

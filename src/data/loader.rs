@@ -37,6 +37,8 @@ pub struct LoaderOptions {
     pub length: Length,
     /// Whether samples of like length come in one batch; batches are then shuffled instead.
     pub buckets: bool,
+    /// How many of the data's unlabelled samples there are in an epoch for each of the split; evenly among them.
+    pub unlabelled: f64,
     /// How many batches are read ahead; with 0 there is no thread.
     pub n_ahead: usize,
 }
@@ -53,6 +55,7 @@ impl Default for LoaderOptions {
             views: None,
             length: Length::Batch,
             buckets: false,
+            unlabelled: 0.0,
             n_ahead: 2,
         }
     }
@@ -97,6 +100,18 @@ impl Loader {
         if let Length::Multiple(0) = options.length {
             return Err(DataError::Request("lengths cannot be multiples of 0".to_owned()));
         }
+        if !(options.unlabelled >= 0.0 && options.unlabelled.is_finite()) {
+            return Err(DataError::key("unlabelled", format!("is {}; give a number from 0", options.unlabelled)));
+        }
+        if options.unlabelled > 0.0 && dataset.unlabelled().is_empty() {
+            return Err(DataError::key("unlabelled", "there are no such samples; say where they are"));
+        }
+        let has_no_class = |sample: &usize| !dataset.classes().is_empty() && dataset.class(*sample).is_none();
+        if options.augment.iter().any(|it| matches!(it, Augmentation::Mixup { .. }))
+            && (options.unlabelled > 0.0 || dataset.samples(split).iter().any(has_no_class))
+        {
+            return Err(DataError::key("augment", "mixup: a sample without a label cannot be mixed; leave it out"));
+        }
         if let Some((_, column)) = quantities(dataset) {
             let rank = column.values.sample_shape(0).len();
             let n_labels = match dataset.labels() {
@@ -132,12 +147,27 @@ impl Loader {
 
     /// The number of batches of an epoch.
     pub fn n_batches(&self) -> usize {
-        let n_samples = self.dataset.samples(self.split).len();
+        let n_samples = self.dataset.samples(self.split).len() + self.n_unlabelled();
         if self.options.drop_last {
             n_samples / self.options.batch_size
         } else {
             n_samples.div_ceil(self.options.batch_size)
         }
+    }
+
+    /// Every sample that an epoch may have, ascending.
+    pub fn samples(&self) -> Vec<usize> {
+        let mut samples = self.dataset.samples(self.split).to_vec();
+        if self.options.unlabelled > 0.0 {
+            samples.extend(self.dataset.unlabelled());
+        }
+        samples.sort_unstable();
+        samples
+    }
+
+    /// The unlabelled samples of an epoch.
+    fn n_unlabelled(&self) -> usize {
+        (self.options.unlabelled * self.dataset.samples(self.split).len() as f64).round() as usize
     }
 
     /// The samples of an epoch, in order: batch `k` has those from `k * batch_size` on.
@@ -146,6 +176,9 @@ impl Loader {
         let size = self.options.batch_size;
         if self.options.shuffle {
             order.shuffle(&mut random::stream(self.options.seed, Purpose::Order, epoch, 0));
+        }
+        if self.options.unlabelled > 0.0 {
+            order = evenly(&order, &self.unlabelled_of(epoch));
         }
         if self.options.buckets && self.longest.is_some() {
             // Sorted within windows, so that batches are alike in length but not the same ones each epoch.
@@ -162,6 +195,23 @@ impl Loader {
             }
         }
         order
+    }
+
+    /// The unlabelled samples of an epoch: each comes once before any comes again.
+    fn unlabelled_of(&self, epoch: u64) -> Vec<usize> {
+        let all = self.dataset.unlabelled();
+        let n = self.n_unlabelled();
+        let start = wide(n).saturating_mul(epoch);
+        let mut samples = Vec::with_capacity(n);
+        let mut round = start / wide(all.len()).max(1);
+        let mut skipped = usize::try_from(start % wide(all.len()).max(1)).unwrap_or(0);
+        while samples.len() < n && !all.is_empty() {
+            let mut order = all.to_vec();
+            order.shuffle(&mut random::stream(self.options.seed, Purpose::Order, round, 1));
+            samples.extend(order.into_iter().skip(skipped).take(n - samples.len()));
+            (round, skipped) = (round + 1, 0);
+        }
+        samples
     }
 
     /// One batch of an epoch.
@@ -244,6 +294,14 @@ impl Loader {
         let partner = all.get(random.random_range(0..all.len())).copied()?;
         Some((partner, augment::mixing_share(alpha, &mut random)))
     }
+}
+
+/// The samples of both in one order in which every stretch has both in their proportion.
+fn evenly(one: &[usize], other: &[usize]) -> Vec<usize> {
+    let n = one.len() + other.len();
+    let (mut ones, mut others) = (one.iter(), other.iter());
+    let is_other = |idx: usize| (idx + 1) * other.len() / n > idx * other.len() / n;
+    (0..n).filter_map(|idx| if is_other(idx) { others.next() } else { ones.next() }).copied().collect()
 }
 
 /// How many batches samples are sorted over by length.

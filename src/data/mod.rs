@@ -43,6 +43,7 @@ mod samples;
 mod series;
 mod sources;
 mod split;
+mod subset;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ pub use mel::{Mel, MelScale};
 pub use normalize::Normalize;
 pub use sources::{Arrays, IdxFiles, Source};
 pub use split::{Shares, Split};
+pub use subset::NO_CLASS;
 pub use table::{Role, Table};
 pub use text::{Cut, Tokens};
 pub use tree::Tree;

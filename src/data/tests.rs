@@ -487,3 +487,53 @@ fn recordings_come_from_folders_and_archives() {
         Err("`features`: unknown variant `mfcc`"),
     );
 }
+
+#[test]
+fn unlabelled_samples_come_evenly_and_each_once_before_any_again() {
+    let (few, all) = (digits("split = { validation = 0.1, test = 0.8 }"), digits(""));
+    let n_labelled = few.samples(Split::Train).len();
+    let joined = Arc::new(few.with_unlabelled(&all).expect("alike"));
+    assert_eq!(joined.unlabelled().len(), all.n_samples());
+    assert_eq!(joined.samples(Split::Train), few.samples(Split::Train));
+    let options = LoaderOptions { batch_size: 40, shuffle: true, unlabelled: 3.0, ..LoaderOptions::default() };
+    let loader = Loader::new(&joined, Split::Train, options).expect("there are some");
+    let mut seen = std::collections::BTreeSet::new();
+    for epoch in 0..3 {
+        let order = loader.order(epoch);
+        assert_eq!(order.len(), 4 * n_labelled);
+        for batch in order.chunks_exact(40) {
+            let n = batch.iter().filter(|&&sample| joined.class(sample).is_none()).count();
+            assert!((29..=31).contains(&n), "{n}");
+        }
+        for sample in order.into_iter().filter(|&sample| joined.class(sample).is_none()) {
+            assert!(seen.insert(sample), "{sample} comes a second time after {}", seen.len());
+        }
+    }
+    let batch = loader.batch(0, 0).expect("the first");
+    let labels = batch[LABEL].as_slice::<i64>().expect("classes");
+    assert!(labels.iter().filter(|&&label| label == NO_CLASS).count() >= 29);
+    // values of the second data are its own
+    let own = all.batch(&[5]).expect("there is one");
+    let other = joined.batch(&[few.n_samples() + 5]).expect("there is one");
+    let (name, _) = all.inputs().next().expect("pictures");
+    assert_eq!(own[name], other[name]);
+}
+
+#[test]
+fn a_specialist_sees_its_classes_and_what_is_taken_for_them() {
+    let data = digits("split = { validation = 0.1, test = 0.2 }");
+    // somebody who takes every seventh sample for a 4
+    let routed =
+        data.samples(Split::Train).iter().enumerate().map(|(idx, &sample)| (sample, if idx % 7 == 0 { 4 } else { 0 }));
+    let special = data.of_classes(&[4, 9], &routed.collect()).expect("there are such");
+    assert_eq!(special.classes(), ["4", "9"]);
+    assert_eq!(special.samples(Split::Train).len(), data.samples(Split::Train).len().div_ceil(7));
+    let of = |sample: &usize| special.class(*sample).map(|class| [4, 9][class]);
+    let own = |sample: &usize| data.class(*sample).filter(|class| [4, 9].contains(class));
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        assert!(special.samples(split).iter().all(|sample| of(sample) == own(sample)));
+    }
+    assert!(special.samples(Split::Test).iter().all(|sample| of(sample).is_some()));
+    assert!(special.samples(Split::Train).iter().any(|sample| of(sample).is_none()));
+    assert!(data.of_classes(&[10], &Default::default()).is_err());
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use aludel::data::{Dataset, Descriptor, Split};
 use serde_json::Value;
 
 const RECIPE: &str = r#"
@@ -57,8 +58,12 @@ fn run(recipe: &Path, output: &Path, more: &[&str]) -> (Value, String) {
 
 fn refused(text: &str, more: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let recipe = recipe(folder.path(), text);
-    let made = command(&recipe, &folder.path().join("out"), more).output().expect("the program starts");
+    refused_in(folder.path(), text, more)
+}
+
+fn refused_in(folder: &Path, text: &str, more: &[&str]) -> String {
+    let recipe = recipe(folder, text);
+    let made = command(&recipe, &folder.join("out"), more).output().expect("the program starts");
     assert_eq!(made.status.code(), Some(2));
     String::from_utf8_lossy(&made.stderr).into_owned()
 }
@@ -127,13 +132,14 @@ fn a_run_that_was_killed_ends_in_the_same_bytes() {
     let [whole, broken] = ["whole", "broken"].map(|name| folder.path().join(name));
     run(&recipe, &whole, &[]);
     let mut n_killed = 0;
-    for number in 0..8u64 {
+    for number in 0..20u64 {
         let mut child = command(&recipe, &broken, &["--resume"])
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .expect("starts");
-        std::thread::sleep(Duration::from_millis(60 + 97 * number % 400));
+        // scattered over a run that goes on from wherever the last one was stopped
+        std::thread::sleep(Duration::from_millis(30 + 97 * number % 400));
         if child.try_wait().expect("it is ours").is_none() {
             child.kill().expect("it runs");
             n_killed += 1;
@@ -161,6 +167,161 @@ fn an_assistant_teaches_a_smaller_one() {
     assert!(number(4, "parameters") < number(1, "parameters") && number(1, "parameters") < number(0, "parameters"));
     // each learned from its own teacher, whose values are kept apart
     assert_eq!(fs::read_dir(folder.path().join("out/cache")).expect("it is there").count(), 2);
+}
+
+/// A student of a teacher of a few epochs, both of the same plan, with this part of the recipe in place of its steps.
+fn with_steps(students: &str, steps: &str) -> String {
+    let (head, _) = RECIPE.split_once("[student]").expect("it has a student");
+    format!("{head}{students}{steps}")
+}
+
+fn accuracy(step: &Value) -> f64 {
+    step["test"][0]["accuracy"].as_f64().expect("a number")
+}
+
+#[test]
+fn several_teachers_are_one_that_is_their_mean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let teachers = "[[teacher]]\nname = 'images'\narch = { resnet = { blocks = [1, 1], width = 8 } }\n\
+                    train = { epochs = 6, lr = 5e-3 }\n\
+                    [[teacher]]\nname = 'flat'\nweight = 2\narch = { mlp = { hidden = [64] } }\ntrain = { epochs = 6, lr = 5e-3 }\n\
+                    [student]\nname = 'small'\nfrom = 'teacher.images'\nwidth = 0.5\n\
+                    [[step]]\ndistill = { loss = ['kd'], views = 2, epochs = 6, lr = 1e-2 }\n";
+    let (head, _) = RECIPE.split_once("[teacher]").expect("it has a teacher");
+    let recipe = recipe(folder.path(), &format!("{head}{teachers}"));
+    let output = folder.path().join("out");
+    let (report, _) = run(&recipe, &output, &[]);
+    let steps = report["steps"].as_array().expect("a list");
+    let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["teacher.images", "teacher.flat", "teacher", "small", "small.1-distill"]);
+    assert!(accuracy(&steps[2]) >= accuracy(&steps[0]).max(accuracy(&steps[1])) - 0.01);
+    assert!(accuracy(&steps[4]) > 0.7 && steps[4]["agreement"].as_f64() > Some(0.7));
+    // the file says how it came about
+    let model = aludel::onnx::read(&output.join("small.1-distill.onnx")).expect("a network");
+    let provenance: Value = serde_json::from_str(&model.about.metadata["aludel.provenance"]).expect("JSON");
+    assert_eq!((&provenance["step"], &provenance["teacher"]), (&steps[4]["step"], &steps[2]["sha256"]));
+    let (_, said) = run(&recipe, &output, &[]);
+    assert_eq!(said.matches("as before").count(), 5, "{said}");
+    let (report, _) = run(&recipe, &folder.path().join("one"), &["--only", "teacher.flat"]);
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_teacher_labels_what_nobody_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = recipe(folder.path(), RECIPE);
+    run(&whole, &folder.path().join("teacher"), &["--only", "teacher"]);
+    let few = RECIPE.replace("test = 0.2", "test = 0.84").replace("name = \"digits\"", "name = \"few\"");
+    let (head, _) = few.split_once("[teacher]").expect("it has a teacher");
+    let text = |unlabelled: &str, steps: &str| {
+        format!(
+            "{head}{unlabelled}[teacher]\nonnx = 'teacher/teacher.onnx'\n[student]\nname = 'small'\nwidth = 0.5\n\
+             inherit = false\n[[step]]\ndistill = {{ loss = ['kd'], views = 2, epochs = 20, lr = 1e-2{steps} }}\n"
+        )
+    };
+    let accuracies = [("", ""), ("[unlabelled]\nkind = 'digits'\nshape = [1, 8, 8]\n", ", unlabelled = 4.0")].map(
+        |(unlabelled, steps)| {
+            let recipe = recipe(folder.path(), &text(unlabelled, steps));
+            let (report, _) = run(&recipe, &folder.path().join("out"), &[]);
+            accuracy(report["steps"].as_array().and_then(|steps| steps.last()).expect("a step"))
+        },
+    );
+    assert!(accuracies[1] > accuracies[0] + 0.1, "{accuracies:?}");
+    assert!(refused(&text("", ", unlabelled = 1.0"), &[]).contains("`unlabelled` is missing"));
+    let unread = "[unlabelled]\nkind = 'digits'\n";
+    assert!(refused(&text(unread, ""), &[]).contains("is read by no step"));
+}
+
+#[test]
+fn a_specialist_is_for_some_classes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let student = "[student]\nname = 'low'\nwidth = 0.5\nclasses = ['3', '1', '0']\n";
+    let steps = "[[step]]\ndistill = { loss = ['kd'], views = 2, epochs = 8, lr = 1e-2 }\n";
+    let text = with_steps(student, steps);
+    let recipe = recipe(folder.path(), &text);
+    let output = folder.path().join("out");
+    let (report, _) = run(&recipe, &output, &[]);
+    let last = report["steps"].as_array().and_then(|steps| steps.last()).expect("a step");
+    assert!(accuracy(last) > 0.9, "{}", accuracy(last));
+    assert!(last["test"][0]["n_samples"].as_u64() < Some(120));
+    let (_, said) = run(&recipe, &output, &[]);
+    assert_eq!(said.matches("as before").count(), 3, "{said}");
+    assert!(refused(&text.replace("'3'", "'ten'"), &[]).contains("`student.classes` has `ten`"));
+    assert!(refused(&text.replace("'3', '1', '0'", "'3'"), &[]).contains("two classes or more"));
+}
+
+#[test]
+fn a_student_withstands_an_attack_that_it_learned_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let student = "[student]\nname = 'small'\nwidth = 0.5\n";
+    let steps = |attack| format!("[[step]]\ndistill = {{ loss = ['kd'], views = 2, epochs = 8, lr = 1e-2{attack} }}\n");
+    let attack = steps(", attack = { epsilon = 0.15, steps = 3 }");
+    let recipe = recipe(folder.path(), &with_steps(student, &format!("{}{attack}", steps(""))));
+    let (report, _) = run(&recipe, &folder.path().join("out"), &["--set", "data.augment=[]"]);
+    let lines = report["steps"].as_array().expect("a list");
+    let attacked = |idx: usize| lines[idx]["attacked"].as_f64().expect("a number");
+    assert!(attacked(2) < accuracy(&lines[2]) - 0.2, "{} {}", attacked(2), accuracy(&lines[2]));
+    assert!(attacked(3) > attacked(2) + 0.1, "{} {}", attacked(2), attacked(3));
+    let refused = refused(&with_steps(student, &steps(", attack = { epsilon = 0.0 }")), &[]);
+    assert!(refused.contains("attack.epsilon"), "{refused}");
+}
+
+#[test]
+fn inner_values_teach_first_and_then_its_own_average() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let student = "[student]\nname = 'small'\nwidth = 0.5\ninherit = false\n";
+    let first = "[[step]]\ndistill = { loss = ['hint'], alpha = 1.0, epochs = 4, lr = 1e-2 }\n";
+    let second = "[[step]]\ndistill = { loss = ['kd'], epochs = 6, lr = 1e-2, ema = 0.95, mean_teacher = true }\n";
+    let recipe = recipe(folder.path(), &with_steps(student, &format!("{first}{second}")));
+    let (report, said) = run(&recipe, &folder.path().join("out"), &[]);
+    let lines = report["steps"].as_array().expect("a list");
+    assert!(accuracy(&lines[2]) < 0.3, "nobody taught it what to say: {}", accuracy(&lines[2]));
+    assert!(accuracy(&lines[3]) > 0.6, "{}", accuracy(&lines[3]));
+    assert!(said.contains("validation loss NaN"), "{said}");
+    let refused = refused(&with_steps(student, &second.replace("ema = 0.95, ", "")), &[]);
+    assert!(refused.contains("ema = 0.99"), "{refused}");
+}
+
+/// Pictures of digits without their labels, as an array of numpy.
+fn write_pictures(folder: &Path) {
+    let table = toml::from_str("kind = 'digits'\nshape = [1, 8, 8]\nnormalize = 'unit'").expect("TOML");
+    let data = Descriptor::from_table(table, folder).and_then(|it| Dataset::load(&it)).expect("compiled in");
+    let batch = data.batch(data.samples(Split::Train)).expect("all of them");
+    let (_, pictures) = batch.first().expect("pictures");
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 1, 8, 8), }}", pictures.shape()[0]);
+    let numbers: Vec<u8> =
+        pictures.as_slice::<f32>().expect("f32").iter().flat_map(|number| number.to_le_bytes()).collect();
+    let npy = [&b"\x93NUMPY\x01\x00\x76\x00"[..], format!("{header:<117}\n").as_bytes(), &numbers].concat();
+    fs::write(folder.join("x.npy"), npy).expect("the folder is ours");
+}
+
+#[test]
+fn a_student_of_no_task_learns_one_afterwards() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = recipe(folder.path(), RECIPE);
+    run(&whole, &folder.path().join("teacher"), &["--only", "teacher"]);
+    write_pictures(folder.path());
+    let bare = "name = 'bare'\n[data]\nkind = 'npz'\ntrain = { x = 'x.npy' }\nsplit = { validation = 0.1 }\n\
+                [teacher]\nonnx = 'teacher/teacher.onnx'\n[student]\nwidth = 0.5\ninherit = false\n\
+                [[step]]\ndistill = { loss = ['hint'], alpha = 1.0, epochs = 10, lr = 1e-2 }\n";
+    let recipe_without = recipe(folder.path(), bare);
+    let (report, _) = run(&recipe_without, &folder.path().join("bare"), &[]);
+    assert_eq!(report["steps"][2]["test"].as_array().map(Vec::len), Some(0));
+    let refusal = refused_in(folder.path(), &bare.replace("alpha = 1.0", "alpha = 0.5"), &[]);
+    assert!(refusal.contains("the data has no labels"), "{refusal}");
+    let (head, _) = RECIPE.split_once("[teacher]").expect("it has a teacher");
+    let few = head.replace("test = 0.2", "test = 0.84");
+    // the same plan with weights of nobody, and with those that saw pictures
+    let accuracies = ["bare/bare.onnx", "bare/bare.1-distill.onnx"].map(|begin| {
+        let text = format!(
+            "{few}[teacher]\nonnx = 'teacher/teacher.onnx'\n[student]\nname = 'task'\nonnx = '{begin}'\n\
+             [[step]]\ntrain = {{ epochs = 10, lr = 1e-2 }}\n"
+        );
+        let recipe = recipe(folder.path(), &text);
+        let (report, _) = run(&recipe, &folder.path().join("task"), &[]);
+        accuracy(&report["steps"][2])
+    });
+    assert!(accuracies[1] > accuracies[0] + 0.1, "{accuracies:?}");
 }
 
 #[test]

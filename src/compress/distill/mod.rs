@@ -5,6 +5,7 @@ mod guide;
 pub mod objective;
 pub mod student;
 pub mod targets;
+pub mod teachers;
 
 pub use error::DistillError;
 pub use guide::{Distillation, Source};

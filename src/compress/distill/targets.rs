@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use super::DistillError;
 use super::objective::TeacherInput;
-use crate::data::{Loader, Split};
+use crate::data::Loader;
 use crate::graph::Name;
 use crate::graph::probe::Forward;
 use crate::graph::tensor::Tensor;
@@ -27,7 +27,7 @@ pub struct Key<'a> {
     pub n_views: u64,
 }
 
-/// Targets of every sample of the training split.
+/// Targets of every sample that an epoch may have.
 #[derive(Clone, Debug)]
 pub struct Targets {
     values: Vec<Value>,
@@ -49,7 +49,7 @@ struct Value {
 }
 
 /// The targets in a file; where it does not hold them they are computed, or those that are missing, and `told` how many rows of
-/// how many are done. `loader` makes the batches of the training split, `columns` gives the column for each of the teacher's
+/// how many are done. `loader` makes the batches of the training, `columns` gives the column for each of the teacher's
 /// inputs, and `open` the teacher, whose values are those of `inputs` in their order; it is called when there is work.
 ///
 /// # Errors
@@ -64,8 +64,7 @@ pub fn targets(
     mut told: impl FnMut(usize, usize),
 ) -> Result<Targets, DistillError> {
     let values = values(inputs)?;
-    let mut samples = loader.dataset().samples(Split::Train).to_vec();
-    samples.sort_unstable();
+    let samples = loader.samples();
     let row_of = samples.iter().enumerate().map(|(row, &sample)| (sample, row)).collect();
     let n_views = usize::try_from(key.n_views).unwrap_or(usize::MAX);
     let layout = layout(key, &values, loader, samples.len().saturating_mul(n_views));

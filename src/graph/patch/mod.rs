@@ -5,6 +5,7 @@
 //! than its readers know, and returns a new graph. The graph that it was made for stays as it is.
 
 mod apply;
+mod beside;
 mod rename;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ use indexmap::IndexMap;
 use super::shape::{ShapeError, Types};
 use super::tensor::Tensor;
 use super::{CheckError, Graph, Name, Node, ValueInfo};
+
+pub use beside::beside;
 
 /// Why a patch is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -33,6 +33,8 @@ pub struct Request {
     pub loss: Option<Name>,
     /// The initializers and inputs with respect to which the loss is differentiated.
     pub trainable: BTreeSet<Name>,
+    /// The initializers that are given anew for every run, beside those that are trainable.
+    pub variable: BTreeSet<Name>,
 }
 
 /// A graph on its way to a program.
@@ -58,7 +60,7 @@ impl Program {
         let bindings = Bindings { shapes: request.shapes.clone(), ..Bindings::default() };
         let types = infer(graph, &bindings)?;
         let emitter = Emitter::default();
-        let mut changing: HashSet<Name> = request.trainable.iter().cloned().collect();
+        let mut changing: HashSet<Name> = request.trainable.iter().chain(&request.variable).cloned().collect();
         if request.mode == Mode::Training {
             changing.extend(graph.nodes.iter().flat_map(lower::statistics).cloned());
         }

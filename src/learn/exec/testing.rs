@@ -33,7 +33,7 @@ pub(crate) fn request(
     let shapes: BTreeMap<Name, Vec<usize>> =
         inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
     let trainable: BTreeSet<Name> = trainable.iter().cloned().collect();
-    Request { shapes, mode, outputs: outputs.to_vec(), loss: loss.cloned(), trainable }
+    Request { shapes, mode, outputs: outputs.to_vec(), loss: loss.cloned(), trainable, variable: BTreeSet::new() }
 }
 
 /// Outputs, then gradients, of a program on candle's tensors of `f64`.

@@ -161,4 +161,11 @@ impl Behind {
         }
         self.patch.apply(None)
     }
+
+    /// The network with its new nodes; `output` is all that it hands out, in place of these.
+    pub(crate) fn finish_with(mut self, former: &[ValueInfo], output: ValueInfo) -> Result<Graph, PatchError> {
+        former.iter().for_each(|former| self.patch.remove_output(&former.name));
+        self.patch.add_output(output);
+        self.patch.apply(None)
+    }
 }

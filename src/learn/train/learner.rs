@@ -10,8 +10,8 @@ use super::floats::tensor_of;
 use super::loss::{Loss, WithLoss, attach};
 use super::roles::{Role, roles};
 use crate::graph::shape::{Bindings, infer};
-use crate::graph::tensor::Tensor;
-use crate::graph::{Graph, Name};
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Graph, Name, ValueInfo};
 use crate::learn::exec::host::Host;
 use crate::learn::exec::{Mode, Program, Request, singles};
 
@@ -44,8 +44,21 @@ pub struct Learner {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    mode: Mode,
+    usage: Usage,
     shapes: Vec<Vec<usize>>,
+}
+
+/// What a program is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Usage {
+    /// The gradients of its parameters.
+    Learn,
+    /// The prediction.
+    Predict,
+    /// The gradients of its inputs, by the loss of [`Usage::Learn`] on the network as it is exported.
+    Attack,
+    /// The same by the loss of [`Usage::Predict`].
+    AttackPrediction,
 }
 
 #[derive(Debug)]
@@ -135,6 +148,11 @@ impl Learner {
         self.network.inputs.iter().map(|input| &input.name)
     }
 
+    /// The names of the inputs that are of floating-point numbers.
+    pub(super) fn float_inputs(&self) -> Vec<Name> {
+        float_inputs(&self.network).collect()
+    }
+
     /// The number of values that learn.
     pub fn n_learned(&self) -> usize {
         self.parameters.values().filter(|parameter| parameter.is_learned).map(|parameter| parameter.values.len()).sum()
@@ -150,7 +168,7 @@ impl Learner {
     /// # Errors
     /// When an input is missing or does not fit, or no gradient reaches a parameter.
     pub fn learn(&mut self, batch: &IndexMap<Name, Tensor>, seed: u64) -> Result<Learned<'_>, TrainError> {
-        let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Training)?;
+        let Ready { compiled, inputs, parameters } = self.prepare(batch, Usage::Learn)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, seed)?;
         let loss = compiled.loss(&reads);
@@ -166,12 +184,31 @@ impl Learner {
     /// # Errors
     /// When an input is missing or does not fit.
     pub fn predict(&mut self, batch: &IndexMap<Name, Tensor>) -> Result<Outcome, TrainError> {
-        let Ready { compiled, inputs, parameters } = self.prepare(batch, Mode::Inference)?;
+        let Ready { compiled, inputs, parameters } = self.prepare(batch, Usage::Predict)?;
         let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
         compiled.host.run(&reads, &inputs, 0)?;
         let (_, prediction) = compiled.program.outputs.first().expect("the prediction is asked for");
         let prediction = compiled.host.tensor(*prediction, &reads, &inputs)?;
         Ok(Outcome { loss: compiled.loss(&reads), prediction })
+    }
+
+    /// The gradients of a batch's loss with respect to the network's inputs of floating-point numbers, for an attack: the loss is
+    /// that of the validation, or of the training, which may read more.
+    ///
+    /// # Errors
+    /// When an input is missing or does not fit, or no gradient reaches one.
+    pub(super) fn input_gradients(
+        &mut self,
+        batch: &IndexMap<Name, Tensor>,
+        of_training: bool,
+    ) -> Result<Vec<(Name, Tensor)>, TrainError> {
+        let usage = if of_training { Usage::Attack } else { Usage::AttackPrediction };
+        let Ready { compiled, inputs, parameters } = self.prepare(batch, usage)?;
+        let reads: Vec<&[f32]> = compiled.reads.iter().map(|&idx| parameters[idx].values.as_slice()).collect();
+        compiled.host.run(&reads, &inputs, 0)?;
+        let gradients = &compiled.program.gradients;
+        let tensor = |(name, id): &(Name, usize)| Ok((name.clone(), compiled.host.tensor(*id, &reads, &inputs)?));
+        gradients.iter().map(tensor).collect()
     }
 
     /// The network with what it has learned, in the element types that it came with.
@@ -198,10 +235,10 @@ impl Learner {
     }
 
     /// The program for a batch.
-    fn prepare(&mut self, batch: &IndexMap<Name, Tensor>, mode: Mode) -> Result<Ready<'_>, TrainError> {
-        let with_loss = match mode {
-            Mode::Training => &self.training,
-            Mode::Inference => &self.validation,
+    fn prepare(&mut self, batch: &IndexMap<Name, Tensor>, usage: Usage) -> Result<Ready<'_>, TrainError> {
+        let with_loss = match usage {
+            Usage::Learn | Usage::Attack => &self.training,
+            Usage::Predict | Usage::AttackPrediction => &self.validation,
         };
         let named: Vec<(&Name, &Tensor)> = with_loss
             .graph
@@ -215,14 +252,14 @@ impl Learner {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let key = Key { mode, shapes: named.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect() };
+        let key = Key { usage, shapes: named.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect() };
         if !self.hosts.contains_key(&key) {
             let oldest = self.hosts.iter().min_by_key(|(_, compiled)| compiled.used).map(|(key, _)| key.clone());
             if let Some(oldest) = oldest.filter(|_| self.hosts.len() >= MOST_PROGRAMS) {
                 self.hosts.remove(&oldest);
             }
             let shapes = named.iter().map(|(name, tensor)| ((*name).clone(), tensor.shape().to_vec())).collect();
-            let compiled = compile(with_loss, &self.parameters, shapes, mode)?;
+            let compiled = compile(&self.network, with_loss, &self.parameters, shapes, usage)?;
             self.hosts.insert(key.clone(), compiled);
         }
         self.n_batches += 1;
@@ -278,22 +315,37 @@ impl Compiled {
     }
 }
 
+/// The inputs that a small change changes little.
+fn float_inputs(network: &Graph) -> impl Iterator<Item = Name> {
+    let is_float = |input: &&ValueInfo| input.tensor_type().is_some_and(|it| it.dtype == DType::F32);
+    network.inputs.iter().filter(is_float).map(|input| input.name.clone())
+}
+
 fn compile(
+    network: &Graph,
     with_loss: &WithLoss,
     parameters: &IndexMap<Name, Parameter>,
     shapes: BTreeMap<Name, Vec<usize>>,
-    mode: Mode,
+    usage: Usage,
 ) -> Result<Compiled, TrainError> {
-    let learns = mode == Mode::Training;
+    let learns = usage == Usage::Learn;
+    let mode = if learns { Mode::Training } else { Mode::Inference };
     let changing = parameters.iter().filter(|(_, parameter)| parameter.is_learned || !learns);
-    // what learns is not asked what it would say: the prediction need not be kept
-    let prediction = (!learns).then(|| with_loss.prediction.clone());
+    // only who is asked what it would say has to keep it
+    let prediction = (usage == Usage::Predict).then(|| with_loss.prediction.clone());
+    let inputs = float_inputs(network).collect();
+    let changing = changing.map(|(name, _)| name.clone()).collect();
+    let (trainable, variable) = match usage {
+        Usage::Learn | Usage::Predict => (changing, BTreeSet::new()),
+        Usage::Attack | Usage::AttackPrediction => (inputs, changing),
+    };
     let request = Request {
         shapes,
         mode,
         outputs: prediction.into_iter().chain([with_loss.loss.clone()]).collect(),
-        loss: learns.then(|| with_loss.loss.clone()),
-        trainable: changing.map(|(name, _)| name.clone()).collect(),
+        loss: (usage != Usage::Predict).then(|| with_loss.loss.clone()),
+        trainable,
+        variable,
     };
     let program = Arc::new(Program::compile(&with_loss.graph, &request)?);
     let position = |name: &Name| parameters.get_index_of(name).expect("a program's parameters are those that change");
@@ -305,7 +357,6 @@ fn compile(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::tensor::DType;
     use crate::graph::{Dim, GraphBuilder, Op, TensorType};
 
     #[test]

@@ -1,5 +1,6 @@
 //! Training: what a network's numbers are for and begin with, how the rate goes, how good it gets, and what that means.
 
+pub mod attack;
 pub(crate) mod behind;
 pub mod checkpoint;
 pub mod diagnosis;
@@ -13,6 +14,7 @@ pub mod loss;
 pub mod metrics;
 pub(crate) mod named;
 pub mod optimizer;
+pub mod outputs;
 pub mod roles;
 pub mod safetensors;
 pub mod schedule;

@@ -4,7 +4,7 @@ use super::TrainError;
 use super::fit::{Batch, Score, TrainOptions};
 use super::learner::{Learner, Outcome};
 use super::metrics::Confusion;
-use crate::data::{self, Dataset, LABEL, Labels};
+use crate::data::{self, Dataset, LABEL, Labels, NO_CLASS};
 use crate::graph::Name;
 use crate::graph::tensor::Tensor;
 
@@ -19,11 +19,16 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// For a network on this data.
+    /// For a network on this data; whether labels are needed.
     ///
     /// # Errors
-    /// When the data has no labels, or its columns are not those that the network reads.
-    pub(super) fn new(data: &Dataset, learner: &Learner, options: &TrainOptions) -> Result<Targets, TrainError> {
+    /// When the data has no labels that are needed, or its columns are not those that the network reads.
+    pub(super) fn new(
+        data: &Dataset,
+        learner: &Learner,
+        options: &TrainOptions,
+        is_labelled: bool,
+    ) -> Result<Targets, TrainError> {
         let columns: Vec<String> = data.inputs().map(|(name, _)| name.to_string()).collect();
         let names: Vec<Name> = learner.inputs().cloned().collect();
         let column = |name: &Name| data.column_for(name, names.len()).to_string();
@@ -37,6 +42,7 @@ impl Targets {
         let n_classes = match data.labels() {
             Labels::Classes(names) => Some(names.len()),
             Labels::Numbers(_) | Labels::Flags(_) => None,
+            Labels::None if !is_labelled && learner.target().is_none() => None,
             Labels::None => {
                 return Err(TrainError::Task {
                     problem: "the data has no labels".to_string(),
@@ -77,15 +83,17 @@ impl Targets {
         for (column, name) in &self.inputs {
             named.insert(name.clone(), batch.get(column).ok_or_else(|| missing(column))?.clone());
         }
+        let Some(target) = &self.target else {
+            let n_samples = named.values().next().and_then(|tensor| tensor.shape().first()).copied();
+            return Ok((named, n_samples.unwrap_or(0)));
+        };
         let label = batch.get(LABEL).ok_or_else(|| missing(LABEL))?;
         let n_samples = label.shape().first().copied().unwrap_or(0);
-        let target = match (self.n_classes, label.as_slice::<i64>()) {
+        let value = match (self.n_classes, label.as_slice::<i64>()) {
             (Some(n_classes), Ok(classes)) => distributions(classes, n_classes, options)?,
             _ => label.clone(),
         };
-        if let Some(name) = &self.target {
-            named.insert(name.clone(), target);
-        }
+        named.insert(target.clone(), value);
         Ok((named, n_samples))
     }
 }
@@ -112,13 +120,18 @@ impl Score {
     }
 }
 
-/// A distribution a sample: its class, smoothed over all and weighted; weights have the mean 1 over the batch.
+/// A distribution a sample: its class, smoothed over all and weighted; weights have the mean 1 over the batch. One without a
+/// label has zeros, and the others count for it.
 fn distributions(classes: &[i64], n_classes: usize, options: &TrainOptions) -> Result<Tensor, TrainError> {
     let other = options.label_smoothing as f32 / n_classes as f32;
     let own = 1.0 - options.label_smoothing as f32 + other;
     let mut rows = vec![other; classes.len() * n_classes];
     let mut weights = Vec::with_capacity(classes.len());
     for (row, &class) in rows.chunks_mut(n_classes.max(1)).zip(classes) {
+        if class == NO_CLASS {
+            weights.push(0.0);
+            continue;
+        }
         let place = usize::try_from(class).ok().and_then(|class| row.get_mut(class).map(|place| (class, place)));
         let (class, place) = place.ok_or_else(|| TrainError::Task {
             problem: format!("label {class} is none of {n_classes} classes"),
@@ -127,8 +140,9 @@ fn distributions(classes: &[i64], n_classes: usize, options: &TrainOptions) -> R
         *place = own;
         weights.push(options.class_weights.as_ref().map_or(1.0, |weights| weights[class]));
     }
-    if options.class_weights.is_some() {
+    if weights.iter().any(|&weight| weight != 1.0) {
         let mean = weights.iter().sum::<f32>() / weights.len().max(1) as f32;
+        let mean = if mean > 0.0 { mean } else { 1.0 };
         for (row, weight) in rows.chunks_mut(n_classes.max(1)).zip(&weights) {
             row.iter_mut().for_each(|part| *part *= weight / mean);
         }

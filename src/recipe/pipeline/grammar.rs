@@ -10,6 +10,7 @@ use crate::compress::distill::student::StudentOptions;
 use crate::data::Descriptor;
 use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
+use crate::learn::train::loss::Loss;
 use crate::recipe::{self, ModelPart, RecipeError};
 
 /// A teacher, its students, and what is done to them.
@@ -21,8 +22,10 @@ pub struct Pipeline {
     pub seed: u64,
     /// What is learned from.
     pub data: Descriptor,
-    /// Whom students learn from.
-    pub teacher: TeacherPart,
+    /// What only a teacher has something to say of; its labels are not looked at.
+    pub unlabelled: Option<Descriptor>,
+    /// Whom students learn from: one, or several whose mean is the teacher.
+    pub teachers: Vec<TeacherPart>,
     /// Who learns.
     pub students: Vec<Student>,
     /// What each student goes through, in order.
@@ -31,9 +34,15 @@ pub struct Pipeline {
     pub folder: PathBuf,
 }
 
-/// The part `teacher`.
+/// A part `teacher`.
 #[derive(Clone, Debug)]
 pub struct TeacherPart {
+    /// What its step is called: `teacher`, and with several `teacher.` and its name.
+    pub label: String,
+    /// Its part in the mean of several, in proportion to the others.
+    pub weight: f64,
+    /// What its draws depend on.
+    pub seed: u64,
     /// The network.
     pub model: ModelPart,
     /// How it is trained; a file without it is taken as it is.
@@ -53,6 +62,8 @@ pub struct Student {
     pub teacher: String,
     /// What it begins as.
     pub network: StudentNetwork,
+    /// The names of the classes that a specialist is for, in the order of its outputs; none of one for all.
+    pub classes: Option<Vec<String>>,
     /// The part as it stands.
     pub text: String,
 }
@@ -121,15 +132,17 @@ pub struct TeacherOptions {
     pub cache: bool,
     /// How many changes of each sample are kept, where samples are changed and values are kept.
     pub views: u64,
+    /// Whether the moving average of the student's own weights teaches, and not the teacher; `ema` says what it is.
+    pub mean_teacher: bool,
 }
 
 impl Default for TeacherOptions {
     fn default() -> TeacherOptions {
-        TeacherOptions { cache: true, views: 4 }
+        TeacherOptions { cache: true, views: 4, mean_teacher: false }
     }
 }
 
-const PARTS: [&str; 6] = ["name", "seed", "data", "teacher", "student", "step"];
+const PARTS: [&str; 7] = ["name", "seed", "data", "unlabelled", "teacher", "student", "step"];
 
 impl Pipeline {
     /// The recipe in a file, with these keys set to other values (`student.width=0.5`, the value in TOML). Paths in it are
@@ -164,8 +177,10 @@ impl Pipeline {
             Some(_) => return Err(part("seed", "is no whole number")),
         };
         let data = Descriptor::from_table(table("data", file.remove("data"))?, folder)?;
-        let teacher = teacher(table("teacher", file.remove("teacher"))?)?;
-        let students = students(&name, file.remove("student"))?;
+        let unlabelled = file.remove("unlabelled").map(|part| table("unlabelled", Some(part))).transpose()?;
+        let unlabelled = unlabelled.map(|part| Descriptor::from_table(part, folder)).transpose()?;
+        let teachers = teachers(file.remove("teacher"), seed)?;
+        let students = students(&name, &teachers, file.remove("student"))?;
         let steps = match file.remove("step") {
             None => Vec::new(),
             Some(Value::Array(steps)) => {
@@ -173,12 +188,45 @@ impl Pipeline {
             }
             Some(_) => return Err(part("step", "should stand as [[step]]")),
         };
-        Ok(Pipeline { name, seed, data, teacher, students, steps, folder: folder.to_owned() })
+        let is_used = steps.iter().any(|part| part.step.train().unlabelled > 0.0);
+        match (&unlabelled, is_used) {
+            (Some(_), false) => Err(part("unlabelled", "is read by no step: give one `unlabelled = 1.0`")),
+            (None, true) => Err(part("unlabelled", "is missing, and a step learns from it")),
+            _ => Ok(Pipeline { name, seed, data, unlabelled, teachers, students, steps, folder: folder.to_owned() }),
+        }
     }
 }
 
-fn teacher(mut table: Table) -> Result<TeacherPart, RecipeError> {
+fn teachers(value: Option<Value>, seed: u64) -> Result<Vec<TeacherPart>, RecipeError> {
+    let Some(Value::Array(tables)) = value else {
+        return Ok(vec![teacher(table("teacher", value)?, "teacher".to_string(), seed)?]);
+    };
+    let mut teachers: Vec<TeacherPart> = Vec::new();
+    for (value, seed) in tables.into_iter().zip(seed..) {
+        let mut table = table("teacher", Some(value))?;
+        let label = match table.remove("name") {
+            Some(Value::String(name)) if is_student_name(&name) => format!("teacher.{name}"),
+            Some(_) => return Err(part("teacher.name", "should be of letters, digits, - and _, and not `teacher`")),
+            None => return Err(part("teacher", "has no `name`; with several teachers each needs one")),
+        };
+        if teachers.iter().any(|teacher| teacher.label == label) {
+            return Err(part("teacher", &format!("`{label}` is there twice")));
+        }
+        teachers.push(teacher(table, label, seed)?);
+    }
+    if teachers.iter().all(|teacher| teacher.weight == 0.0) {
+        return Err(part("teacher", "has no weight above 0"));
+    }
+    Ok(teachers)
+}
+
+fn teacher(mut table: Table, label: String, seed: u64) -> Result<TeacherPart, RecipeError> {
     let text = table.to_string();
+    let weight = table.remove("weight").map_or(Ok(1.0), |weight| read::<f64>("teacher.weight", weight))?;
+    if !(weight >= 0.0 && weight.is_finite()) {
+        return Err(part("teacher.weight", &format!("is {weight}; give a number from 0")));
+    }
+    let seed = table.remove("seed").map_or(Ok(seed), |seed| read::<u64>("teacher.seed", seed))?;
     let train = table.remove("train").map(|train| read::<TrainOptions>("teacher.train", train)).transpose()?;
     let model = model("teacher", table)?;
     if let Some(train) = &train {
@@ -190,10 +238,10 @@ fn teacher(mut table: Table) -> Result<TeacherPart, RecipeError> {
     if model.arch.is_some() && train.is_none() {
         return Err(part("teacher", "has an architecture that nobody trains: give `train = { epochs = … }`"));
     }
-    Ok(TeacherPart { model, train, text })
+    Ok(TeacherPart { label, weight, seed, model, train, text })
 }
 
-fn students(recipe: &str, value: Option<Value>) -> Result<Vec<Student>, RecipeError> {
+fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Result<Vec<Student>, RecipeError> {
     let tables = match value {
         None => return Ok(Vec::new()),
         Some(Value::Array(tables)) => tables,
@@ -214,8 +262,9 @@ fn students(recipe: &str, value: Option<Value>) -> Result<Vec<Student>, RecipeEr
         }
         let text = table.to_string();
         let known = |key: &str, from: &str| {
-            let known: Vec<&str> =
-                ["teacher"].into_iter().chain(students.iter().map(|student| student.name.as_str())).collect();
+            let mut known = vec!["teacher"];
+            known.extend(teachers.iter().map(|teacher| teacher.label.as_str()).filter(|label| *label != "teacher"));
+            known.extend(students.iter().map(|student| student.name.as_str()));
             match known.contains(&from) {
                 true => Ok(()),
                 false => Err(part(key, &format!("is `{from}`; before `{name}` there are: {}", known.join(", ")))),
@@ -227,6 +276,11 @@ fn students(recipe: &str, value: Option<Value>) -> Result<Vec<Student>, RecipeEr
             Some(_) => return Err(part("student.teacher", "is no name")),
         };
         known("student.teacher", &teacher)?;
+        let classes =
+            table.remove("classes").map(|classes| read::<Vec<String>>("student.classes", classes)).transpose()?;
+        if classes.as_ref().is_some_and(|classes| classes.len() < 2 || has_twice(classes)) {
+            return Err(part("student.classes", "should be two classes or more, each once"));
+        }
         let network = if table.contains_key("arch") || table.contains_key("onnx") {
             StudentNetwork::Own(model("student", table)?)
         } else {
@@ -235,7 +289,7 @@ fn students(recipe: &str, value: Option<Value>) -> Result<Vec<Student>, RecipeEr
             options.check().map_err(|error| part("student", &error.to_string()))?;
             StudentNetwork::Derived(options)
         };
-        students.push(Student { name, teacher, network, text });
+        students.push(Student { name, teacher, network, classes, text });
     }
     Ok(students)
 }
@@ -258,7 +312,7 @@ fn step(table: Table) -> Result<StepPart, RecipeError> {
 
 fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
     const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];
-    const TEACHER: [&str; 2] = ["cache", "views"];
+    const TEACHER: [&str; 3] = ["cache", "views", "mean_teacher"];
     let mut taken = |keys: &[&str]| -> Table {
         keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
     };
@@ -271,6 +325,12 @@ fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
     let train: TrainOptions = read("step.distill", Value::Table(table))?;
     if teacher.views == 0 {
         return Err(part("step.distill.views", "is 0; give 1 or more"));
+    }
+    if teacher.mean_teacher && train.ema.is_none() {
+        return Err(part("step.distill.mean_teacher", "needs an average: give `ema = 0.99`"));
+    }
+    if train.unlabelled > 0.0 && train.loss != Loss::CrossEntropy {
+        return Err(part("step.distill.unlabelled", "goes with `label_loss = \"cross-entropy\"` alone"));
     }
     Ok(DistillOptions { mix, train, teacher })
 }
@@ -338,6 +398,10 @@ fn model(name: &str, table: Table) -> Result<ModelPart, RecipeError> {
         return Err(part(name, "has `embed_normalization`, which only `aludel train` does; leave it out"));
     }
     Ok(model)
+}
+
+fn has_twice(names: &[String]) -> bool {
+    names.iter().enumerate().any(|(idx, name)| names[..idx].contains(name))
 }
 
 /// Without a dot, which is what comes before a step's name.

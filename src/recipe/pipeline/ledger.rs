@@ -12,19 +12,21 @@ use crate::recipe::evaluate::Evaluation;
 use crate::store;
 
 /// The version of the lines.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The version of this form.
     pub schema: u32,
-    /// `teacher`, a student's name, or that and the number and name of a step: `small.1-distill`.
+    /// `teacher`, one of several teachers (`teacher.large`), a student's name, or that and the number and name of a step: `small.1-distill`.
     pub step: String,
     /// A hash of all that it depends on.
     pub key: String,
     /// The network's file, in the ledger's folder.
     pub file: String,
+    /// Its output that meets the labels.
+    pub output: String,
     /// The hash of its bytes.
     pub sha256: String,
     /// The size of the file.
@@ -45,6 +47,10 @@ pub struct Line {
     pub test: Vec<Evaluation>,
     /// The part of the test split for which it says what `teacher` says, on the first runtime.
     pub agreement: Option<f64>,
+    /// The part of the test split that it tells right after an attack, where a step of the recipe learns from such; by the
+    /// training engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attacked: Option<f64>,
     /// How quick it is on each runtime.
     pub speed: Vec<Speed>,
     /// How long the step took; of one that was stopped the last part.
@@ -80,6 +86,7 @@ impl Line {
             step: step.to_string(),
             key: key.to_string(),
             file: format!("{step}.onnx"),
+            output: String::new(),
             sha256: String::new(),
             bytes: 0,
             parameters: 0,
@@ -90,6 +97,7 @@ impl Line {
             validation: Vec::new(),
             test: Vec::new(),
             agreement: None,
+            attacked: None,
             speed: Vec::new(),
             seconds: 0.0,
         }

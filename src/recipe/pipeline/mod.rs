@@ -3,8 +3,10 @@
 
 mod grammar;
 mod ledger;
+mod matter;
 mod run;
 mod teacher;
+mod worth;
 
 pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};
 pub use ledger::{Ledger, Line, Speed};

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork};
-use super::ledger::{Ledger, Line, Speed};
+use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherPart};
+use super::ledger::{Ledger, Line};
+use super::matter::{Matter, specialist};
 use super::teacher;
 use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing, tensor_types};
-use crate::compress::distill::student::{Size, derive};
+use crate::compress::distill::student::derive;
 use crate::compress::distill::targets::{Key, targets};
+use crate::compress::distill::teachers::{self, Member};
 use crate::compress::distill::{DistillError, Distillation, Source};
 use crate::data::{Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::shape::{Bindings, infer};
@@ -17,10 +19,9 @@ use crate::graph::{Model, Name};
 use crate::learn::train::diagnosis::Epoch;
 use crate::learn::train::fit::{self, Flow, Guide, State, StepReport, Task, TrainOptions, fit_with};
 use crate::learn::train::{TrainError, checkpoint};
-use crate::measure::latency::{self, Contender, interleaved, timed};
-use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError};
+use crate::measure::latency::{self, timed};
+use crate::measure::runtime::Runtime;
 use crate::onnx;
-use crate::recipe::evaluate::{Evaluation, evaluate, feeds};
 use crate::recipe::train::{network, output};
 use crate::recipe::{ModelPart, RecipeError, normalization};
 use crate::store;
@@ -57,6 +58,9 @@ pub trait Watcher: fit::Observer {
 /// Nobody looks.
 impl Watcher for () {}
 
+/// Where a written network's metadata says how it came about.
+const PROVENANCE: &str = "aludel.provenance";
+
 /// Samples a batch of the teacher's, whatever the student's are.
 const TARGETS_A_BATCH: usize = 64;
 
@@ -65,15 +69,13 @@ const TARGETS_A_BATCH: usize = 64;
 /// # Errors
 /// When a part of the recipe cannot be carried out, or somebody stopped it; what was done is kept.
 pub fn run(pipeline: &Pipeline, options: &RunOptions<'_>, watcher: &mut dyn Watcher) -> Result<Ledger, RecipeError> {
-    let data = Arc::new(Dataset::load(&pipeline.data)?);
-    let data_hash = data.sha256()?;
     let wanted = wanted(pipeline, options.only)?;
-    let mut book = Book::open(options, pipeline, data, data_hash)?;
-    let teacher = book.teacher(watcher)?;
-    let mut made = BTreeMap::from([("teacher", teacher)]);
+    let matter = Matter::of(pipeline)?;
+    let mut book = Book::open(options, pipeline)?;
+    let mut made = book.teachers(&matter, watcher)?;
     for student in pipeline.students.iter().filter(|student| wanted.contains(student.name.as_str())) {
-        let own = book.student(student, &made, watcher)?;
-        made.insert(&student.name, own);
+        let own = book.student(student, &made, &matter, watcher)?;
+        made.insert(student.name.clone(), own);
     }
     if options.only.is_none() {
         // lines of another recipe say nothing of this one
@@ -94,7 +96,8 @@ fn wanted<'a>(pipeline: &'a Pipeline, only: Option<&str>) -> Result<BTreeSet<&'a
         [student.name.clone()].into_iter().chain(steps).map(move |label| (label, student.name.as_str()))
     });
     let labels: Vec<(String, &str)> = labels.collect();
-    if only == "teacher" {
+    let mut teachers = pipeline.teachers.iter().map(|teacher| teacher.label.as_str());
+    if only == "teacher" || teachers.any(|label| label == only) {
         return Ok(BTreeSet::new());
     }
     let Some((_, name)) = labels.iter().find(|(label, _)| label == only) else {
@@ -124,21 +127,41 @@ fn label(student: &str, idx: usize, step: &Step) -> String {
 pub(super) struct Made {
     pub(super) model: Model,
     pub(super) sha256: String,
-    output: Name,
+    pub(super) output: Name,
 }
 
-/// What came of a training.
+/// What came of a step.
 struct Fitted {
     model: Model,
+    output: Name,
     line: Line,
+}
+
+/// A training that is due.
+#[derive(Clone, Copy)]
+struct Course<'b> {
+    model: &'b Model,
+    output: &'b Name,
+    data: &'b Arc<Dataset>,
+    train: &'b TrainOptions,
+    seed: u64,
+}
+
+/// The places of names among the classes.
+fn places(names: &[String], classes: &[String]) -> Result<Vec<usize>, RecipeError> {
+    let place = |name: &String| {
+        classes.iter().position(|class| class == name).ok_or_else(|| RecipeError::Part {
+            part: "student.classes".to_string(),
+            problem: format!("has `{name}`; the data has {}", classes.join(", ")),
+        })
+    };
+    names.iter().map(place).collect()
 }
 
 /// A run on its way.
 pub(super) struct Book<'a> {
     pub(super) options: &'a RunOptions<'a>,
-    pipeline: &'a Pipeline,
-    data: Arc<Dataset>,
-    data_hash: String,
+    pub(super) pipeline: &'a Pipeline,
     ledger: Ledger,
     /// The steps so far.
     seen: Vec<String>,
@@ -146,17 +169,12 @@ pub(super) struct Book<'a> {
     decisions: BTreeMap<String, String>,
     /// Those that the step at work depends on.
     used: BTreeMap<String, String>,
-    /// What the teacher says of the test split.
-    predictions: Option<Vec<usize>>,
+    /// What teachers say of test splits, by teacher and data.
+    pub(super) said: BTreeMap<String, Vec<usize>>,
 }
 
 impl<'a> Book<'a> {
-    fn open(
-        options: &'a RunOptions<'a>,
-        pipeline: &'a Pipeline,
-        data: Arc<Dataset>,
-        data_hash: String,
-    ) -> Result<Book<'a>, RecipeError> {
+    fn open(options: &'a RunOptions<'a>, pipeline: &'a Pipeline) -> Result<Book<'a>, RecipeError> {
         let ledger = Ledger::of_folder(options.folder)?;
         let mut decisions = BTreeMap::new();
         let kept = options.folder.join("decisions.json");
@@ -165,8 +183,8 @@ impl<'a> Book<'a> {
                 |error: serde_json::Error| RecipeError::Ledger { path: kept.clone(), problem: error.to_string() };
             decisions = serde_json::from_slice(&store::read(&kept)?).map_err(wrong)?;
         }
-        let (seen, used) = (Vec::new(), BTreeMap::new());
-        Ok(Book { options, pipeline, data, data_hash, ledger, seen, decisions, used, predictions: None })
+        let (seen, used, said) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Book { options, pipeline, ledger, seen, decisions, used, said })
     }
 
     /// What another run decided, and what this one did before.
@@ -186,39 +204,108 @@ impl<'a> Book<'a> {
         Ok(store::write_atomic(&self.options.folder.join("decisions.json"), &text)?)
     }
 
-    fn teacher(&mut self, watcher: &mut dyn Watcher) -> Result<Made, RecipeError> {
+    /// Every teacher by its step's name; of several `teacher` is the mean.
+    fn teachers(&mut self, matter: &Matter, watcher: &mut dyn Watcher) -> Result<BTreeMap<String, Made>, RecipeError> {
+        let parts = &self.pipeline.teachers;
+        let mut made = BTreeMap::new();
+        // no teacher needs another
+        let only = self.options.only.filter(|only| parts.iter().any(|part| part.label == *only));
+        for part in parts.iter().filter(|part| only.is_none_or(|only| part.label == only)) {
+            let own = self.teacher(part, matter, watcher)?;
+            made.insert(part.label.clone(), own);
+            if self.is_done() {
+                return Ok(made);
+            }
+        }
+        if !made.contains_key("teacher") {
+            let mean = self.mean(&made, matter, watcher)?;
+            made.insert("teacher".to_string(), mean);
+        }
+        Ok(made)
+    }
+
+    fn teacher(&mut self, part: &TeacherPart, matter: &Matter, watcher: &mut dyn Watcher) -> Result<Made, RecipeError> {
         let pipeline = self.pipeline;
-        let part = &pipeline.teacher;
         let source = part.model.onnx.as_ref().map(|path| pipeline.folder.join(path));
         let file = source.as_deref().map(store::sha256_of_file).transpose()?.unwrap_or_default();
-        let key = self.key(&["teacher", &part.text, &file]);
-        let made = self.step("teacher", &key, watcher, |book, line, watcher| {
-            let model = network(&pipeline.name, &part.model, &pipeline.folder, &book.data, pipeline.seed)?;
+        let key = self.key(matter, &[&part.label, &part.text, &file, &part.seed.to_string()]);
+        self.step(&part.label, &key, matter, None, watcher, |book, line, watcher| {
+            let model = network(&pipeline.name, &part.model, &pipeline.folder, &matter.data, part.seed)?;
+            let output = output(&part.model, &model)?;
             match &part.train {
-                None => Ok(Fitted { model, line }),
+                None => Ok(Fitted { model, output, line }),
                 Some(train) => {
-                    let output = output(&part.model, &model)?;
-                    book.fit(line, &model, &output, None, train, watcher)
+                    let course = Course { model: &model, output: &output, data: &matter.data, train, seed: part.seed };
+                    book.fit(line, &course, None, watcher)
                 }
             }
-        })?;
-        let output = output(&part.model, &made.0)?;
-        Ok(Made { model: made.0, sha256: made.1, output })
+        })
+    }
+
+    /// The mean of several teachers as one network.
+    fn mean(
+        &mut self,
+        made: &BTreeMap<String, Made>,
+        matter: &Matter,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Made, RecipeError> {
+        let parts = &self.pipeline.teachers;
+        let key: Vec<String> =
+            parts.iter().map(|part| format!("{} {} {}", part.label, part.weight, made[&part.label].sha256)).collect();
+        let key = self.key(matter, &["mean", &key.join("\n")]);
+        self.step("teacher", &key, matter, None, watcher, |_, line, _| {
+            let normalization = |made: &Made| made.model.about.metadata.get(normalization::KEY).cloned();
+            let members = parts.iter().map(|part| (part, &made[&part.label]));
+            let first = members.clone().next().map(|(_, made)| made).expect("there are several");
+            if members.clone().any(|(_, made)| normalization(made) != normalization(first)) {
+                let problem = "take values that are normalised otherwise: embed it in all of them or in none";
+                return Err(RecipeError::Part { part: "teacher".to_string(), problem: problem.to_string() });
+            }
+            let members: Vec<Member<'_>> = members
+                .map(|(part, made)| {
+                    let name = part.label.strip_prefix("teacher.").unwrap_or(&part.label);
+                    Member { name, graph: &made.model.graph, output: &made.output, weight: part.weight }
+                })
+                .collect();
+            let (graph, output) = teachers::mean(&members)?;
+            let mut model = first.model.with_graph(graph);
+            for part in parts {
+                let other = &made[&part.label].model;
+                (model.opset, model.ir_version) =
+                    (model.opset.max(other.opset), model.ir_version.max(other.ir_version));
+                model.domains.extend(other.domains.clone());
+            }
+            Ok(Fitted { model, output, line })
+        })
     }
 
     /// A student after all its steps; `before` are those that it may be made of and learn from.
     fn student(
         &mut self,
         student: &Student,
-        before: &BTreeMap<&str, Made>,
+        before: &BTreeMap<String, Made>,
+        matter: &Matter,
         watcher: &mut dyn Watcher,
     ) -> Result<Made, RecipeError> {
         let pipeline = self.pipeline;
         let Student { name, network: begins, text, .. } = student;
         let known = |name: &str| before.get(name).expect("the grammar lets those be named that come before");
-        let teacher = known(&student.teacher);
+        let all = known("teacher");
+        let classes = student.classes.as_ref().map(|names| places(names, matter.data.classes())).transpose()?;
+        let narrow = |made: &Made| match &classes {
+            Some(classes) => specialist(made, classes),
+            None => Ok(made.clone()),
+        };
+        let matter = match &classes {
+            Some(classes) => {
+                let runtime = self.options.runtimes.first().copied().ok_or_else(teacher::nobody)?;
+                &matter.of_classes(classes, all, runtime, &self.options.folder.join("cache"))?
+            }
+            None => matter,
+        };
+        let (all, teacher) = (&narrow(all)?, &narrow(known(&student.teacher))?);
         let source = match begins {
-            StudentNetwork::Derived(options) => Some(known(&options.from)),
+            StudentNetwork::Derived(options) => Some(narrow(known(&options.from))?),
             StudentNetwork::Own(_) => None,
         };
         let file = match begins {
@@ -226,43 +313,54 @@ impl<'a> Book<'a> {
                 store::sha256_of_file(&pipeline.folder.join(path))?
             }
             StudentNetwork::Own(_) => String::new(),
-            StudentNetwork::Derived(_) => source.map(|source| source.sha256.clone()).unwrap_or_default(),
+            StudentNetwork::Derived(_) => source.as_ref().map(|source| source.sha256.clone()).unwrap_or_default(),
         };
-        let key = self.key(&["student", name, text, &file]);
-        let (mut model, mut sha256) = self.step(name, &key, watcher, |book, line, _| {
-            let model = match begins {
+        let key = self.key(matter, &["student", name, text, &file]);
+        let mut made = self.step(name, &key, matter, Some(all), watcher, |_, line, _| {
+            let (model, output) = match begins {
                 StudentNetwork::Derived(options) => {
-                    let source = source.expect("it is made of another");
+                    let source = source.as_ref().expect("it is made of another");
                     let derived = derive(&source.model.graph, options, &Bindings::default(), pipeline.seed)?;
-                    source.model.with_graph(derived.graph)
+                    (source.model.with_graph(derived.graph), source.output.clone())
                 }
-                StudentNetwork::Own(own) => network(name, own, &pipeline.folder, &book.data, pipeline.seed)?,
+                StudentNetwork::Own(own) => {
+                    let model = network(name, own, &pipeline.folder, &matter.data, pipeline.seed)?;
+                    let output = output(own, &model)?;
+                    (model, output)
+                }
             };
-            Ok(Fitted { model, line })
+            Ok(Fitted { model, output, line })
         })?;
-        let output = match begins {
-            StudentNetwork::Derived(_) => source.expect("it is made of another").output.clone(),
-            StudentNetwork::Own(own) => output(own, &model)?,
-        };
         for (idx, StepPart { step, text }) in pipeline.steps.iter().enumerate() {
             if self.is_done() {
                 break;
             }
             let label = label(name, idx, step);
-            let key = self.key(&["step", &label, text, &sha256, &output, &teacher.sha256, &teacher.output]);
-            (model, sha256) = self.step(&label, &key, watcher, |book, line, watcher| match step {
-                Step::Train(train) => book.fit(line, &model, &output, None, train, watcher),
-                Step::Distill(options) => book.distill(line, (&model, &output), teacher, options, watcher),
+            let data = if step.train().unlabelled > 0.0 { matter.hash_with_unlabelled.as_str() } else { "" };
+            let parts = ["step", &label, text, &made.sha256, &made.output, &teacher.sha256, &teacher.output, data];
+            let key = self.key(matter, &parts);
+            made = self.step(&label, &key, matter, Some(all), watcher, |book, line, watcher| {
+                let course = Course {
+                    model: &made.model,
+                    output: &made.output,
+                    data: &matter.data,
+                    train: step.train(),
+                    seed: pipeline.seed,
+                };
+                match step {
+                    Step::Train(_) => book.fit(line, &course, None, watcher),
+                    Step::Distill(options) => book.distill(line, &course, matter, teacher, options, watcher),
+                }
             })?;
         }
-        Ok(Made { model, sha256, output })
+        Ok(made)
     }
 
     /// A hash of all that a step depends on.
-    fn key(&self, parts: &[&str]) -> String {
+    fn key(&self, matter: &Matter, parts: &[&str]) -> String {
         let seed = self.pipeline.seed.to_string();
         let augment = format!("{:?}", self.augment());
-        let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &seed, &self.data_hash, &augment], parts].concat();
+        let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &seed, &matter.hash, &augment], parts].concat();
         store::sha256(all.join("\n").as_bytes())
     }
 
@@ -275,14 +373,17 @@ impl<'a> Book<'a> {
         &self.pipeline.data.augment
     }
 
-    /// A step's network and its hash: from its file, where the ledger has it, else as it is made and measured now.
+    /// What a step made: from its file, where the ledger has it, else as it is made and measured now, beside a teacher where
+    /// there is one.
     fn step(
         &mut self,
         name: &str,
         key: &str,
+        matter: &Matter,
+        teacher: Option<&Made>,
         watcher: &mut dyn Watcher,
         make: impl FnOnce(&mut Self, Line, &mut dyn Watcher) -> Result<Fitted, RecipeError>,
-    ) -> Result<(Model, String), RecipeError> {
+    ) -> Result<Made, RecipeError> {
         self.seen.push(name.to_string());
         self.used.clear();
         let found = self.ledger.line(name).filter(|line| line.key == key).cloned();
@@ -291,7 +392,7 @@ impl<'a> Book<'a> {
             if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
                 watcher.ended(&line, false);
                 self.forget(name)?;
-                return Ok((onnx::read(&path)?, line.sha256));
+                return Ok(Made { model: onnx::read(&path)?, sha256: line.sha256, output: line.output.into() });
             }
         }
         if self.options.only.is_some_and(|only| only != name) {
@@ -299,21 +400,33 @@ impl<'a> Book<'a> {
             return Err(RecipeError::Part { part: name.to_string(), problem });
         }
         let (fitted, elapsed) = timed(|| make(self, Line::new(name, key), watcher));
-        let Fitted { model, mut line } = fitted?;
+        let Fitted { mut model, output, mut line } = fitted?;
         line.seconds = elapsed.as_secs_f64();
+        line.output = output.to_string();
+        line.decisions = std::mem::take(&mut self.used);
+        model.about.metadata.insert(PROVENANCE.to_string(), self.provenance(&line, matter, teacher));
         let bytes = onnx::to_bytes(&model)?;
         line.sha256 = store::sha256(&bytes);
         line.bytes = bytes.len() as u64;
-        let path = self.options.folder.join(&line.file);
-        store::write_atomic(&path, &bytes)?;
-        self.measure(&mut line, &model, &path)?;
-        line.decisions = std::mem::take(&mut self.used);
-        let sha256 = line.sha256.clone();
+        store::write_atomic(&self.options.folder.join(&line.file), &bytes)?;
+        let made = Made { model, sha256: line.sha256.clone(), output };
+        self.measure(&mut line, &made, matter, teacher)?;
         watcher.ended(&line, true);
         self.ledger.put(line);
         self.ledger.write(self.options.folder)?;
         self.forget(name)?;
-        Ok((model, sha256))
+        Ok(made)
+    }
+
+    /// What a written network says of how it came about, as JSON.
+    fn provenance(&self, line: &Line, matter: &Matter, teacher: Option<&Made>) -> String {
+        let Line { step, key, decisions, .. } = line;
+        let Pipeline { name, seed, .. } = self.pipeline;
+        serde_json::json!({
+            "aludel": env!("CARGO_PKG_VERSION"), "recipe": name, "seed": seed, "step": step, "key": key,
+            "data": matter.hash, "teacher": teacher.map(|teacher| &teacher.sha256), "decisions": decisions,
+        })
+        .to_string()
     }
 
     fn checkpoint(&self, step: &str) -> PathBuf {
@@ -333,12 +446,11 @@ impl<'a> Book<'a> {
     fn fit(
         &mut self,
         mut line: Line,
-        model: &Model,
-        output: &Name,
+        course: &Course<'_>,
         guide: Option<&mut dyn Guide>,
-        train: &TrainOptions,
         watcher: &mut dyn Watcher,
     ) -> Result<Fitted, RecipeError> {
+        let Course { model, output, train, seed, .. } = *course;
         watcher.begins(&line.step, train.epochs);
         let path = self.checkpoint(&line.step);
         let mut state = None;
@@ -348,10 +460,10 @@ impl<'a> Book<'a> {
                 Err(error) => watcher.note(&format!("{}: {error}: the training begins anew", path.display())),
             }
         }
-        let data = normalization::data_for(model, &self.data)?;
+        let data = normalization::data_for(model, course.data)?;
         let task = Task { graph: &model.graph, output, data: &data, augment: self.augment() };
         let mut keeper = Keeper { watcher, path: &path, key: &line.key };
-        let fitted = fit_with(&task, guide, train, self.pipeline.seed, state, &mut keeper)?;
+        let fitted = fit_with(&task, guide, train, seed, state, &mut keeper)?;
         let Some(graph) = fitted.network else {
             store::write_atomic(&path, &checkpoint::to_bytes(&fitted.state, &line.key)?)?;
             return Err(RecipeError::Stopped { step: line.step });
@@ -362,26 +474,33 @@ impl<'a> Book<'a> {
             |it: &Epoch| [it.train_loss, it.validation_loss, it.metric].iter().all(|number| number.is_finite());
         line.best = best.filter(is_finite);
         line.diagnosis = fitted.diagnosis;
-        Ok(Fitted { model: model.with_graph(graph), line })
+        Ok(Fitted { model: model.with_graph(graph), output: output.clone(), line })
     }
 
     fn distill(
         &mut self,
         line: Line,
-        (model, output): (&Model, &Name),
+        course: &Course<'_>,
+        matter: &Matter,
         teacher: &Made,
         options: &DistillOptions,
         watcher: &mut dyn Watcher,
     ) -> Result<Fitted, RecipeError> {
-        let seed = self.pipeline.seed;
+        let Course { model, output, train, seed, .. } = *course;
+        let own = Made { model: model.clone(), sha256: String::new(), output: output.clone() };
+        let teacher = if options.teacher.mean_teacher { &own } else { teacher };
         let types = infer(&teacher.model.graph, &Bindings::default())?;
         let tensor_types = tensor_types(&teacher.model.graph, &types);
         let mix = pairing::resolve(&options.mix, (&model.graph, output), (&teacher.model.graph, &teacher.output))?;
         let facts = Teacher { ends: Ends::of(&teacher.model.graph, &teacher.output), types: &tensor_types };
-        let student = attach(&model.graph, output, &facts, &mix, options.train.loss, seed)?;
-        let source = self.source(&student, model, teacher, options, watcher)?;
+        let student = attach(&model.graph, output, &facts, &mix, train.loss, seed)?;
+        let source = if options.teacher.mean_teacher {
+            Source::Average { network: model.graph.clone(), outputs: None }
+        } else {
+            self.source(&student, model, (teacher, matter), options, watcher)?
+        };
         let mut distillation = Distillation { student, source };
-        self.fit(line, model, output, Some(&mut distillation), &options.train, watcher)
+        self.fit(line, course, Some(&mut distillation), watcher)
     }
 
     /// Where the teacher's values come from.
@@ -389,7 +508,7 @@ impl<'a> Book<'a> {
         &mut self,
         student: &WithObjectives,
         model: &Model,
-        teacher: &Made,
+        (teacher, matter): (&Made, &Matter),
         options: &DistillOptions,
         watcher: &mut dyn Watcher,
     ) -> Result<Source, RecipeError> {
@@ -402,11 +521,12 @@ impl<'a> Book<'a> {
             augment,
             length: Length::Longest,
             views: Some(n_views),
+            unlabelled: options.train.unlabelled,
             ..LoaderOptions::default()
         };
-        let data = normalization::data_for(&teacher.model, &self.data)?;
+        let data = normalization::data_for(&teacher.model, &matter.data)?;
         let loader = Loader::new(&data, Split::Train, loader)?;
-        let columns = teacher::columns(&teacher.model, &self.data);
+        let columns = teacher::columns(&teacher.model, &matter.data);
         let values: Vec<Name> = student.teacher.iter().map(|input| input.value.clone()).collect();
         let runtime = teacher::decide(self, teacher, &values, &loader)?;
         if !options.teacher.cache {
@@ -416,14 +536,16 @@ impl<'a> Book<'a> {
                 return Err(RecipeError::Part { part: "step.distill".to_string(), problem: problem.to_string() });
             }
             let forward = teacher::open(runtime, &teacher.model, &values)?;
-            let own = teacher::columns(model, &self.data);
+            let own = teacher::columns(model, &matter.data);
             let ours = |column: &String| own.iter().find(|(other, _)| other == column).map(|(_, name)| name.clone());
             let inputs = columns.iter().filter_map(|(column, theirs)| Some((theirs.clone(), ours(column)?)));
             return Ok(Source::Live { teacher: forward, inputs: inputs.collect() });
         }
         let by = format!("{} on {} {}", teacher.sha256, runtime.name(), runtime.version());
-        let key = Key { teacher: &by, data: &self.data_hash, n_views };
-        let name = store::sha256(format!("{by} {n_views} {values:?}").as_bytes());
+        let with_unlabelled = options.train.unlabelled > 0.0;
+        let data = if with_unlabelled { &matter.hash_with_unlabelled } else { &matter.hash };
+        let key = Key { teacher: &by, data, n_views };
+        let name = store::sha256(format!("{by} {data} {n_views} {values:?}").as_bytes());
         let path = self.options.folder.join("cache").join(format!("targets-{}", &name[..16]));
         let open = |values: &[Name]| {
             let opened = teacher::open(runtime, &teacher.model, values);
@@ -439,81 +561,6 @@ impl<'a> Book<'a> {
         let told = |n_done, n_rows| watcher.targets(n_done, n_rows);
         let targets = targets(&path, &key, &student.teacher, &loader, &columns, open, told)?;
         Ok(Source::Kept { targets, n_views })
-    }
-
-    /// What a network is worth and what it costs, on the bytes that were written.
-    fn measure(&mut self, line: &mut Line, model: &Model, path: &Path) -> Result<(), RecipeError> {
-        let size = Size::of(&model.graph, &Bindings::default())?;
-        (line.parameters, line.macs) = (size.parameters, size.macs);
-        let bytes = ModelBytes::new(store::read(path)?).at(path);
-        if !self.data.classes().is_empty() {
-            line.validation = self.scored(&bytes, Split::Validation)?;
-            line.test = self.scored(&bytes, Split::Test)?;
-        }
-        let said = line.test.first().map(|test| test.predictions.clone());
-        if line.step == "teacher" {
-            self.predictions = said;
-        } else if let Some(said) = said {
-            let theirs = self.teacher_predictions()?;
-            let n_same = said.iter().zip(theirs).filter(|(a, b)| a == b).count();
-            line.agreement = Some(n_same as f64 / said.len().max(1) as f64);
-        }
-        line.speed = self.speed(&bytes, &line.step)?;
-        Ok(())
-    }
-
-    fn scored(&self, bytes: &ModelBytes, split: Split) -> Result<Vec<Evaluation>, RecipeError> {
-        if self.data.samples(split).is_empty() {
-            return Ok(Vec::new());
-        }
-        self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, &self.data, split, 64)).collect()
-    }
-
-    fn teacher_file(&self) -> Result<ModelBytes, RecipeError> {
-        let path = self.options.folder.join("teacher.onnx");
-        Ok(ModelBytes::new(store::read(&path)?).at(path))
-    }
-
-    fn teacher_predictions(&mut self) -> Result<&[usize], RecipeError> {
-        if self.predictions.is_none() {
-            let file = self.teacher_file()?;
-            let first = self.options.runtimes.first().copied();
-            let scored = first.map(|runtime| evaluate(runtime, &file, &self.data, Split::Test, 64)).transpose()?;
-            self.predictions = Some(scored.map(|scored| scored.predictions).unwrap_or_default());
-        }
-        Ok(self.predictions.as_deref().unwrap_or_default())
-    }
-
-    /// One sample at a time, in turns with the teacher.
-    fn speed(&self, bytes: &ModelBytes, step: &str) -> Result<Vec<Speed>, RecipeError> {
-        let split = if self.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
-        let sample = &self.data.samples(split)[..1];
-        let teacher = if step == "teacher" { None } else { Some(self.teacher_file()?) };
-        let mut files = Vec::new();
-        for bytes in teacher.iter().chain([bytes]) {
-            let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
-            files.push((bytes, normalization::data_for(&read, &self.data)?.batch(sample)?));
-        }
-        let mut speeds = Vec::new();
-        for runtime in self.options.runtimes {
-            let mut contenders = Vec::new();
-            for (bytes, batch) in &files {
-                let mut session = runtime.load(bytes, &Options::default())?;
-                let feeds = feeds(session.inputs(), batch, &self.data)?;
-                let run = move || session.run(&feeds).map(|_| ());
-                contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
-            }
-            let measured = interleaved(&mut contenders, &self.options.latency, &mut |_| ())?;
-            speeds.extend(measured.last().map(|last| Speed {
-                runtime: runtime.name().to_string(),
-                version: runtime.version(),
-                median_us: last.median_us,
-                p95_us: last.p95_us,
-                n: last.n,
-                ratio_to_teacher: last.ratio_to_first,
-            }));
-        }
-        Ok(speeds)
     }
 }
 

@@ -84,13 +84,15 @@ pub(super) fn decide<'a>(
             Err(error) => refusal = Some(error),
         }
     }
-    let nobody = || RecipeError::Part {
-        part: "teacher".to_string(),
-        problem: "can be asked by no runtime: none is at hand".to_string(),
-    };
     let (_, runtime) = best.ok_or_else(|| refusal.unwrap_or_else(nobody))?;
     book.decide(&decision, runtime.name())?;
     Ok(runtime)
+}
+
+/// There is no runtime.
+pub(super) fn nobody() -> RecipeError {
+    let problem = "can be asked by no runtime: none is at hand".to_string();
+    RecipeError::Part { part: "teacher".to_string(), problem }
 }
 
 /// The teacher on a runtime, giving these values.

@@ -73,6 +73,7 @@ fn outcome(case: &Case) -> Outcome {
         outputs: graph.outputs.iter().map(|output| output.name.clone()).collect(),
         loss: None,
         trainable: Default::default(),
+        variable: Default::default(),
     };
     match run(&graph, &named, &request) {
         Err(error) => Outcome::Wrong(error.to_string()),

@@ -49,6 +49,7 @@ fn request(graph: &Graph, inputs: &Inputs) -> Request {
         outputs: graph.outputs.iter().map(|output| output.name.clone()).collect(),
         loss: None,
         trainable: BTreeSet::new(),
+        variable: BTreeSet::new(),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct WithObjectives {
     pub teacher: Vec<TeacherInput>,
     /// The terms of the loss: the objectives in the order of the mix, then the labels.
     pub terms: Vec<Term>,
+    /// Whether a term is of what the student says, and not only of its inner values.
+    pub teaches_output: bool,
 }
 
 impl WithObjectives {
@@ -120,7 +122,8 @@ pub fn attach(
     let Site { behind, learned, inputs, .. } = site;
     let graph = behind.finish(&[&loss])?;
     let with_loss = WithLoss { graph, prediction, target, loss, learned };
-    Ok(WithObjectives { with_loss, teacher: inputs.into_values().collect(), terms })
+    let teaches_output = mix.alpha < 1.0 || mix.loss.iter().any(|term| term.objective.is_of_output());
+    Ok(WithObjectives { with_loss, teacher: inputs.into_values().collect(), terms, teaches_output })
 }
 
 fn scalar() -> TensorType {

@@ -43,6 +43,15 @@ pub(super) fn dkd(site: &mut Site<'_>, [alpha, beta]: [f64; 2], temperature: f64
     let target = site.labels()?;
     let [s, t] = logits.map(|tap| site.behind.times(&tap.name, 1.0 / temperature));
     let behind = &mut site.behind;
+    // a sample without a label has a target of zeros
+    let whole = behind.sum_last(&target);
+    let bare = behind.plus(&whole, -1e-3);
+    let bare = behind.times(&bare, -1e6);
+    let bare = behind.node(Op::Relu, &[&bare]);
+    let bare = behind.unsqueeze(&bare, &[-1]);
+    let said = behind.node(Op::Softmax(Softmax { axis: -1 }), &[&t]);
+    let said = behind.mul(&said, &bare);
+    let target = behind.add(&target, &said);
     let label = behind.node(Op::ArgMax(ArgMax { axis: -1, keepdims: false, select_last_index: false }), &[&target]);
     let depth = behind.integer(n_classes);
     let off_on = behind.tensor("off_on", Tensor::vector(vec![0f32, 1.0]));

@@ -57,7 +57,7 @@ pub enum Objective {
     Mse {},
     /// `T² (alpha KL(b_t ‖ b_s) + beta KL(p̂_t ‖ p̂_s))`, where `b` is the probability of the label's class against all others and
     /// `p̂` the distribution among the others; the mean over rows. Zhao et al., "Decoupled Knowledge Distillation" (2022),
-    /// equation 7. The label's class is the greatest part of the target.
+    /// equation 7. The label's class is the greatest part of the target; of a sample without a label, the teacher's greatest.
     Dkd {
         /// of the label's class
         #[serde(default = "one")]
@@ -300,6 +300,20 @@ impl Objective {
     /// Whether it reads labels.
     pub fn reads_labels(&self) -> bool {
         matches!(self, Objective::Dkd { .. } | Objective::Regression { bounded: Some(_), .. })
+    }
+
+    /// Whether it is of what the networks say, and not of their inner values.
+    pub fn is_of_output(&self) -> bool {
+        matches!(
+            self,
+            Objective::Kd { .. }
+                | Objective::SoftCrossEntropy { .. }
+                | Objective::Mse {}
+                | Objective::Dkd { .. }
+                | Objective::Dist { .. }
+                | Objective::Binary { .. }
+                | Objective::Regression { .. }
+        )
     }
 
     /// The lists of pairs that it has, to be filled in where they are empty.

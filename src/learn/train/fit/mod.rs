@@ -18,7 +18,7 @@ use crate::learn::kernels::elementwise::scale_add;
 use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
-use crate::learn::train::learner::{Learned, Learner};
+use crate::learn::train::learner::{Learned, Learner, Parameter};
 use crate::learn::train::loss::{WithLoss, attach};
 use crate::learn::train::metrics::{Confusion, LossMean};
 use crate::learn::train::optimizer::Update;
@@ -120,6 +120,38 @@ pub struct Samples<'a> {
     pub view: u64,
 }
 
+/// The moving average of a network's weights; what gradients do not change is as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Average<'a> {
+    parameters: &'a IndexMap<Name, Parameter>,
+    averages: &'a [Vec<f32>],
+}
+
+impl<'a> Average<'a> {
+    /// The values of an initializer, row-major; none where it does not change.
+    pub fn get(&self, name: &Name) -> Option<&'a [f32]> {
+        let (position, _, parameter) = self.parameters.get_full(name)?;
+        let average = self.averages.get(position).filter(|_| parameter.is_learned);
+        Some(average.unwrap_or(&parameter.values))
+    }
+
+    /// What changes.
+    pub fn names(&self) -> impl Iterator<Item = &'a Name> {
+        self.parameters.keys()
+    }
+}
+
+/// What a guide is told of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The samples of the batch.
+    pub samples: Samples<'a>,
+    /// The share of the training that is done, from 0 to 1.
+    pub progress: f64,
+    /// The average of the weights before the step, where the options keep one.
+    pub average: Option<Average<'a>>,
+}
+
 /// What is learned from beside the labels: a training graph of its own, and what it reads.
 pub trait Guide {
     /// The network with the loss that it learns by; it is validated by that of the options.
@@ -128,12 +160,16 @@ pub trait Guide {
     /// How many changes of a sample there are; none where every epoch has its own.
     fn n_views(&self) -> Option<u64>;
 
-    /// Adds what the training graph reads beside the network's inputs and the target; `progress` is the share of the training
-    /// that is done, from 0 to 1.
+    /// Whether it teaches what the network says, so that labels tell which epoch is best. Of inner values the training loss does.
+    fn teaches_output(&self) -> bool {
+        true
+    }
+
+    /// Adds what the training graph reads beside the network's inputs and the target.
     ///
     /// # Errors
     /// When it cannot be had.
-    fn add(&mut self, samples: Samples<'_>, progress: f64, batch: &mut Batch) -> Result<(), TrainError>;
+    fn add(&mut self, moment: &Moment<'_>, batch: &mut Batch) -> Result<(), TrainError>;
 }
 
 /// What is to be learned.
@@ -179,15 +215,22 @@ pub fn fit_with(
     observer: &mut dyn Observer,
 ) -> Result<Fitted, TrainError> {
     options.check()?;
-    if task.data.samples(Split::Validation).is_empty() {
+    let is_validated = guide.as_ref().is_none_or(|guide| guide.teaches_output());
+    if options.unlabelled > 0.0 && guide.is_none() {
+        let (value, range) = (options.unlabelled.to_string(), "0 where nobody says what such a sample is");
+        return Err(TrainError::Option { option: "unlabelled", value, range });
+    }
+    if is_validated && task.data.samples(Split::Validation).is_empty() {
         return Err(TrainError::Task {
             problem: "the data has no validation split".to_string(),
             remedy: "give `split = { validation = 0.1 }` in the data",
         });
     }
     let frozen = options.frozen(task.graph)?;
-    let validation = attach(task.graph, task.output, options.loss)?;
-    let by = guide.as_ref().map_or_else(|| validation.clone(), |guide| guide.with_loss().clone());
+    let by = guide.as_ref().map(|guide| guide.with_loss().clone());
+    let validation = by.clone().filter(|_| !is_validated);
+    let validation = validation.map_or_else(|| attach(task.graph, task.output, options.loss), Ok)?;
+    let by = by.unwrap_or_else(|| validation.clone());
     let learner = Learner::with_losses(task.graph, by, validation, &frozen)?;
     let mut training = Training::new(learner, task, guide, options, seed)?;
     let mut state = match state {
@@ -221,7 +264,8 @@ struct Training<'a, 'g> {
     learner: Learner,
     targets: Targets,
     train: Loader,
-    validation: Loader,
+    /// None where only the training loss says how good it is.
+    validation: Option<Loader>,
     guide: Option<&'a mut (dyn Guide + 'g)>,
     options: &'a TrainOptions,
     seed: u64,
@@ -236,7 +280,8 @@ impl<'a, 'g> Training<'a, 'g> {
         seed: u64,
     ) -> Result<Training<'a, 'g>, TrainError> {
         let Task { data, augment, .. } = task;
-        let targets = Targets::new(data, &learner, options)?;
+        let is_validated = guide.as_ref().is_none_or(|guide| guide.teaches_output());
+        let targets = Targets::new(data, &learner, options, is_validated)?;
         let batches = LoaderOptions {
             batch_size: options.batch_size,
             seed,
@@ -244,9 +289,15 @@ impl<'a, 'g> Training<'a, 'g> {
             buckets: options.buckets,
             ..LoaderOptions::default()
         };
-        let validation = Loader::new(data, Split::Validation, batches.clone())?;
+        let validation = is_validated.then(|| Loader::new(data, Split::Validation, batches.clone())).transpose()?;
         let views = guide.as_ref().and_then(|guide| guide.n_views());
-        let shuffled = LoaderOptions { shuffle: true, augment: augment.to_vec(), views, ..batches };
+        let shuffled = LoaderOptions {
+            shuffle: true,
+            augment: augment.to_vec(),
+            views,
+            unlabelled: options.unlabelled,
+            ..batches
+        };
         let train = Loader::new(data, Split::Train, shuffled)?;
         if (options.buckets || options.length_multiple.is_some()) && train.longest().is_none() {
             return Err(TrainError::Task {
@@ -356,10 +407,16 @@ impl<'a, 'g> Training<'a, 'g> {
         let (mut named, n_samples) = self.targets.prepare(batch, options)?;
         let n_steps = self.steps_per_epoch() * options.epochs as u64;
         if let Some(guide) = &mut self.guide {
-            guide.add(samples, state.n_steps as f64 / n_steps.max(1) as f64, &mut named)?;
+            let average = state.numbers.get("average");
+            let average = average.map(|averages| Average { parameters: &self.learner.parameters, averages });
+            let progress = state.n_steps as f64 / n_steps.max(1) as f64;
+            guide.add(&Moment { samples, progress, average }, &mut named)?;
         }
         let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
+        if let Some(attack) = &options.attack {
+            attack.apply(&mut self.learner, &mut named, true, seed)?;
+        }
         let mut learned = self.learner.learn(&named, seed)?;
         let loss = learned.loss;
         let (epoch, batch, n_steps) = (state.epoch, state.n_batches, state.n_steps);
@@ -425,6 +482,10 @@ impl<'a, 'g> Training<'a, 'g> {
 
     /// The epoch's losses and metric, by the averaged weights where there are some.
     fn validate(&mut self, state: &State) -> Result<Epoch, TrainError> {
+        let train_loss = state.loss.0 / state.loss.1.max(1) as f64;
+        let Some(validation) = &self.validation else {
+            return Ok(Epoch { train_loss, validation_loss: f64::NAN, metric: -train_loss });
+        };
         let average = state.numbers.get("average");
         if let Some(average) = average {
             // running statistics are those of the batches, not averaged again
@@ -436,7 +497,7 @@ impl<'a, 'g> Training<'a, 'g> {
         }
         let mut loss = LossMean::default();
         let mut score = self.targets.score();
-        for batch in self.validation.batches(0, 0) {
+        for batch in validation.batches(0, 0) {
             let batch = batch?;
             let (named, n_samples) = self.targets.prepare(&batch, self.options)?;
             let outcome = self.learner.predict(&named)?;
@@ -447,7 +508,6 @@ impl<'a, 'g> Training<'a, 'g> {
             self.take(&state.numbers["weight"]);
         }
         let validation_loss = loss.mean().unwrap_or(f64::NAN);
-        let train_loss = state.loss.0 / state.loss.1.max(1) as f64;
         Ok(Epoch { train_loss, validation_loss, metric: score.metric().unwrap_or(-validation_loss) })
     }
 }

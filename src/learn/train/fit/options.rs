@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Name};
 use crate::learn::train::TrainError;
+use crate::learn::train::attack::Attack;
 use crate::learn::train::loss::Loss;
 use crate::learn::train::named::name_or_table;
 use crate::learn::train::optimizer::Optimizer;
@@ -51,6 +52,10 @@ pub struct TrainOptions {
     /// What the length of a batch of samples of several lengths is rounded up to a multiple of, so that batches have few
     /// shapes; without it batches are as long as their longest sample.
     pub length_multiple: Option<usize>,
+    /// How many of the data's unlabelled samples there are for each labelled one; only a teacher has something to say of them.
+    pub unlabelled: f64,
+    /// Learns from attacked samples in place of those of the data.
+    pub attack: Option<Attack>,
     /// Initializers that do not learn: names, or beginnings of names that end in `*`.
     pub freeze: Vec<String>,
 }
@@ -74,6 +79,8 @@ impl Default for TrainOptions {
             patience: None,
             buckets: false,
             length_multiple: None,
+            unlabelled: 0.0,
+            attack: None,
             freeze: Vec::new(),
         }
     }
@@ -103,6 +110,9 @@ impl TrainOptions {
         option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
         let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
         option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
+        let unlabelled = self.unlabelled >= 0.0 && self.unlabelled.is_finite();
+        option("unlabelled", unlabelled, self.unlabelled.to_string(), "a number from 0")?;
+        self.attack.as_ref().map_or(Ok(()), Attack::check)?;
         let schedule = self.schedule.check();
         schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })
     }

@@ -202,6 +202,7 @@ impl Differentiable {
             outputs: vec![self.loss.clone()],
             loss: is_trained.then(|| self.loss.clone()),
             trainable: if is_trained { self.weights.iter().cloned().collect() } else { BTreeSet::new() },
+            variable: BTreeSet::new(),
         }
     }
 

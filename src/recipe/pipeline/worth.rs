@@ -1,0 +1,111 @@
+//! What a network is worth and what it costs, on the bytes that were written.
+
+use super::ledger::{Line, Speed};
+use super::matter::Matter;
+use super::run::{Book, Made};
+use crate::compress::distill::student::Size;
+use crate::data::Split;
+use crate::graph::shape::Bindings;
+use crate::learn::train::attack;
+use crate::learn::train::fit::Task;
+use crate::measure::latency::{Contender, interleaved};
+use crate::measure::runtime::{ModelBytes, Options, RuntimeError};
+use crate::onnx;
+use crate::recipe::evaluate::{Evaluation, evaluate, feeds};
+use crate::recipe::{RecipeError, normalization};
+use crate::store;
+
+impl Book<'_> {
+    /// Fills in a line; `teacher` is what a student of this matter is set beside.
+    pub(super) fn measure(
+        &mut self,
+        line: &mut Line,
+        made: &Made,
+        matter: &Matter,
+        teacher: Option<&Made>,
+    ) -> Result<(), RecipeError> {
+        let size = Size::of(&made.model.graph, &Bindings::default())?;
+        (line.parameters, line.macs) = (size.parameters, size.macs);
+        let path = self.options.folder.join(&line.file);
+        let bytes = ModelBytes::new(store::read(&path)?).at(&path);
+        if !matter.data.classes().is_empty() {
+            line.validation = self.scored(&bytes, matter, Split::Validation)?;
+            line.test = self.scored(&bytes, matter, Split::Test)?;
+            line.attacked = self.attacked(made, matter)?;
+        }
+        if let (Some(teacher), Some(said)) = (teacher, line.test.first()) {
+            let theirs = self.said(teacher, matter)?;
+            let n_same = said.predictions.iter().zip(theirs).filter(|(a, b)| a == b).count();
+            line.agreement = Some(n_same as f64 / said.predictions.len().max(1) as f64);
+        }
+        line.speed = self.speed(&bytes, matter, &line.step, teacher.is_some())?;
+        Ok(())
+    }
+
+    fn scored(&self, bytes: &ModelBytes, matter: &Matter, split: Split) -> Result<Vec<Evaluation>, RecipeError> {
+        if matter.data.samples(split).is_empty() {
+            return Ok(Vec::new());
+        }
+        self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, &matter.data, split, 64)).collect()
+    }
+
+    /// The accuracy on attacked samples, where a step learns from such.
+    fn attacked(&self, made: &Made, matter: &Matter) -> Result<Option<f64>, RecipeError> {
+        let attack = self.pipeline.steps.iter().find_map(|part| part.step.train().attack);
+        let Some(attack) = attack.filter(|_| !matter.data.samples(Split::Test).is_empty()) else { return Ok(None) };
+        let data = normalization::data_for(&made.model, &matter.data)?;
+        let task = Task { graph: &made.model.graph, output: &made.output, data: &data, augment: &[] };
+        Ok(Some(attack::accuracy(&task, Split::Test, &attack, 64, self.pipeline.seed)?))
+    }
+
+    /// What a teacher says of the test split, on the first runtime.
+    fn said(&mut self, teacher: &Made, matter: &Matter) -> Result<&[usize], RecipeError> {
+        let key = format!("{} {}", teacher.sha256, matter.hash);
+        if !self.said.contains_key(&key) {
+            let file = ModelBytes::new(onnx::to_bytes(&teacher.model)?);
+            let first = self.options.runtimes.first();
+            let scored = first.map(|runtime| evaluate(*runtime, &file, &matter.data, Split::Test, 64)).transpose()?;
+            self.said.insert(key.clone(), scored.map(|scored| scored.predictions).unwrap_or_default());
+        }
+        Ok(self.said.get(&key).map_or(&[], Vec::as_slice))
+    }
+
+    /// One sample at a time, in turns with the teacher's file where there is one.
+    fn speed(
+        &self,
+        bytes: &ModelBytes,
+        matter: &Matter,
+        step: &str,
+        has_teacher: bool,
+    ) -> Result<Vec<Speed>, RecipeError> {
+        let split = if matter.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
+        let sample = &matter.data.samples(split)[..1];
+        let path = self.options.folder.join("teacher.onnx");
+        let teacher = if has_teacher { Some(ModelBytes::new(store::read(&path)?).at(path)) } else { None };
+        let mut files = Vec::new();
+        for bytes in teacher.iter().chain([bytes]) {
+            let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
+            files.push((bytes, normalization::data_for(&read, &matter.data)?.batch(sample)?));
+        }
+        let mut speeds = Vec::new();
+        for runtime in self.options.runtimes {
+            let mut contenders = Vec::new();
+            for (bytes, batch) in &files {
+                let mut session = runtime.load(bytes, &Options::default())?;
+                let feeds = feeds(session.inputs(), batch, &matter.data)?;
+                let run = move || session.run(&feeds).map(|_| ());
+                contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
+            }
+            let measured = interleaved(&mut contenders, &self.options.latency, &mut |_| ())?;
+            speeds.extend(measured.last().map(|last| Speed {
+                runtime: runtime.name().to_string(),
+                version: runtime.version(),
+                median_us: last.median_us,
+                p95_us: last.p95_us,
+                n: last.n,
+                ratio_to_teacher: last.ratio_to_first,
+            }));
+        }
+        Ok(speeds)
+    }
+}

@@ -119,7 +119,8 @@ pub(super) fn text(report: &Report) -> String {
         ("parameters".to_string(), Side::Right),
         ("file".to_string(), Side::Right),
         ("MACs".to_string(), Side::Right),
-        ("accuracy".to_string(), Side::Right),
+        ("training".to_string(), Side::Right),
+        ("test".to_string(), Side::Right),
         ("as teacher".to_string(), Side::Right),
     ];
     let is_attacked = report.steps.iter().any(|line| line.attacked.is_some());
@@ -135,6 +136,7 @@ pub(super) fn text(report: &Report) -> String {
             line.parameters.to_string(),
             format::bytes(line.bytes),
             line.macs.map_or_else(|| "–".to_string(), |macs| macs.to_string()),
+            percent(line.train_accuracy),
             percent(line.test.first().map(|test| test.accuracy)),
             percent(line.agreement),
         ];

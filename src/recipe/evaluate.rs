@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, normalization};
-use crate::data::{Batch, Dataset, LABEL, Loader, LoaderOptions, Split};
+use crate::data::{Batch, Dataset, LABEL, Split};
 use crate::graph::tensor::Tensor;
 use crate::learn::train::TrainError;
 use crate::learn::train::metrics::{Confusion, greatest};
@@ -23,7 +23,7 @@ pub struct Evaluation {
     pub n_right: u64,
     /// The part of them.
     pub accuracy: f64,
-    /// The class said for each sample, in the order of the split.
+    /// The class said for each sample, in their order.
     #[serde(skip)]
     pub predictions: Vec<usize>,
 }
@@ -40,6 +40,20 @@ pub fn evaluate(
     split: Split,
     batch_size: usize,
 ) -> Result<Evaluation, RecipeError> {
+    evaluate_on(runtime, model, data, data.samples(split), batch_size)
+}
+
+/// As [`evaluate`], over these samples.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn evaluate_on(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    data: &Arc<Dataset>,
+    samples: &[usize],
+    batch_size: usize,
+) -> Result<Evaluation, RecipeError> {
     let data = &normalization::data_for(&onnx::read_bytes(model.bytes().clone(), model.folder())?, data)?;
     let mut session = runtime.load(model, &Options::default())?;
     // a network for one batch size gets that one
@@ -47,13 +61,12 @@ pub fn evaluate(
         Dim::Known(size) => Some(*size),
         Dim::Symbol(_) | Dim::Unknown => None,
     });
-    let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size);
+    let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size).max(1);
     let n_classes = data.classes().len();
     let mut confusion = Confusion::new(n_classes, 1);
     let mut predictions = Vec::new();
-    let loader = Loader::new(data, split, LoaderOptions { batch_size, ..LoaderOptions::default() })?;
-    for batch in loader.batches(0, 0) {
-        let batch = batch?;
+    for samples in samples.chunks(batch_size) {
+        let batch = data.batch(samples)?;
         let feeds = feeds(session.inputs(), &batch, data)?;
         let outputs = session.run(&feeds)?;
         let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };

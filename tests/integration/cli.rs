@@ -217,7 +217,7 @@ fn the_demo_runs_on_what_is_built_in() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("demo");
     let shown = stdout(&["demo", "-o", output.to_str().expect("UTF-8"), "--runtime", "tract"]);
-    for part in ["teacher", "small.1-distill", "accuracy", "tract", "of its teacher's parameters"] {
+    for part in ["teacher", "small.1-distill", "training", "tract", "of its teacher's parameters"] {
         assert!(shown.contains(part), "`{part}` is not in\n{shown}");
     }
     assert!(output.join("small.1-distill.onnx").exists() && output.join("ledger.jsonl").exists());

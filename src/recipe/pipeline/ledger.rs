@@ -45,6 +45,10 @@ pub struct Line {
     pub validation: Vec<Evaluation>,
     /// The test split, by each runtime.
     pub test: Vec<Evaluation>,
+    /// The part of the training split that it puts right, of at most 5,000 samples evenly over it, as they are, on the first
+    /// runtime: how much more that is than of the test split tells how far it is overfitted.
+    #[serde(default)]
+    pub train_accuracy: Option<f64>,
     /// The part of the test split for which it says what `teacher` says, on the first runtime.
     pub agreement: Option<f64>,
     /// The part of the test split that it tells right after an attack, where a step of the recipe learns from such; by the
@@ -96,6 +100,7 @@ impl Line {
             diagnosis: None,
             validation: Vec::new(),
             test: Vec::new(),
+            train_accuracy: None,
             agreement: None,
             attacked: None,
             speed: Vec::new(),

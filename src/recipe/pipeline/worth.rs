@@ -11,9 +11,12 @@ use crate::learn::train::fit::Task;
 use crate::measure::latency::{Contender, interleaved};
 use crate::measure::runtime::{ModelBytes, Options, RuntimeError};
 use crate::onnx;
-use crate::recipe::evaluate::{Evaluation, evaluate, feeds};
+use crate::recipe::evaluate::{Evaluation, evaluate, evaluate_on, feeds};
 use crate::recipe::{RecipeError, normalization};
 use crate::store;
+
+/// Training samples that are enough to tell how well a network knows them.
+const MOST_TRAIN_SAMPLES: usize = 5_000;
 
 impl Book<'_> {
     /// Fills in a line; `teacher` is what a student of this matter is set beside.
@@ -31,6 +34,7 @@ impl Book<'_> {
         if !matter.data.classes().is_empty() {
             line.validation = self.scored(&bytes, matter, Split::Validation)?;
             line.test = self.scored(&bytes, matter, Split::Test)?;
+            line.train_accuracy = self.train_accuracy(&bytes, matter)?;
             line.attacked = self.attacked(made, matter)?;
         }
         if let (Some(teacher), Some(said)) = (teacher, line.test.first()) {
@@ -47,6 +51,18 @@ impl Book<'_> {
             return Ok(Vec::new());
         }
         self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, &matter.data, split, 64)).collect()
+    }
+
+    /// The accuracy on training samples as they are, on the first runtime.
+    fn train_accuracy(&self, bytes: &ModelBytes, matter: &Matter) -> Result<Option<f64>, RecipeError> {
+        let data = &matter.data;
+        let labelled = data.samples(Split::Train).iter().copied().filter(|&sample| data.class(sample).is_some());
+        let labelled: Vec<usize> = labelled.collect();
+        let stride = labelled.len().div_ceil(MOST_TRAIN_SAMPLES).max(1);
+        let some: Vec<usize> = labelled.into_iter().step_by(stride).collect();
+        let first = self.options.runtimes.first().filter(|_| !some.is_empty());
+        let scored = first.map(|runtime| evaluate_on(*runtime, bytes, data, &some, 64)).transpose()?;
+        Ok(scored.map(|scored| scored.accuracy))
     }
 
     /// The accuracy on attacked samples, where a step learns from such.

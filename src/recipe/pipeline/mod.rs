@@ -4,8 +4,10 @@
 mod grammar;
 mod ledger;
 mod run;
+mod schema;
 mod teacher;
 
 pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};
 pub use ledger::{Ledger, Line, Speed};
 pub use run::{RunOptions, Watcher, run};
+pub use schema::schema;

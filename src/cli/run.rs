@@ -15,7 +15,7 @@ use crate::learn::train::fit::{Flow, Observer, State, StepReport};
 use crate::measure::latency;
 use crate::measure::machine::Machine;
 use crate::measure::runtime::Runtime;
-use crate::recipe::pipeline::{Ledger, Line, Pipeline, RunOptions, Watcher, run as carry_out};
+use crate::recipe::pipeline::{Ledger, Line, Pipeline, RunOptions, Watcher, run as carry_out, schema};
 
 /// Carry out a recipe: a teacher, its students, and what each of them goes through
 ///
@@ -23,11 +23,12 @@ use crate::recipe::pipeline::{Ledger, Line, Pipeline, RunOptions, Watcher, run a
 /// A step whose inputs have not changed is not done again. Ctrl-C finishes the training step and saves.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aludel run recipe.toml -o out\n  aludel run recipe.toml -o out --set student.width=0.5 --resume"
+    after_help = "Examples:\n  aludel run recipe.toml -o out\n  aludel run recipe.toml -o out --set student.width=0.5 --resume\n  aludel run --schema > recipe.schema.json"
 )]
 pub(super) struct Arguments {
     /// A recipe: name, [data], [teacher], [student], [[step]]
-    recipe: PathBuf,
+    #[arg(required = true)]
+    recipe: Option<PathBuf>,
     /// The folder to write into; the recipe's name without it
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -51,6 +52,9 @@ pub(super) struct Arguments {
     /// Answer in JSON
     #[arg(long)]
     json: bool,
+    /// Print the JSON Schema of a recipe, for editors that complete and check TOML by one
+    #[arg(long, exclusive = true)]
+    schema: bool,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -73,7 +77,8 @@ pub(super) struct Report {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let pipeline = Pipeline::read(&arguments.recipe, &arguments.set)?;
+    let Some(recipe) = &arguments.recipe else { return Outcome::json(&schema()) };
+    let pipeline = Pipeline::read(recipe, &arguments.set)?;
     let folder = arguments.output.clone().unwrap_or_else(|| PathBuf::from(&pipeline.name));
     let replay = arguments.replay.as_deref().map(Ledger::read).transpose()?;
     let opened = load::open_runtimes(&arguments.runtimes)?;

@@ -9,7 +9,7 @@ use super::column::Normalization;
 use super::error::DataError;
 
 /// One change. Pictures are [channels, height, width], and so are spectrograms ([1, bands, frames]).
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Augmentation {
     /// Mirrors a picture, each way in half of the cases.

@@ -8,7 +8,7 @@ use super::file;
 use crate::graph::tensor::Tensor;
 
 /// Which byte before a picture is its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LabelByte {
     /// CIFAR-10: the only one.

@@ -11,7 +11,7 @@ use super::samples::{Part, place};
 use crate::graph::tensor::{DType, Tensor};
 
 /// What is looked for and left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clean {
     /// Samples with the same inputs as another; that of the test is kept, then that of validation, calibration, training.

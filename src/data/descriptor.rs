@@ -12,7 +12,8 @@ use super::sources::Source;
 use super::split::{Shares, Split};
 
 /// Where data is and what to make of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, schemars::JsonSchema)]
+#[schemars(from = "super::schema::Data", into = "super::schema::Data")]
 pub struct Descriptor {
     /// What is read, `kind` and the keys that belong to it.
     pub source: Source,

@@ -11,7 +11,7 @@ use super::number::{count, narrow};
 
 /// How sound becomes features. A frame is `frame` samples under a periodic Hann window, zeros behind it up to `fft`;
 /// frame t begins at sample t · `hop`. Sound ends in silence or is cut so that there are `frames` frames.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mel {
     /// Mel bands.
@@ -37,7 +37,7 @@ pub struct Mel {
 }
 
 /// Which frequencies are equally far apart to the ear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MelScale {
     /// 2595 log10(1 + f / 700); triangles of height 1 (the HTK book, 5.4).

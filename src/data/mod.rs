@@ -40,6 +40,7 @@ pub mod npz;
 mod number;
 mod random;
 mod samples;
+mod schema;
 mod series;
 mod sources;
 mod split;

@@ -7,7 +7,7 @@ use super::number::{count, narrow};
 use crate::graph::tensor::DType;
 
 /// How quantities are brought to a common scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Normalize {
     /// Not at all.

@@ -160,9 +160,9 @@ pub(super) fn one_file(path: &Path, split: Split, input: &str, values: Tensor, l
     Samples { columns: IndexMap::from([(input.to_owned(), column)]), labels, parts, unseen: Vec::new() }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct IdxKeys {
+pub(super) struct IdxKeys {
     inputs: String,
     labels: Option<String>,
 }
@@ -177,9 +177,9 @@ fn idx_files(keys: &mut Keys) -> Result<Vec<(Split, IdxFiles)>, DataError> {
     resolved.collect()
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
-enum ArrayKeys {
+pub(super) enum ArrayKeys {
     Archive(String),
     Files(IndexMap<String, String>),
 }

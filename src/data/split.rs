@@ -52,7 +52,7 @@ impl fmt::Display for Split {
 }
 
 /// What the training files give to the other splits.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shares {
     /// The share for validation, from 0 to 1.

@@ -35,7 +35,7 @@ pub struct Table {
 }
 
 /// What a column is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// An element of the input; an empty cell, `?` and `NA` are missing.

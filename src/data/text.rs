@@ -54,9 +54,9 @@ pub enum Tokens {
     },
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-enum TokenKeys {
+pub(super) enum TokenKeys {
     Vocabulary {
         size: usize,
         #[serde(default)]

@@ -47,9 +47,9 @@ enum Content {
     Bytes(Vec<u8>),
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
-enum FieldValue {
+pub(super) enum FieldValue {
     Number(i64),
     Text(String),
 }

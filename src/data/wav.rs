@@ -25,7 +25,7 @@ pub struct Wav {
 }
 
 /// What becomes of a recording.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Features {
     /// So many samples from -1 to 1, cut or followed by silence: [1, samples].

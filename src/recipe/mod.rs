@@ -8,6 +8,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use error::RecipeError;
@@ -38,7 +39,7 @@ pub struct Recipe {
 }
 
 /// The part `model`: an architecture of the zoo, or a file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelPart {
     /// An architecture with its parameters.

@@ -1,5 +1,6 @@
 //! Transformer encoder with a classification head.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -21,7 +22,7 @@ use crate::graph::{Graph, Name};
 /// `attention.output.dense.*`, `attention.output.LayerNorm.*`, `intermediate.dense.*`, `output.dense.*`,
 /// `output.LayerNorm.*`; `pooler.dense.*`, `classifier.*`. The weights of the linear maps in `encoder` are `[in, out]`,
 /// theirs transposed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bert {
     /// The size of a token's state.

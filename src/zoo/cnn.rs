@@ -1,5 +1,6 @@
 //! Convolutions with a pooling after each.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -13,7 +14,7 @@ use crate::graph::op::{self, Op};
 ///
 /// Names: `stages.{i}.conv.weight` (and `.bias` without `batch_norm`), `stages.{i}.bn.*`, `layers.{i}.weight` and
 /// `.bias` of the hidden linear layers, `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cnn {
     /// The channels of each stage.

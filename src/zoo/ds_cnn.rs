@@ -1,5 +1,6 @@
 //! Depthwise separable convolutions on a spectrogram.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -14,7 +15,7 @@ use crate::graph::Graph;
 ///
 /// Names: `stem.conv.weight`, `stem.bn.*`; in `blocks.{i}`: `depthwise.conv.weight`, `depthwise.bn.*`,
 /// `pointwise.conv.weight`, `pointwise.bn.*`; `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DsCnn {
     /// The number of depthwise separable convolutions.

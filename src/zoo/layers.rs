@@ -1,5 +1,6 @@
 //! A network in the making, and the layers that architectures are made of: nodes and their initializers, named by path.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Input, Task, ZooError};
@@ -17,7 +18,7 @@ const MOST_PARAMETERS: usize = 1 << 30;
 const MOST_ELEMENTS: usize = 1 << 30;
 
 /// An activation function.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// max(x, 0)

@@ -1,5 +1,6 @@
 //! Fully connected layers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -12,7 +13,7 @@ use crate::graph::op::{self, Op};
 /// Input: numbers of any fixed shape, which is flattened.
 ///
 /// Names: `layers.{i}.weight`, `layers.{i}.bias`; with `batch_norm` also `norms.{i}.*`; `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mlp {
     /// The size of each hidden layer; none makes a linear model.

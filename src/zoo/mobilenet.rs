@@ -1,5 +1,6 @@
 //! MobileNet, versions 1 and 2.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -14,7 +15,7 @@ use crate::graph::op::Op;
 ///
 /// Names: `stem.conv.weight`, `stem.bn.*`; in `blocks.{i}`: `depthwise.conv.weight`, `depthwise.bn.*`,
 /// `pointwise.conv.weight`, `pointwise.bn.*`; `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MobilenetV1 {
     /// What the numbers of channels are multiplied by; they are rounded to multiples of eight.
@@ -40,7 +41,7 @@ impl Default for MobilenetV1 {
 /// Names: `stem.conv.weight`, `stem.bn.*`; in `blocks.{i}`: `expand.conv.weight`, `expand.bn.*` (not with an expansion
 /// of one), `depthwise.conv.weight`, `depthwise.bn.*`, `project.conv.weight`, `project.bn.*`; `last.conv.weight`,
 /// `last.bn.*`; `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MobilenetV2 {
     /// What the numbers of channels are multiplied by; they are rounded to multiples of eight. The last convolution

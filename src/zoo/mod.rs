@@ -48,6 +48,7 @@ mod sequence;
 mod tests;
 mod text_cnn;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bert::Bert;
@@ -64,7 +65,7 @@ use crate::graph::tensor::{DType, TensorError};
 use crate::graph::{CheckError, Graph};
 
 /// An architecture with its parameters, as TOML has it: `{ resnet = { width = 32 } }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
     /// Fully connected layers.

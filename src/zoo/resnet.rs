@@ -1,5 +1,6 @@
 //! Residual network for small images.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -15,7 +16,7 @@ use crate::graph::op::Op;
 ///
 /// Names: `stem.conv.weight`, `stem.bn.*`; in `stages.{stage}.{block}`: `conv1.weight`, `bn1.*`, `conv2.weight`,
 /// `bn2.*`, `downsample.conv.weight`, `downsample.bn.*`; `head.weight`, `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resnet {
     /// The number of blocks of each stage; `[n, n, n]` is their network of 6n + 2 layers.

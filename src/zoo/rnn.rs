@@ -1,5 +1,6 @@
 //! Recurrent layers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layers::{Net, integer};
@@ -23,7 +24,7 @@ use crate::graph::{Graph, Name};
 /// ONNX's LSTM has them as input, output, forget, cell where PyTorch has input, forget, cell, output, and ONNX's GRU as
 /// update, reset, new where PyTorch has reset, update, new. The GRU resets after its linear map
 /// (`linear_before_reset`), as PyTorch's does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rnn {
     /// Which cell.
@@ -43,7 +44,7 @@ pub struct Rnn {
 }
 
 /// A recurrent cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cell {
     /// Hochreiter and Schmidhuber (1997), with a forget gate
@@ -53,7 +54,7 @@ pub enum Cell {
 }
 
 /// What is taken of the states of a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pool {
     /// The state after the last step; backwards, after the first.

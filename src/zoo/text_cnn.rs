@@ -1,5 +1,6 @@
 //! Convolutions of several widths over embedded tokens.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ZooError;
@@ -16,7 +17,7 @@ use crate::graph::{Graph, Name};
 ///
 /// Names: `embedding.weight`, `convs.{i}.weight [channels, embedding, width]`, `convs.{i}.bias`, `head.weight`,
 /// `head.bias`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextCnn {
     /// The size of an embedded token.

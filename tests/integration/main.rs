@@ -16,6 +16,7 @@ mod random_graphs;
 mod real;
 mod recipe;
 mod round_trip;
+mod schema;
 mod simplify;
 mod support;
 mod zoo;

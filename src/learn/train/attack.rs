@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -21,7 +22,7 @@ use crate::graph::tensor::Tensor;
 ///
 /// A network that learns from a teacher's values of the samples as they were is distilled as by Goldblum et al., "Adversarially
 /// Robust Distillation" (2020), equation 3.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attack {
     /// The greatest change of a number, in units of what the network reads: of normalised data, standard deviations.

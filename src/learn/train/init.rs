@@ -7,6 +7,7 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::floats::{numbers, tensor_of};
@@ -25,7 +26,7 @@ use crate::store;
 ///
 /// The fans of a convolution, a product and a gate are those of [`Weight`]. An embedding has none, one row being picked
 /// at a time: the first five schemes give it the variance one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// Normal of variance `2 / fan_in`: He et al., "Delving Deep into Rectifiers" (2015), equation 10.
@@ -48,7 +49,7 @@ pub enum Scheme {
 }
 
 /// What initialisation does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Initialisation {
     /// For every weight.

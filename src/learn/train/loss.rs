@@ -3,6 +3,7 @@
 //! Targets are numbers of the shape of the prediction: for classes a distribution a sample, so that smoothed, mixed and soft
 //! labels are nothing special.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -14,7 +15,7 @@ use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, TensorType};
 
 /// What a prediction is measured by, as TOML has it: `"cross-entropy"` or `{ huber = { delta = 1.0 } }`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
     /// `−Σ t log softmax(z)` over the last axis, the mean over the rest.

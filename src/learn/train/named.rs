@@ -1,9 +1,11 @@
 //! Options that are a name alone, which stands for the defaults, or a name with parameters.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, Visitor};
 
@@ -35,6 +37,38 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Named<T> {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map))
     }
+}
+
+/// The JSON Schema of what [`name_or_table`] reads.
+pub(crate) struct NameOrTable<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for NameOrTable<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        format!("NameOrTable<{}>", T::schema_id()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = T::json_schema(generator);
+        let forms = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut());
+        let forms = forms.expect("an enum that serde tags externally has a form a variant");
+        let names: Vec<_> = forms.iter().filter_map(name_alone).collect();
+        forms.extend(names);
+        schema
+    }
+}
+
+/// The form of a variant without parameters, if it is one with parameters that can all be left out.
+fn name_alone(form: &serde_json::Value) -> Option<serde_json::Value> {
+    let (name, parameters) = form.get("properties")?.as_object()?.iter().next()?;
+    let mut alone = json_schema!({ "type": "string", "const": name });
+    if let Some(description) = form.get("description") {
+        alone.insert("description".to_string(), description.clone());
+    }
+    (parameters["type"] == "object" && parameters.get("required").is_none()).then(|| alone.to_value())
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Optimizers: what a step makes of gradients.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::learn::kernels::optimizer;
 
 /// Which optimizer, as TOML has it: `"adamw"` or `{ sgd = { momentum = 0.9 } }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Optimizer {
     /// Stochastic gradient descent. Sutskever et al., "On the importance of initialization and momentum" (2013).

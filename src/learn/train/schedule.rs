@@ -3,9 +3,12 @@
 use std::f64::consts::PI;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use super::named::NameOrTable;
 
 /// How the learning rate goes on after the warm-up, as TOML has it: `"cosine"` or `{ cosine = { last = 0.01 } }`.
 /// Factors are of the greatest rate.
@@ -45,10 +48,11 @@ pub enum Decay {
 }
 
 /// The learning rate over a training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// How it goes on after the warm-up.
+    #[schemars(with = "NameOrTable<Written>")]
     pub decay: Decay,
     /// The part of the steps, between 0 and 1, over which the rate first rises along a straight line, from the greatest
     /// divided by the number of these steps.
@@ -136,8 +140,9 @@ fn half_cosine(from: f64, to: f64, progress: f64) -> f64 {
 }
 
 /// A decay by its name with parameters.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Decay")]
 enum Written {
     Constant(NoParameters),
     Step(StepParameters),
@@ -146,25 +151,29 @@ enum Written {
     OneCycle(OneCycleParameters),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 struct NoParameters {}
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 struct StepParameters {
     factor: f64,
     every: f64,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 struct LastParameter {
     last: f64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 struct OneCycleParameters {
     first: f64,
     rise: f64,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -125,10 +126,10 @@ pub struct DistillOptions {
 }
 
 /// Where a teacher's values come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TeacherOptions {
-    /// Whether they are computed once and kept in a file.
+    /// Whether the teacher's values are computed once and kept in a file.
     pub cache: bool,
     /// How many changes of each sample are kept, where samples are changed and values are kept.
     pub views: u64,
@@ -282,7 +283,11 @@ fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Res
             return Err(part("student.classes", "should be two classes or more, each once"));
         }
         let network = if table.contains_key("arch") || table.contains_key("onnx") {
-            StudentNetwork::Own(model("student", table)?)
+            let model = model("student", table)?;
+            if model.arch.is_some() && model.onnx.is_some() {
+                return Err(part("student", "should have `arch` or `onnx`, one of the two"));
+            }
+            StudentNetwork::Own(model)
         } else {
             let options: StudentOptions = read("student", Value::Table(table))?;
             known("student.from", &options.from)?;

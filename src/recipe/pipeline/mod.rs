@@ -5,9 +5,11 @@ mod grammar;
 mod ledger;
 mod matter;
 mod run;
+mod schema;
 mod teacher;
 mod worth;
 
 pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};
 pub use ledger::{Ledger, Line, Speed};
 pub use run::{RunOptions, Watcher, run};
+pub use schema::schema;

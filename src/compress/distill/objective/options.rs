@@ -1,5 +1,8 @@
 //! What a student is to learn from its teacher, as TOML has it.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,10 +10,10 @@ use super::schedule::WeightSchedule;
 use crate::compress::distill::DistillError;
 use crate::graph::Name;
 use crate::learn::train::loss::Loss;
-use crate::learn::train::named::name_or_table;
+use crate::learn::train::named::{NameOrTable, name_or_table};
 
 /// A value of the student and one of the teacher that are compared: `["stages.1.1.relu2", "stages.1.3.relu2"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "[String; 2]", into = "[String; 2]")]
 pub struct Pair {
     /// The student's value.
@@ -37,7 +40,7 @@ impl From<Pair> for [String; 2] {
 /// number of samples in a batch. Every objective is one number; over several pairs it is the sum. Where a temperature is left
 /// out it is the mix's; where pairs are left out they are found by [`super::pairing::resolve`]. Padded tokens count like any
 /// others.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Objective {
     /// `T² KL(p_t ‖ p_s)`, the mean over rows: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015),
@@ -94,6 +97,7 @@ pub enum Objective {
     Regression {
         /// `mse`, `mae`, `huber` or `cosine`
         #[serde(default = "mse", deserialize_with = "name_or_table")]
+        #[schemars(with = "NameOrTable<Loss>")]
         loss: Loss,
         /// `m`
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -454,10 +458,37 @@ impl<'de> Deserialize<'de> for Weighted {
     }
 }
 
+impl JsonSchema for Weighted {
+    fn schema_name() -> Cow<'static, str> {
+        "Weighted".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        #[derive(JsonSchema)]
+        #[expect(dead_code, reason = "only its schema is asked for")]
+        struct Weight {
+            /// What the objective is multiplied by.
+            #[schemars(default = "one")]
+            weight: f64,
+            /// What the weight is multiplied by as the training goes on.
+            #[schemars(default)]
+            schedule: WeightSchedule,
+        }
+        let weight = Weight::json_schema(generator);
+        let weight = weight.get("properties").and_then(|keys| keys.as_object()).expect("it has keys");
+        let mut schema = NameOrTable::<Objective>::json_schema(generator);
+        let forms = schema.get_mut("oneOf").and_then(|forms| forms.as_array_mut()).into_iter().flatten();
+        for keys in forms.filter_map(|form| form.get_mut("properties")?.as_object_mut()) {
+            keys.extend(weight.clone());
+        }
+        schema
+    }
+}
+
 const WEIGHTED: &str = "an objective is a name, or a table of one name with its options, `weight` and `schedule`";
 
 /// All that a student learns by: `alpha · Σ weight · objective + (1 − alpha) · loss of the labels`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mix {
     /// The terms of the sum.

@@ -1,11 +1,12 @@
 //! How the weight of an objective goes over a training.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a weight is multiplied by, by the share of the training that is done: `"constant"`, `{ linear = { to = 0.3 } }`,
 /// `{ between = { from = 0.0, to = 0.3 } }`. Layers that are distilled one after another, and logits after them, have
 /// parts of the training that follow one another (Romero et al., "FitNets", 2015, algorithm 1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WeightSchedule {
     /// One all along.

@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 use rand::RngExt as _;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::eval;
@@ -15,7 +16,7 @@ use crate::learn::train::init::generator;
 use crate::learn::train::roles::{self, roles};
 
 /// By what units are chosen that are kept, as TOML has it: `"l2"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
     /// The sum of magnitudes of a unit's weights: Li et al., "Pruning Filters for Efficient ConvNets" (2017),

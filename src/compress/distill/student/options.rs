@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
@@ -28,7 +29,7 @@ use super::{Criterion, StudentError};
 /// assert_eq!(options.depth, Some(Depth::Keep(0.5)));
 /// # Ok::<(), toml::de::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StudentOptions {
     /// The network that it is made of, by its name in the recipe.
@@ -63,7 +64,7 @@ impl Default for StudentOptions {
 }
 
 /// How many units are kept: one factor for all groups, or a table.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Width {
     /// The same for every group.
@@ -74,7 +75,7 @@ pub enum Width {
 
 /// Factors for groups, above 0 and at most 1. For each group the first that is given counts, in the order of the fields;
 /// of several patterns that match the longest, and of these the last by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Factors {
     /// By a pattern for the name of a weight that makes the units: `*` stands for any text.
@@ -120,7 +121,7 @@ impl Factors {
 /// `j · (n − 1) / (k − 1)`, rounded, for `j` from 0; a single one is the first. So Sanh et al., "DistilBERT" (2019), and
 /// Jiao et al., "TinyBERT" (2020), section 3.2, take layers at equal distances. A block that has to stay takes the place
 /// of the nearest that would.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depth {
     /// This part of every stack, rounded up.
@@ -132,7 +133,8 @@ pub enum Depth {
 }
 
 /// What becomes of the weights: `true`, `false` or `{ scale = 0.5 }`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema)]
+#[schemars(from = "InheritForm", into = "InheritForm")]
 pub enum Inherit {
     /// They are the teacher's.
     #[default]
@@ -228,10 +230,20 @@ impl<'de> Deserialize<'de> for Width {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Scale {
+    /// What the weights are multiplied by.
     scale: f64,
+}
+
+/// The two forms of [`Inherit`] in TOML.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+enum InheritForm {
+    Flag(bool),
+    Table(Scale),
 }
 
 impl<'de> Deserialize<'de> for Inherit {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Name};
 use crate::learn::train::TrainError;
 use crate::learn::train::attack::Attack;
 use crate::learn::train::loss::Loss;
-use crate::learn::train::named::name_or_table;
+use crate::learn::train::named::{NameOrTable, name_or_table};
 use crate::learn::train::optimizer::Optimizer;
 use crate::learn::train::schedule::Schedule;
 
 /// How a network is trained, as the part `train` of a recipe has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
     /// How often the training split is seen.
@@ -24,6 +25,7 @@ pub struct TrainOptions {
     pub lr: f64,
     /// What a step makes of gradients.
     #[serde(deserialize_with = "name_or_table")]
+    #[schemars(with = "NameOrTable<Optimizer>")]
     pub optimizer: Optimizer,
     /// How the rate goes over the steps.
     pub schedule: Schedule,
@@ -39,6 +41,7 @@ pub struct TrainOptions {
     pub ema: Option<f32>,
     /// What a prediction is measured by.
     #[serde(deserialize_with = "name_or_table")]
+    #[schemars(with = "NameOrTable<Loss>")]
     pub loss: Loss,
     /// The part of a label that is spread over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016),
     /// section 7.

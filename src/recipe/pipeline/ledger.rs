@@ -21,6 +21,8 @@ pub struct Line {
     pub schema: u32,
     /// `teacher`, one of several teachers (`teacher.large`), a student's name, or that and the number and name of a step: `small.1-distill`.
     pub step: String,
+    /// What its draws depend on.
+    pub seed: u64,
     /// A hash of all that it depends on.
     pub key: String,
     /// The network's file, in the ledger's folder.
@@ -84,10 +86,11 @@ struct Version {
 }
 
 impl Line {
-    pub(super) fn new(step: &str, key: &str) -> Line {
+    pub(super) fn new(step: &str, seed: u64, key: &str) -> Line {
         Line {
             schema: SCHEMA,
             step: step.to_string(),
+            seed,
             key: key.to_string(),
             file: format!("{step}.onnx"),
             output: String::new(),

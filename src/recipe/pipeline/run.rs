@@ -137,6 +137,15 @@ struct Fitted {
     line: Line,
 }
 
+/// A step that is due.
+struct Due<'b> {
+    name: &'b str,
+    /// What its draws depend on.
+    seed: u64,
+    /// A hash of all that it depends on.
+    key: String,
+}
+
 /// A training that is due.
 #[derive(Clone, Copy)]
 struct Course<'b> {
@@ -228,8 +237,8 @@ impl<'a> Book<'a> {
         let pipeline = self.pipeline;
         let source = part.model.onnx.as_ref().map(|path| pipeline.folder.join(path));
         let file = source.as_deref().map(store::sha256_of_file).transpose()?.unwrap_or_default();
-        let key = self.key(matter, &[&part.label, &part.text, &file, &part.seed.to_string()]);
-        self.step(&part.label, &key, matter, None, watcher, |book, line, watcher| {
+        let due = self.due(&part.label, part.seed, matter, &[&part.label, &part.text, &file]);
+        self.step(&due, matter, None, watcher, |book, line, watcher| {
             let model = network(&pipeline.name, &part.model, &pipeline.folder, &matter.data, part.seed)?;
             let output = output(&part.model, &model)?;
             match &part.train {
@@ -252,8 +261,8 @@ impl<'a> Book<'a> {
         let parts = &self.pipeline.teachers;
         let key: Vec<String> =
             parts.iter().map(|part| format!("{} {} {}", part.label, part.weight, made[&part.label].sha256)).collect();
-        let key = self.key(matter, &["mean", &key.join("\n")]);
-        self.step("teacher", &key, matter, None, watcher, |_, line, _| {
+        let due = self.due("teacher", self.pipeline.seed, matter, &["mean", &key.join("\n")]);
+        self.step(&due, matter, None, watcher, |_, line, _| {
             let normalization = |made: &Made| made.model.about.metadata.get(normalization::KEY).cloned();
             let members = parts.iter().map(|part| (part, &made[&part.label]));
             let first = members.clone().next().map(|(_, made)| made).expect("there are several");
@@ -315,8 +324,8 @@ impl<'a> Book<'a> {
             StudentNetwork::Own(_) => String::new(),
             StudentNetwork::Derived(_) => source.as_ref().map(|source| source.sha256.clone()).unwrap_or_default(),
         };
-        let key = self.key(matter, &["student", name, text, &file]);
-        let mut made = self.step(name, &key, matter, Some(all), watcher, |_, line, _| {
+        let due = self.due(name, pipeline.seed, matter, &["student", name, text, &file]);
+        let mut made = self.step(&due, matter, Some(all), watcher, |_, line, _| {
             let (model, output) = match begins {
                 StudentNetwork::Derived(options) => {
                     let source = source.as_ref().expect("it is made of another");
@@ -338,8 +347,8 @@ impl<'a> Book<'a> {
             let label = label(name, idx, step);
             let data = if step.train().unlabelled > 0.0 { matter.hash_with_unlabelled.as_str() } else { "" };
             let parts = ["step", &label, text, &made.sha256, &made.output, &teacher.sha256, &teacher.output, data];
-            let key = self.key(matter, &parts);
-            made = self.step(&label, &key, matter, Some(all), watcher, |book, line, watcher| {
+            let due = self.due(&label, pipeline.seed, matter, &parts);
+            made = self.step(&due, matter, Some(all), watcher, |book, line, watcher| {
                 let course = Course {
                     model: &made.model,
                     output: &made.output,
@@ -356,12 +365,11 @@ impl<'a> Book<'a> {
         Ok(made)
     }
 
-    /// A hash of all that a step depends on.
-    fn key(&self, matter: &Matter, parts: &[&str]) -> String {
-        let seed = self.pipeline.seed.to_string();
-        let augment = format!("{:?}", self.augment());
-        let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &seed, &matter.hash, &augment], parts].concat();
-        store::sha256(all.join("\n").as_bytes())
+    /// A step that depends on these parts of the recipe.
+    fn due<'b>(&self, name: &'b str, seed: u64, matter: &Matter, parts: &[&str]) -> Due<'b> {
+        let (draws, augment) = (seed.to_string(), format!("{:?}", self.augment()));
+        let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &draws, &matter.hash, &augment], parts].concat();
+        Due { name, seed, key: store::sha256(all.join("\n").as_bytes()) }
     }
 
     /// Whether the only step that was asked for is behind.
@@ -377,16 +385,16 @@ impl<'a> Book<'a> {
     /// there is one.
     fn step(
         &mut self,
-        name: &str,
-        key: &str,
+        due: &Due<'_>,
         matter: &Matter,
         teacher: Option<&Made>,
         watcher: &mut dyn Watcher,
         make: impl FnOnce(&mut Self, Line, &mut dyn Watcher) -> Result<Fitted, RecipeError>,
     ) -> Result<Made, RecipeError> {
+        let Due { name, seed, key } = due;
         self.seen.push(name.to_string());
         self.used.clear();
-        let found = self.ledger.line(name).filter(|line| line.key == key).cloned();
+        let found = self.ledger.line(name).filter(|line| line.key == *key).cloned();
         if let Some(line) = found {
             let path = self.options.folder.join(&line.file);
             if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
@@ -395,11 +403,11 @@ impl<'a> Book<'a> {
                 return Ok(Made { model: onnx::read(&path)?, sha256: line.sha256, output: line.output.into() });
             }
         }
-        if self.options.only.is_some_and(|only| only != name) {
+        if self.options.only.is_some_and(|only| only != *name) {
             let problem = "has to be done first: leave out --only, or give its name".to_string();
             return Err(RecipeError::Part { part: name.to_string(), problem });
         }
-        let (fitted, elapsed) = timed(|| make(self, Line::new(name, key), watcher));
+        let (fitted, elapsed) = timed(|| make(self, Line::new(name, *seed, key), watcher));
         let Fitted { mut model, output, mut line } = fitted?;
         line.seconds = elapsed.as_secs_f64();
         line.output = output.to_string();
@@ -420,10 +428,9 @@ impl<'a> Book<'a> {
 
     /// What a written network says of how it came about, as JSON.
     fn provenance(&self, line: &Line, matter: &Matter, teacher: Option<&Made>) -> String {
-        let Line { step, key, decisions, .. } = line;
-        let Pipeline { name, seed, .. } = self.pipeline;
+        let Line { step, seed, key, decisions, .. } = line;
         serde_json::json!({
-            "aludel": env!("CARGO_PKG_VERSION"), "recipe": name, "seed": seed, "step": step, "key": key,
+            "aludel": env!("CARGO_PKG_VERSION"), "recipe": self.pipeline.name, "seed": seed, "step": step, "key": key,
             "data": matter.hash, "teacher": teacher.map(|teacher| &teacher.sha256), "decisions": decisions,
         })
         .to_string()

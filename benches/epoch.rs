@@ -123,7 +123,7 @@ fn distill() {
         &loader,
         &columns,
         |_| Ok(Box::new(open())),
-        |_, _| (),
+        |_, _| Flow::Continue,
     );
     let source = Source::Kept { targets: kept.expect("targets"), n_views: 1 };
     let mut by_kept = Distillation { student: attached(), source };

@@ -218,8 +218,9 @@ impl Watcher for Watch {
         (self.step, self.n_epochs) = (step.to_string(), n_epochs);
     }
 
-    fn targets(&mut self, n_done: usize, n_rows: usize) {
+    fn targets(&mut self, n_done: usize, n_rows: usize) -> Flow {
         self.screen.show("the teacher's values".to_string(), n_done, n_rows, String::new());
+        self.screen.flow()
     }
 
     fn ended(&mut self, line: &Line, was_done: bool) {

@@ -9,6 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::learn::train::diagnosis::Epoch;
 use crate::learn::train::fit::Flow;
 
+/// The exit code of a program that Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
 /// A bar on standard error with lines above it.
 pub(super) struct Screen {
     pub(super) bar: ProgressBar,
@@ -16,11 +19,15 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// From here on Ctrl-C does not end the program: see [`Screen::flow`].
+    /// From here on Ctrl-C does not end the program, see [`Screen::flow`]; a second one does.
     pub(super) fn new() -> anyhow::Result<Screen> {
         let stopped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopped);
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(INTERRUPTED);
+            }
+        })?;
         let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}")?;
         Ok(Screen { bar: ProgressBar::new(0).with_style(style), stopped })
     }

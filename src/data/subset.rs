@@ -100,14 +100,8 @@ fn unlabelled(labels: &Values, n_more: usize) -> Result<Values, DataError> {
 fn appended(own: &Column, other: &Column) -> Option<Values> {
     match (&own.values, &other.values) {
         (Values::Dense(one), Values::Dense(two)) => {
-            let (shape, others) = (one.shape(), two.shape());
-            if own.kind != other.kind || one.dtype() != two.dtype() || shape.get(1..) != others.get(1..) {
-                return None;
-            }
-            let n = shape.first()?.checked_add(*others.first()?)?;
-            let bytes = [one.bytes()?.as_ref(), two.bytes()?.as_ref()].concat();
-            let shape: Vec<usize> = std::iter::once(n).chain(shape.iter().skip(1).copied()).collect();
-            Tensor::from_bytes(one.dtype(), &shape, bytes.into()).ok().map(Values::Dense)
+            let joined = Tensor::concat_rows(&[one.clone(), two.clone()]).ok();
+            joined.filter(|_| own.kind == other.kind).map(Values::Dense)
         }
         (Values::Ragged(one), Values::Ragged(two)) => {
             let [a, b] = [&own.values, &other.values].map(|values| (values.dtype(), values.sample_shape(0).get(1..)));

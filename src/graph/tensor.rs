@@ -481,6 +481,29 @@ impl Tensor {
             }
         }
     }
+
+    /// The rows of several tensors, one after the other.
+    ///
+    /// # Errors
+    /// When there is no tensor, one is a scalar or has another element type or other dimensions than the first but for the
+    /// first of them, or elements are packed.
+    pub fn concat_rows(parts: &[Tensor]) -> Result<Tensor, TensorError> {
+        let first = parts.first().ok_or(TensorError::Undefined { what: "joining no rows", dtype: DType::F32 })?;
+        let dtype = first.dtype;
+        let undefined = TensorError::Undefined { what: "joining these rows", dtype };
+        let (_, rest) = first.shape.split_first().ok_or(undefined.clone())?;
+        let is_alike = |part: &&Tensor| part.dtype == dtype && part.shape.get(1..) == Some(rest) && part.rank() > 0;
+        if dtype.n_bits() < 8 || !parts.iter().all(|part| is_alike(&part)) {
+            return Err(undefined);
+        }
+        let n_rows = parts.iter().map(|part| part.shape[0]).sum();
+        let shape: Vec<usize> = [n_rows].into_iter().chain(rest.iter().copied()).collect();
+        if let Some(strings) = parts.iter().map(Tensor::strings).collect::<Option<Vec<_>>>() {
+            return Tensor::from_strings(&shape, strings.concat());
+        }
+        let bytes: Vec<u8> = parts.iter().filter_map(Tensor::bytes).flat_map(|bytes| bytes.iter().copied()).collect();
+        Tensor::from_bytes(dtype, &shape, bytes.into())
+    }
 }
 
 impl fmt::Debug for Tensor {

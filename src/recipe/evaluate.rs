@@ -9,7 +9,7 @@ use crate::data::{Batch, Dataset, LABEL, Split};
 use crate::graph::tensor::Tensor;
 use crate::learn::train::TrainError;
 use crate::learn::train::metrics::{Confusion, greatest};
-use crate::measure::runtime::{Dim, ModelBytes, Options, Runtime, ValueInfo};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo, run_rows};
 use crate::onnx;
 
 /// What a runtime made of a split.
@@ -56,19 +56,13 @@ pub(super) fn evaluate_on(
 ) -> Result<Evaluation, RecipeError> {
     let data = &normalization::data_for(&onnx::read_bytes(model.bytes().clone(), model.folder())?, data)?;
     let mut session = runtime.load(model, &Options::default())?;
-    // a network for one batch size gets that one
-    let fixed = session.inputs().first().and_then(|input| match input.dims.as_deref()?.first()? {
-        Dim::Known(size) => Some(*size),
-        Dim::Symbol(_) | Dim::Unknown => None,
-    });
-    let batch_size = fixed.filter(|&size| size > 0).unwrap_or(batch_size).max(1);
     let n_classes = data.classes().len();
     let mut confusion = Confusion::new(n_classes, 1);
     let mut predictions = Vec::new();
-    for samples in samples.chunks(batch_size) {
+    for samples in samples.chunks(batch_size.max(1)) {
         let batch = data.batch(samples)?;
         let feeds = feeds(session.inputs(), &batch, data)?;
-        let outputs = session.run(&feeds)?;
+        let outputs = run_rows(session.as_mut(), &feeds)?;
         let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };
         let (_, scores) = outputs.first().ok_or_else(|| wrong("the network has no output".to_string()))?;
         let scores = scores.to_f32s().map_err(TrainError::from)?;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use aludel::data::{Dataset, Descriptor, Split};
 use serde_json::Value;
 
+use crate::support;
+
 const RECIPE: &str = r#"
 name = "digits"
 seed = 7
@@ -322,6 +324,47 @@ fn a_student_of_no_task_learns_one_afterwards() {
         accuracy(&report["steps"][2])
     });
     assert!(accuracies[1] > accuracies[0] + 0.1, "{accuracies:?}");
+}
+
+#[test]
+fn a_teacher_of_another_tool_that_takes_one_picture_at_a_time_teaches() {
+    let Some(data) = support::data() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = |part: &str| {
+        let [images, labels] =
+            ["images-idx3", "labels-idx1"].map(|kind| data.join(format!("mnist/{part}-{kind}-ubyte.gz")));
+        format!("{{ inputs = '{}', labels = '{}' }}", images.display(), labels.display())
+    };
+    let text = format!(
+        "name = 'mnist'\n[data]\nkind = 'idx'\ntrain = {}\ntest = {}\nshape = [1, 28, 28]\n\
+         split = {{ validation = 0.01, calibration = 0.97 }}\n[teacher]\nonnx = '{}'\n\
+         [student]\narch = {{ mlp = {{ hidden = [32] }} }}\n\
+         [[step]]\ndistill = {{ loss = ['kd'], epochs = 3, batch_size = 50, lr = 3e-3 }}\n",
+        files("train"),
+        files("t10k"),
+        data.join("onnx-models/mnist_cntk_opset8.onnx").display(),
+    );
+    let (report, _) = run(&recipe(folder.path(), &text), &folder.path().join("out"), &[]);
+    let lines = report["steps"].as_array().expect("a list");
+    assert!(accuracy(&lines[0]) > 0.98 && accuracy(&lines[2]) > 0.8, "{} {}", accuracy(&lines[0]), accuracy(&lines[2]));
+}
+
+#[test]
+fn a_runtime_that_comes_later_is_measured_then() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recipe = recipe(folder.path(), RECIPE);
+    let output = folder.path().join("out");
+    run(&recipe, &output, &["--only", "teacher"]);
+    if support::onnxruntime().is_none() {
+        return;
+    }
+    let before = networks(&output);
+    let made = command(&recipe, &output, &["--only", "teacher", "--runtime", "ort", "--json"]).output();
+    let report: Value = serde_json::from_slice(&made.expect("the program starts").stdout).expect("JSON");
+    let runtimes: Vec<&str> =
+        report["steps"][0]["test"].as_array().into_iter().flatten().filter_map(|it| it["runtime"].as_str()).collect();
+    assert_eq!(runtimes, ["tract", "onnxruntime"]);
+    assert_eq!(networks(&output), before);
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub enum DistillError {
         /// what to do about it
         remedy: &'static str,
     },
+    /// Somebody stopped it; what was kept stays.
+    #[error("stopped")]
+    Stopped,
     /// The teacher cannot be asked.
     #[error(transparent)]
     Probe(#[from] ProbeError),

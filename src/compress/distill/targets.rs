@@ -12,7 +12,7 @@ use crate::data::Loader;
 use crate::graph::Name;
 use crate::graph::probe::Forward;
 use crate::graph::tensor::Tensor;
-use crate::learn::train::fit::Samples;
+use crate::learn::train::fit::{Flow, Samples};
 use crate::store::rows::{Layout, Rows, Writer};
 use crate::store::sha256;
 
@@ -61,7 +61,7 @@ pub fn targets(
     loader: &Loader,
     columns: &[(String, Name)],
     open: impl FnOnce(&[Name]) -> Result<Box<dyn Forward>, DistillError>,
-    mut told: impl FnMut(usize, usize),
+    mut told: impl FnMut(usize, usize) -> Flow,
 ) -> Result<Targets, DistillError> {
     let values = values(inputs)?;
     let samples = loader.samples();
@@ -77,7 +77,9 @@ pub fn targets(
     let n_rows = layout.n_rows;
     let mut writer = Writer::begin(path, layout)?;
     while writer.n_done() < n_rows {
-        told(writer.n_done(), n_rows);
+        if told(writer.n_done(), n_rows) == Flow::Pause {
+            return Err(DistillError::Stopped);
+        }
         let (view, n_done) = (writer.n_done() / n_samples, writer.n_done() % n_samples);
         // the same batches whether or not it was taken up in the middle of one
         let from = n_done - n_done % loader.options().batch_size;
@@ -88,7 +90,7 @@ pub fn targets(
         let made = rows(&values, &teacher.forward(&feeds)?, batch.len())?;
         writer.push(&made[(n_done - from) * made.len() / batch.len()..])?;
     }
-    told(n_rows, n_rows);
+    let _ = told(n_rows, n_rows);
     Ok(Targets { values, rows: writer.finish()?, row_of, n_samples })
 }
 

@@ -91,7 +91,13 @@ impl Targets {
         let n_samples = label.shape().first().copied().unwrap_or(0);
         let value = match (self.n_classes, label.as_slice::<i64>()) {
             (Some(n_classes), Ok(classes)) => distributions(classes, n_classes, options)?,
-            _ => label.clone(),
+            // of samples that are mixed
+            (Some(n_classes), Err(_)) => {
+                let mut rows = label.to_f32s()?.into_owned();
+                adjust(&mut rows, n_classes, options);
+                Tensor::new(label.shape(), rows)?
+            }
+            (None, _) => label.clone(),
         };
         named.insert(target.clone(), value);
         Ok((named, n_samples))
@@ -120,32 +126,64 @@ impl Score {
     }
 }
 
-/// A distribution a sample: its class, smoothed over all and weighted; weights have the mean 1 over the batch. One without a
-/// label has zeros, and the others count for it.
+/// A distribution a sample: its class, smoothed over all and weighted. One without a label has zeros, and the others count
+/// for it.
 fn distributions(classes: &[i64], n_classes: usize, options: &TrainOptions) -> Result<Tensor, TrainError> {
-    let other = options.label_smoothing as f32 / n_classes as f32;
-    let own = 1.0 - options.label_smoothing as f32 + other;
-    let mut rows = vec![other; classes.len() * n_classes];
-    let mut weights = Vec::with_capacity(classes.len());
-    for (row, &class) in rows.chunks_mut(n_classes.max(1)).zip(classes) {
-        if class == NO_CLASS {
-            weights.push(0.0);
-            continue;
-        }
-        let place = usize::try_from(class).ok().and_then(|class| row.get_mut(class).map(|place| (class, place)));
-        let (class, place) = place.ok_or_else(|| TrainError::Task {
+    let mut rows = vec![0.0; classes.len() * n_classes];
+    for (row, &class) in rows.chunks_mut(n_classes.max(1)).zip(classes).filter(|(_, class)| **class != NO_CLASS) {
+        let place = usize::try_from(class).ok().and_then(|class| row.get_mut(class));
+        *place.ok_or_else(|| TrainError::Task {
             problem: format!("label {class} is none of {n_classes} classes"),
             remedy: "clean the data's labels",
-        })?;
-        *place = own;
-        weights.push(options.class_weights.as_ref().map_or(1.0, |weights| weights[class]));
+        })? = 1.0;
+    }
+    adjust(&mut rows, n_classes, options);
+    Ok(Tensor::new(&[classes.len(), n_classes], rows)?)
+}
+
+/// Smooths distributions and weights them by their classes; weights have the mean 1 over the batch.
+fn adjust(rows: &mut [f32], n_classes: usize, options: &TrainOptions) {
+    let other = options.label_smoothing as f32 / n_classes.max(1) as f32;
+    let own = 1.0 - options.label_smoothing as f32;
+    let n_rows = rows.len().checked_div(n_classes).unwrap_or(0);
+    let mut weights = Vec::with_capacity(n_rows);
+    for row in rows.chunks_mut(n_classes.max(1)) {
+        let is_labelled = row.iter().any(|&part| part > 0.0);
+        let of_class = |weights: &Vec<f32>| row.iter().zip(weights).map(|(part, weight)| part * weight).sum();
+        weights.push(if is_labelled { options.class_weights.as_ref().map_or(1.0, of_class) } else { 0.0 });
+        row.iter_mut().filter(|_| is_labelled).for_each(|part| *part = *part * own + other);
     }
     if weights.iter().any(|&weight| weight != 1.0) {
-        let mean = weights.iter().sum::<f32>() / weights.len().max(1) as f32;
+        let mean = weights.iter().sum::<f32>() / n_rows.max(1) as f32;
         let mean = if mean > 0.0 { mean } else { 1.0 };
         for (row, weight) in rows.chunks_mut(n_classes.max(1)).zip(&weights) {
             row.iter_mut().for_each(|part| *part *= weight / mean);
         }
     }
-    Ok(Tensor::new(&[classes.len(), n_classes], rows)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_become_distributions() {
+        let check = |classes: &[i64], options: &TrainOptions, expected: &[f32]| {
+            let rows = distributions(classes, 2, options).expect("classes");
+            assert_eq!(rows.as_slice::<f32>().expect("f32"), expected);
+        };
+        let plain = TrainOptions::default();
+        let smooth = TrainOptions { label_smoothing: 0.5, ..TrainOptions::default() };
+        let weighted = TrainOptions { class_weights: Some(vec![1.0, 3.0]), ..TrainOptions::default() };
+        check(&[0, 1], &plain, &[1.0, 0.0, 0.0, 1.0]);
+        check(&[0, 1], &smooth, &[0.75, 0.25, 0.25, 0.75]);
+        check(&[0, 1], &weighted, &[0.5, 0.0, 0.0, 1.5]);
+        // the labelled count for those that are not
+        check(&[NO_CLASS, 1], &smooth, &[0.0, 0.0, 0.5, 1.5]);
+        check(&[NO_CLASS], &plain, &[0.0, 0.0]);
+        assert!(distributions(&[2], 2, &plain).is_err());
+        let mut mixed = vec![0.5, 0.5, 1.0, 0.0];
+        adjust(&mut mixed, 2, &weighted);
+        assert_eq!(mixed, [2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, 0.0]);
+    }
 }

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod library;
 #[cfg(feature = "full")]
 pub mod ort;
+mod rows;
 pub mod tract;
 
 use std::fmt;
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::{DType, Tensor, TensorError};
 use explain::{Explanation, Runs};
+
+pub use rows::run_rows;
 
 /// A model as it is in its file.
 #[derive(Clone, Debug)]
@@ -283,6 +286,9 @@ pub enum RuntimeError {
         /// why
         reason: String,
     },
+    /// What goes into a network of one batch size, or comes out of it, has no rows.
+    #[error("a network of one batch size gets other samples than it takes: {0}")]
+    Rows(#[from] TensorError),
     /// An option that this runtime does not have.
     #[error("{runtime} has no {option}")]
     Option {
@@ -313,6 +319,7 @@ impl RuntimeError {
             }
             RuntimeError::Input { .. } => "`aludel inspect` lists the model's inputs with type and shape",
             RuntimeError::Exchange { .. } => "put a Cast to a common type between this value and the outside",
+            RuntimeError::Rows(_) => "give a network whose inputs and outputs have a row a sample",
             RuntimeError::Option { .. } => "leave the option out, or choose the other runtime",
         }
     }

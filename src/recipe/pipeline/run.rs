@@ -49,7 +49,9 @@ pub trait Watcher: fit::Observer {
     fn begins(&mut self, _step: &str, _n_epochs: usize) {}
 
     /// So many rows of the teacher's values are there.
-    fn targets(&mut self, _n_done: usize, _n_rows: usize) {}
+    fn targets(&mut self, _n_done: usize, _n_rows: usize) -> Flow {
+        Flow::Continue
+    }
 
     /// A step has ended; whether it had to be done.
     fn ended(&mut self, _line: &Line, _was_done: bool) {}
@@ -398,9 +400,10 @@ impl<'a> Book<'a> {
         if let Some(line) = found {
             let path = self.options.folder.join(&line.file);
             if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
-                watcher.ended(&line, false);
-                self.forget(name)?;
-                return Ok(Made { model: onnx::read(&path)?, sha256: line.sha256, output: line.output.into() });
+                let (model, sha256) = (onnx::read(&path)?, line.sha256.clone());
+                let made = Made { model, sha256, output: line.output.as_str().into() };
+                self.as_before(line, &made, matter, teacher, watcher)?;
+                return Ok(made);
             }
         }
         if self.options.only.is_some_and(|only| only != *name) {
@@ -424,6 +427,28 @@ impl<'a> Book<'a> {
         self.ledger.write(self.options.folder)?;
         self.forget(name)?;
         Ok(made)
+    }
+
+    /// A step that was done is not done again; on runtimes that were not there its network is measured now.
+    fn as_before(
+        &mut self,
+        mut line: Line,
+        made: &Made,
+        matter: &Matter,
+        teacher: Option<&Made>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), RecipeError> {
+        let is_measured = |runtime: &&dyn Runtime| line.speed.iter().any(|speed| speed.runtime == runtime.name());
+        if !self.options.runtimes.iter().all(is_measured) {
+            self.measure(&mut line, made, matter, teacher)?;
+        }
+        watcher.ended(&line, false);
+        self.forget(&line.step)?;
+        if self.ledger.line(&line.step) != Some(&line) {
+            self.ledger.put(line);
+            self.ledger.write(self.options.folder)?;
+        }
+        Ok(())
     }
 
     /// What a written network says of how it came about, as JSON.
@@ -502,9 +527,13 @@ impl<'a> Book<'a> {
         let facts = Teacher { ends: Ends::of(&teacher.model.graph, &teacher.output), types: &tensor_types };
         let student = attach(&model.graph, output, &facts, &mix, train.loss, seed)?;
         let source = if options.teacher.mean_teacher {
-            Source::Average { network: model.graph.clone(), outputs: None }
+            Ok(Source::Average { network: model.graph.clone(), outputs: None })
         } else {
-            self.source(&student, model, (teacher, matter), options, watcher)?
+            self.source(&student, model, (teacher, matter), options, watcher)
+        };
+        let source = match source {
+            Err(RecipeError::Distill(DistillError::Stopped)) => return Err(RecipeError::Stopped { step: line.step }),
+            source => source?,
         };
         let mut distillation = Distillation { student, source };
         self.fit(line, course, Some(&mut distillation), watcher)

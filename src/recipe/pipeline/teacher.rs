@@ -11,7 +11,7 @@ use crate::graph::shape::{Bindings, infer};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Model, Name, ValueInfo};
 use crate::measure::latency::timed;
-use crate::measure::runtime::{ModelBytes, Options, Runtime, Session};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, Session, run_rows};
 use crate::onnx;
 use crate::recipe::RecipeError;
 use crate::store;
@@ -27,7 +27,7 @@ impl Forward for Given {
         let failed = |problem: String| ProbeError { what: "the teacher".to_string(), problem };
         let feeds: Vec<(String, Tensor)> =
             inputs.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-        let given = self.session.run(&feeds).map_err(|error| failed(error.to_string()))?;
+        let given = run_rows(self.session.as_mut(), &feeds).map_err(|error| failed(error.to_string()))?;
         let value =
             |name: &Name| given.iter().find(|(given, _)| name.as_str() == given).map(|(_, tensor)| tensor.clone());
         let values = self.values.iter().map(|name| value(name).ok_or_else(|| failed(format!("it gave no `{name}`"))));

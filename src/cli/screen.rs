@@ -41,6 +41,9 @@ impl Screen {
     /// What an epoch ended with; `number` counts from 1.
     pub(super) fn say_epoch(&self, before: &str, number: usize, epoch: &Epoch) {
         let Epoch { train_loss, validation_loss, metric } = epoch;
+        if validation_loss.is_nan() {
+            return self.say(&format!("{before}epoch {number:>3}  training loss {train_loss:.4}  not validated"));
+        }
         self.say(&format!(
             "{before}epoch {number:>3}  training loss {train_loss:.4}  validation loss {validation_loss:.4}  metric {metric:.4}"
         ));

@@ -130,7 +130,7 @@ fn score(arguments: &Arguments, prepared: &Prepared) -> anyhow::Result<Vec<Evalu
     let model = load::model_bytes(&arguments.output)?;
     let mut test = Vec::new();
     for opened in load::open_runtimes(&arguments.runtimes)? {
-        test.push(evaluate(opened.runtime.as_ref(), &model, &prepared.data, Split::Test, 64)?);
+        test.push(evaluate(opened.runtime.as_ref(), &model, &prepared.output, &prepared.data, Split::Test)?);
     }
     Ok(test)
 }

@@ -190,6 +190,8 @@ impl Cleaning<'_> {
             let kept =
                 elements.flat_map(|row| row.iter().zip(&changes).filter(|(_, changes)| **changes).map(|(x, _)| *x));
             column.values = Values::Dense(Tensor::new(&[n_samples, n_kept], kept.collect())?);
+            let mut is_kept = changes.iter().copied();
+            column.features.retain(|_| is_kept.next().unwrap_or(true));
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ pub struct Column {
     pub(super) normalization: Option<Normalization>,
     /// Whether batches hold raw values, since the network normalises.
     pub(super) is_raw: bool,
+    /// What the elements of a table's row are, by the file: a column, or `column=category`; empty of other data.
+    pub(super) features: Vec<String>,
     /// The shape of a sample in batches, where it is another than that of its values.
     pub(super) shape: Option<Vec<usize>>,
 }
@@ -150,7 +152,7 @@ impl Normalization {
 
 impl Column {
     pub(super) fn new(values: Values, kind: Kind) -> Column {
-        Column { values, kind, normalization: None, is_raw: false, shape: None }
+        Column { values, kind, normalization: None, is_raw: false, features: Vec::new(), shape: None }
     }
 
     /// The values as they were read, before normalisation.

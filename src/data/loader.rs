@@ -82,6 +82,8 @@ pub struct Loader {
     split: Split,
     options: LoaderOptions,
     longest: Option<usize>,
+    /// The unlabelled samples of an epoch.
+    n_unlabelled: usize,
 }
 
 impl Loader {
@@ -100,8 +102,9 @@ impl Loader {
         if let Length::Multiple(0) = options.length {
             return Err(DataError::Request("lengths cannot be multiples of 0".to_owned()));
         }
-        if !(options.unlabelled >= 0.0 && options.unlabelled.is_finite()) {
-            return Err(DataError::key("unlabelled", format!("is {}; give a number from 0", options.unlabelled)));
+        if !(0.0..=MOST_UNLABELLED).contains(&options.unlabelled) {
+            let problem = format!("is {}; give a number from 0 to {MOST_UNLABELLED}", options.unlabelled);
+            return Err(DataError::key("unlabelled", problem));
         }
         if options.unlabelled > 0.0 && dataset.unlabelled().is_empty() {
             return Err(DataError::key("unlabelled", "there are no such samples; say where they are"));
@@ -126,8 +129,18 @@ impl Loader {
         } else if !options.augment.is_empty() {
             return Err(DataError::key("augment", "there is no input of quantities to change; leave it out"));
         }
-        let longest = (0..dataset.n_samples()).filter_map(|sample| length(dataset, sample)).max();
-        Ok(Loader { dataset: Arc::clone(dataset), split, options, longest })
+        let n_unlabelled = (options.unlabelled * dataset.samples(split).len() as f64).round() as usize;
+        if options.unlabelled > 0.0 && n_unlabelled == 0 {
+            return Err(DataError::key(
+                "unlabelled",
+                format!("{} of a sample are none; give more", options.unlabelled),
+            ));
+        }
+        let splits = [Split::Train, Split::Validation, Split::Calibration, Split::Test].map(|it| dataset.samples(it));
+        let more = if n_unlabelled > 0 { dataset.unlabelled() } else { &[] };
+        let lengths = splits.into_iter().flatten().chain(more).filter_map(|&sample| length(dataset, sample));
+        let longest = lengths.max();
+        Ok(Loader { dataset: Arc::clone(dataset), split, options, longest, n_unlabelled })
     }
 
     /// The data that batches are made of.
@@ -140,14 +153,14 @@ impl Loader {
         &self.options
     }
 
-    /// The length of the longest sample of all splits; none where samples are all of one shape.
+    /// The length of the longest sample of all splits, and of the unlabelled ones where there are some in an epoch; none where samples are all of one shape.
     pub fn longest(&self) -> Option<usize> {
         self.longest
     }
 
     /// The number of batches of an epoch.
     pub fn n_batches(&self) -> usize {
-        let n_samples = self.dataset.samples(self.split).len() + self.n_unlabelled();
+        let n_samples = self.dataset.samples(self.split).len() + self.n_unlabelled;
         if self.options.drop_last {
             n_samples / self.options.batch_size
         } else {
@@ -163,11 +176,6 @@ impl Loader {
         }
         samples.sort_unstable();
         samples
-    }
-
-    /// The unlabelled samples of an epoch.
-    fn n_unlabelled(&self) -> usize {
-        (self.options.unlabelled * self.dataset.samples(self.split).len() as f64).round() as usize
     }
 
     /// The samples of an epoch, in order: batch `k` has those from `k * batch_size` on.
@@ -200,7 +208,7 @@ impl Loader {
     /// The unlabelled samples of an epoch: each comes once before any comes again.
     fn unlabelled_of(&self, epoch: u64) -> Vec<usize> {
         let all = self.dataset.unlabelled();
-        let n = self.n_unlabelled();
+        let n = self.n_unlabelled;
         let start = wide(n).saturating_mul(epoch);
         let mut samples = Vec::with_capacity(n);
         let mut round = start / wide(all.len()).max(1);
@@ -303,6 +311,9 @@ fn evenly(one: &[usize], other: &[usize]) -> Vec<usize> {
     let is_other = |idx: usize| (idx + 1) * other.len() / n > idx * other.len() / n;
     (0..n).filter_map(|idx| if is_other(idx) { others.next() } else { ones.next() }).copied().collect()
 }
+
+/// How many unlabelled samples there may be for each labelled one.
+const MOST_UNLABELLED: f64 = 1_000.0;
 
 /// How many batches samples are sorted over by length.
 const BATCHES_A_WINDOW: usize = 50;

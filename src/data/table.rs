@@ -107,10 +107,10 @@ impl Table {
         let labels = labels(&columns)?;
         let mut inputs = IndexMap::new();
         let mut unseen = Vec::new();
-        if let Some(table) = quantities(&columns, n_samples, n_training, &mut unseen)? {
+        if let Some((table, features)) = quantities(&columns, n_samples, n_training, &mut unseen)? {
             let name = descriptor.input.as_deref().filter(|_| !columns.roles.contains(&Role::Text)).unwrap_or("x");
             let kind = Kind::Numbers { channels_last: false, full_scale: None };
-            inputs.insert(name.to_owned(), Column::new(Values::Dense(table), kind));
+            inputs.insert(name.to_owned(), Column { features, ..Column::new(Values::Dense(table), kind) });
         }
         if let Some(texts) = texts(&columns)? {
             inputs.insert(TEXT.to_owned(), Column::new(Values::Dense(texts), Kind::Text));
@@ -263,11 +263,15 @@ fn quantities(
     n_samples: usize,
     n_training: usize,
     unseen: &mut Vec<(usize, String)>,
-) -> Result<Option<Tensor>, DataError> {
+) -> Result<Option<(Tensor, Vec<String>)>, DataError> {
     let mut all: Vec<Vec<f32>> = Vec::new();
+    let mut features = Vec::new();
     for ((role, cells), name) in columns.roles.iter().zip(&columns.cells).zip(&columns.names) {
         match (role, cells) {
-            (Role::Number, Cells::Numbers(numbers)) => all.push(numbers.clone()),
+            (Role::Number, Cells::Numbers(numbers)) => {
+                all.push(numbers.clone());
+                features.push(name.clone());
+            }
             (Role::Category, Cells::Texts(values)) => {
                 let in_training: BTreeSet<&Bytes> = values.iter().take(n_training).collect();
                 if in_training.len() > MOST_CATEGORIES {
@@ -275,6 +279,7 @@ fn quantities(
                     return Err(DataError::key("columns", problem));
                 }
                 for category in &in_training {
+                    features.push(format!("{name}={}", text(category)));
                     all.push(values.iter().map(|value| if value == *category { 1.0 } else { 0.0 }).collect());
                 }
                 let missed = values.iter().enumerate().filter(|(_, value)| !in_training.contains(value));
@@ -292,7 +297,7 @@ fn quantities(
         return Ok(None);
     }
     let slices: Vec<&[f32]> = all.iter().map(Vec::as_slice).collect();
-    Ok(Some(Tensor::new(&[n_samples, slices.len()], interleave(&slices))?))
+    Ok(Some((Tensor::new(&[n_samples, slices.len()], interleave(&slices))?, features)))
 }
 
 fn texts(columns: &Columns) -> Result<Option<Tensor>, DataError> {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{RecipeError, normalization};
-use crate::data::{Batch, Dataset, LABEL, Split};
+use crate::data::{Batch, Dataset, Split};
+use crate::graph::Name;
 use crate::graph::tensor::Tensor;
 use crate::learn::train::TrainError;
-use crate::learn::train::metrics::{Confusion, greatest};
+use crate::learn::train::metrics::greatest;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo, run_rows};
 use crate::onnx;
 
@@ -28,19 +29,19 @@ pub struct Evaluation {
     pub predictions: Vec<usize>,
 }
 
-/// Runs a network over a split and counts how often its greatest output is the sample's class. Inputs are the data's columns
-/// of those names, or the only column for the only input; raw, where the file says that it normalises them.
+/// Runs a network over a split and counts how often the greatest number of an output is at the sample's class. Inputs are the
+/// data's columns of those names, or the only column for the only input; raw, where the file says that it normalises them.
 ///
 /// # Errors
-/// When the file is no network that aludel reads, the runtime refuses it, or its first output has no number a class.
+/// When the file is no network that aludel reads, the runtime refuses it, or the output is not there or has no number a class.
 pub fn evaluate(
     runtime: &dyn Runtime,
     model: &ModelBytes,
+    output: &Name,
     data: &Arc<Dataset>,
     split: Split,
-    batch_size: usize,
 ) -> Result<Evaluation, RecipeError> {
-    evaluate_on(runtime, model, data, data.samples(split), batch_size)
+    evaluate_on(runtime, model, output, data, data.samples(split))
 }
 
 /// As [`evaluate`], over these samples.
@@ -50,31 +51,48 @@ pub fn evaluate(
 pub(super) fn evaluate_on(
     runtime: &dyn Runtime,
     model: &ModelBytes,
+    output: &Name,
     data: &Arc<Dataset>,
     samples: &[usize],
-    batch_size: usize,
 ) -> Result<Evaluation, RecipeError> {
+    let predictions = predict(runtime, model, output, data, samples)?;
+    let is_right = |(sample, class): &(&usize, &usize)| data.class(**sample) == Some(**class);
+    let n_right = samples.iter().zip(&predictions).filter(is_right).count() as u64;
+    let n_samples = predictions.len() as u64;
+    let accuracy = n_right as f64 / n_samples.max(1) as f64;
+    Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, predictions })
+}
+
+/// The class that a network says for each sample, whether or not it has a label.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn predict(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    output: &Name,
+    data: &Arc<Dataset>,
+    samples: &[usize],
+) -> Result<Vec<usize>, RecipeError> {
+    const BATCH_SIZE: usize = 64;
     let data = &normalization::data_for(&onnx::read_bytes(model.bytes().clone(), model.folder())?, data)?;
     let mut session = runtime.load(model, &Options::default())?;
     let n_classes = data.classes().len();
-    let mut confusion = Confusion::new(n_classes, 1);
-    let mut predictions = Vec::new();
-    for samples in samples.chunks(batch_size.max(1)) {
-        let batch = data.batch(samples)?;
-        let feeds = feeds(session.inputs(), &batch, data)?;
+    let mut predictions = Vec::with_capacity(samples.len());
+    for samples in samples.chunks(BATCH_SIZE) {
+        let feeds = feeds(session.inputs(), &data.batch(samples)?, data)?;
         let outputs = run_rows(session.as_mut(), &feeds)?;
         let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };
-        let (_, scores) = outputs.first().ok_or_else(|| wrong("the network has no output".to_string()))?;
+        let scores = outputs.iter().find(|(name, _)| name == output.as_str());
+        let (_, scores) = scores.ok_or_else(|| wrong(format!("the network has no output `{output}`")))?;
+        if scores.len() != samples.len() * n_classes {
+            let problem = format!("{} samples of {n_classes} classes got {} numbers", samples.len(), scores.len());
+            return Err(wrong(problem).into());
+        }
         let scores = scores.to_f32s().map_err(TrainError::from)?;
-        let labels = batch.get(LABEL).ok_or_else(|| wrong("the data has no labels".to_string()))?;
-        let labels = labels.as_slice::<i64>().map_err(TrainError::from)?;
-        confusion.add(&scores, labels).map_err(|error| wrong(error.to_string()))?;
         predictions.extend(scores.chunks(n_classes.max(1)).map(greatest));
     }
-    let n_samples = predictions.len() as u64;
-    let n_right: u64 = (0..n_classes).filter_map(|class| confusion.count(class, class)).sum();
-    let accuracy = n_right as f64 / n_samples.max(1) as f64;
-    Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, predictions })
+    Ok(predictions)
 }
 
 /// What a session's inputs get of a batch.

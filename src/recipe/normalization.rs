@@ -59,17 +59,29 @@ pub fn embed(model: &Model, data: &Dataset) -> Result<Model, RecipeError> {
     Ok(model)
 }
 
+/// How a network's file says that it normalises, by the data's columns.
+///
+/// # Errors
+/// When what the metadata says cannot be read.
+pub(super) fn by_column(model: &Model, data: &Dataset) -> Result<BTreeMap<String, Normalization>, RecipeError> {
+    let Some(note) = model.about.metadata.get(KEY) else { return Ok(BTreeMap::new()) };
+    let damaged = |error| RecipeError::Model(format!("the metadata `{KEY}` of the network cannot be read: {error}"));
+    let embedded: BTreeMap<String, Normalization> = serde_json::from_str(note).map_err(damaged)?;
+    let n_inputs = model.graph.inputs.len();
+    Ok(embedded.into_iter().map(|(input, it)| (data.column_for(&input, n_inputs).to_string(), it)).collect())
+}
+
 /// The data as a network takes it: with raw values for the inputs that it normalises itself.
 ///
 /// # Errors
 /// When what the metadata says cannot be read, or is of other data.
 pub fn data_for(model: &Model, data: &Arc<Dataset>) -> Result<Arc<Dataset>, RecipeError> {
-    let Some(note) = model.about.metadata.get(KEY) else { return Ok(Arc::clone(data)) };
-    let damaged = |error| RecipeError::Model(format!("the metadata `{KEY}` of the network cannot be read: {error}"));
-    let embedded: BTreeMap<String, Normalization> = serde_json::from_str(note).map_err(damaged)?;
+    let embedded = by_column(model, data)?;
+    if embedded.is_empty() {
+        return Ok(Arc::clone(data));
+    }
     let mut raw = Dataset::clone(data);
-    for (input, normalization) in embedded {
-        let column = data.column_for(&input, model.graph.inputs.len()).to_string();
+    for (column, normalization) in embedded {
         raw = raw.with_raw(&column, normalization)?;
     }
     Ok(Arc::new(raw))

@@ -144,7 +144,8 @@ fn layout(key: &Key<'_>, values: &[Value], loader: &Loader, n_rows: usize) -> La
     let options = loader.options();
     let names: Vec<String> = values.iter().map(|value| format!("{} {:?}", value.name, value.shape)).collect();
     // what changes a sample, in words: they differ where the options do
-    let view = format!("{:?} {} {:?} {}", options.augment, options.seed, options.length, options.batch_size);
+    let length = (options.length, loader.longest());
+    let view = format!("{:?} {} {length:?} {}", options.augment, options.seed, options.batch_size);
     let all = [key.teacher, key.data, &key.n_views.to_string(), &view, &names.join("\n")].join("\n");
     let n_elements: usize = values.iter().map(|value| value.n_elements).sum();
     Layout { header: format!("targets of {}", sha256(all.as_bytes())), row_bytes: 2 * n_elements, n_rows }

@@ -74,7 +74,7 @@ pub fn mean(members: &[Member<'_>]) -> Result<(Graph, Name), DistillError> {
 ///
 /// # Errors
 /// When its logits have no last dimension of known size, or not so many classes.
-pub fn of_classes(teacher: &Graph, output: &Name, classes: &[usize]) -> Result<(Graph, Name), DistillError> {
+pub fn narrowed(teacher: &Graph, output: &Name, classes: &[usize]) -> Result<(Graph, Name), DistillError> {
     let logits = Ends::of(teacher, output).logits;
     let types = infer(teacher, &Bindings::default())?;
     let tensor_type = types.tensor(&logits).ok_or_else(|| unfit(&logits, "is no tensor".to_string()))?;
@@ -140,10 +140,10 @@ mod tests {
         let (graph, _) = mean(&[one, other]).expect("a mean");
         assert_eq!(of(&graph, "x"), [0.75, 2.5, 2.0]);
         assert!(mean(&[Member { weight: 0.0, ..one }]).is_err());
-        let (few, of_few) = of_classes(other.graph, other.output, &[2, 1]).expect("there are three");
+        let (few, of_few) = narrowed(other.graph, other.output, &[2, 1]).expect("there are three");
         assert_eq!(of(&few, "image"), [8.0, 4.0]);
         let refused = mean(&[one, member("few", &few, &of_few, 1.0)]).expect_err("other classes").to_string();
         assert!(refused.contains("one."), "{refused}");
-        assert!(of_classes(one.graph, one.output, &[3]).is_err());
+        assert!(narrowed(one.graph, one.output, &[3]).is_err());
     }
 }

@@ -39,6 +39,11 @@ pub fn beside(name: &str, members: &[(&str, &Graph)]) -> Result<Graph, PatchErro
         joined.initializers.extend(parts.initializers.into_iter().map(|(name, tensor)| (own(&name), tensor)));
         let sparse = parts.sparse_initializers.into_iter();
         joined.sparse_initializers.extend(sparse.map(|(name, tensor)| (own(&name), tensor)));
+        // what is said of values that cannot be inferred; inputs are the first's
+        for (name, mut info) in parts.value_info {
+            info.name = own(&name);
+            joined.value_info.insert(own(&name), info);
+        }
         for mut output in parts.outputs {
             output.name = own(&output.name);
             joined.outputs.push(output);

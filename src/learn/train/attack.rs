@@ -62,7 +62,7 @@ impl Attack {
     /// Changes the network's inputs of floating-point numbers so that the loss grows: that of training, or of validation.
     ///
     /// # Errors
-    /// When no gradient reaches an input.
+    /// When there is no such input, or no gradient reaches one.
     pub(super) fn apply(
         &self,
         learner: &mut Learner,
@@ -73,7 +73,14 @@ impl Attack {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let step = self.step.unwrap_or(self.epsilon / 4.0);
         let mut clean: IndexMap<Name, Clean> = IndexMap::new();
-        for name in learner.float_inputs() {
+        let inputs = learner.float_inputs();
+        if inputs.is_empty() {
+            return Err(TrainError::Task {
+                problem: "the network has no input of `f32` that could be changed a little".to_string(),
+                remedy: "leave `attack` out",
+            });
+        }
+        for name in inputs {
             let Some(tensor) = batch.get_mut(&name) else { continue };
             let own = Clean::of(tensor.as_slice::<f32>()?.to_vec(), self.epsilon);
             let noisy = own.numbers.iter().map(|x| own.near(*x, x + self.epsilon * random.random_range(-1.0..=1.0f32)));
@@ -126,6 +133,8 @@ pub fn accuracy(
     batch_size: usize,
     seed: u64,
 ) -> Result<f64, TrainError> {
+    let fixed = task.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first()?.known());
+    let batch_size = fixed.unwrap_or(batch_size).max(1);
     let options = TrainOptions { batch_size, ..TrainOptions::default() };
     let mut learner = Learner::new(task.graph, task.output, options.loss, &BTreeSet::new())?;
     let targets = Targets::new(task.data, &learner, &options, true)?;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::graph::tensor::{DType, Tensor, TensorError};
 use explain::{Explanation, Runs};
 
-pub use rows::run_rows;
+pub use rows::{batch_size, run_rows};
 
 /// A model as it is in its file.
 #[derive(Clone, Debug)]

@@ -9,12 +9,9 @@ use crate::graph::tensor::{Tensor, TensorError};
 /// # Errors
 /// When the network cannot be run on them, or an input or, of a network of one batch size, an output has no rows.
 pub fn run_rows(session: &mut dyn Session, inputs: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, RuntimeError> {
-    let size = session.inputs().first().and_then(|input| match input.dims.as_deref()?.first()? {
-        Dim::Known(size) => Some(*size),
-        Dim::Symbol(_) | Dim::Unknown => None,
-    });
+    let size = batch_size(session);
     let n_rows = inputs.first().and_then(|(_, tensor)| tensor.shape().first().copied()).unwrap_or(0);
-    let Some(size) = size.filter(|&size| size > 0 && size != n_rows && n_rows > 0) else { return session.run(inputs) };
+    let Some(size) = size.filter(|&size| size != n_rows && n_rows > 0) else { return session.run(inputs) };
     let mut outputs: Vec<(String, Vec<Tensor>)> = Vec::new();
     for start in (0..n_rows).step_by(size) {
         let end = (start + size).min(n_rows);
@@ -29,6 +26,14 @@ pub fn run_rows(session: &mut dyn Session, inputs: &[(String, Tensor)]) -> Resul
     }
     let whole = |(name, parts): (String, Vec<Tensor>)| Ok((name, Tensor::concat_rows(&parts)?));
     outputs.into_iter().map(whole).collect()
+}
+
+/// The only batch size that a network is declared for; none where it takes any.
+pub fn batch_size(session: &dyn Session) -> Option<usize> {
+    match session.inputs().first()?.dims.as_deref()?.first()? {
+        Dim::Known(size) => Some(*size).filter(|&size| size > 0),
+        Dim::Symbol(_) | Dim::Unknown => None,
+    }
 }
 
 /// These rows, and the last of them again until there are so many.

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::compress::distill::objective::Mix;
+use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::distill::student::StudentOptions;
-use crate::data::Descriptor;
+use crate::data::{Descriptor, Shares};
 use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
@@ -189,6 +189,15 @@ impl Pipeline {
             }
             Some(_) => return Err(part("step", "should stand as [[step]]")),
         };
+        without_labels(&steps, &students)?;
+        if let Some(unlabelled) = &unlabelled {
+            if !unlabelled.augment.is_empty() {
+                return Err(part("unlabelled.augment", "is that of [data] for all samples; leave it out"));
+            }
+            if unlabelled.split != Shares::default() {
+                return Err(part("unlabelled.split", "divides what is learned from whole; leave it out"));
+            }
+        }
         let is_used = steps.iter().any(|part| part.step.train().unlabelled > 0.0);
         match (&unlabelled, is_used) {
             (Some(_), false) => Err(part("unlabelled", "is read by no step: give one `unlabelled = 1.0`")),
@@ -200,6 +209,9 @@ impl Pipeline {
 
 fn teachers(value: Option<Value>, seed: u64) -> Result<Vec<TeacherPart>, RecipeError> {
     let Some(Value::Array(tables)) = value else {
+        if value.as_ref().is_some_and(|value| value.get("weight").is_some()) {
+            return Err(part("teacher.weight", "is of one teacher alone; leave it out"));
+        }
         return Ok(vec![teacher(table("teacher", value)?, "teacher".to_string(), seed)?]);
     };
     let mut teachers: Vec<TeacherPart> = Vec::new();
@@ -232,6 +244,7 @@ fn teacher(mut table: Table, label: String, seed: u64) -> Result<TeacherPart, Re
     let model = model("teacher", table)?;
     if let Some(train) = &train {
         train.check().map_err(|error| part("teacher.train", &error.to_string()))?;
+        by_labels("teacher.train", train)?;
     }
     if model.arch.is_some() == model.onnx.is_some() {
         return Err(part("teacher", "should have `arch` or `onnx`, one of the two"));
@@ -277,6 +290,9 @@ fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Res
             Some(_) => return Err(part("student.teacher", "is no name")),
         };
         known("student.teacher", &teacher)?;
+        if students.iter().any(|other| other.name == teacher && other.classes.is_some()) {
+            return Err(part("student.teacher", &format!("is `{teacher}`, which knows some classes; name another")));
+        }
         let classes =
             table.remove("classes").map(|classes| read::<Vec<String>>("student.classes", classes)).transpose()?;
         if classes.as_ref().is_some_and(|classes| classes.len() < 2 || has_twice(classes)) {
@@ -291,6 +307,10 @@ fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Res
         } else {
             let options: StudentOptions = read("student", Value::Table(table))?;
             known("student.from", &options.from)?;
+            if students.iter().any(|other| other.name == options.from && other.classes.is_some()) {
+                let problem = format!("is `{}`, which knows some classes; name another", options.from);
+                return Err(part("student.from", &problem));
+            }
             options.check().map_err(|error| part("student", &error.to_string()))?;
             StudentNetwork::Derived(options)
         };
@@ -312,12 +332,50 @@ fn step(table: Table) -> Result<StepPart, RecipeError> {
         other => return Err(unknown(other, &STEPS)),
     };
     step.train().check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
+    if let Step::Train(train) = &step {
+        by_labels("step.train", train)?;
+    }
     Ok(StepPart { step, text })
+}
+
+/// Who learns from labels alone has nothing to learn from a sample without one.
+fn by_labels(name: &str, train: &TrainOptions) -> Result<(), RecipeError> {
+    match train.unlabelled > 0.0 {
+        true => Err(part(name, "has `unlabelled`, of which only a teacher has something to say; leave it out")),
+        false => Ok(()),
+    }
+}
+
+/// Where samples come without a label, its loss must be one that reads nothing there.
+fn without_labels(steps: &[StepPart], students: &[Student]) -> Result<(), RecipeError> {
+    let is_bounded = |objective: &Objective| matches!(objective, Objective::Regression { bounded: Some(_), .. });
+    for StepPart { step, .. } in steps {
+        let (name, train) = (format!("step.{}", step.name()), step.train());
+        if train.unlabelled == 0.0 && students.iter().all(|student| student.classes.is_none()) {
+            continue;
+        }
+        if train.loss != Loss::CrossEntropy {
+            return Err(part(
+                &name,
+                "has samples without a label, which goes with `cross-entropy` of the labels alone",
+            ));
+        }
+        if let Step::Distill(options) = step
+            && options.mix.loss.iter().any(|term| is_bounded(&term.objective))
+        {
+            return Err(part(&name, "has samples without a label, which a `bounded` regression would read"));
+        }
+    }
+    Ok(())
 }
 
 fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
     const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];
     const TEACHER: [&str; 3] = ["cache", "views", "mean_teacher"];
+    let own_average = table.get("mean_teacher") == Some(&Value::Boolean(true));
+    if let Some(key) = ["cache", "views"].into_iter().find(|key| own_average && table.contains_key(*key)) {
+        return Err(part(&format!("step.distill.{key}"), "is of values that are kept, which `mean_teacher` changes"));
+    }
     let mut taken = |keys: &[&str]| -> Table {
         keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
     };
@@ -333,9 +391,6 @@ fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
     }
     if teacher.mean_teacher && train.ema.is_none() {
         return Err(part("step.distill.mean_teacher", "needs an average: give `ema = 0.99`"));
-    }
-    if train.unlabelled > 0.0 && train.loss != Loss::CrossEntropy {
-        return Err(part("step.distill.unlabelled", "goes with `label_loss = \"cross-entropy\"` alone"));
     }
     Ok(DistillOptions { mix, train, teacher })
 }

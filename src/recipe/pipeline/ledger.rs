@@ -39,7 +39,7 @@ pub struct Line {
     pub macs: Option<u64>,
     /// What was decided by measuring, by the name of the decision.
     pub decisions: BTreeMap<String, String>,
-    /// The epoch whose weights were taken.
+    /// The epoch whose weights were taken; none where nothing was trained or validated.
     pub best: Option<Epoch>,
     /// What the curves say.
     pub diagnosis: Option<Diagnosis>,
@@ -48,12 +48,15 @@ pub struct Line {
     /// The test split, by each runtime.
     pub test: Vec<Evaluation>,
     /// The part of the training split that it puts right, of at most 5,000 samples evenly over it, as they are, on the first
-    /// runtime: how much more that is than of the test split tells how far it is overfitted.
+    /// runtime: how much more that is than of the test split tells how far it is overfitted. Of a specialist it is of the
+    /// labelled samples that were sent to it.
     #[serde(default)]
     pub train_accuracy: Option<f64>,
     /// The part of the test split for which it says what `teacher` says, on the first runtime.
     pub agreement: Option<f64>,
-    /// The part of the test split that it tells right after an attack, where a step of the recipe learns from such; by the
+    /// A hash of what the next two numbers and the ratios of speed depend on beside the network: the teacher, and the attack.
+    pub beside: String,
+    /// The part of the test split that it tells right after the first attack that a step of the recipe learns from; by the
     /// training engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attacked: Option<f64>,
@@ -78,6 +81,20 @@ pub struct Speed {
     pub n: usize,
     /// The time over that of `teacher`, measured in turns.
     pub ratio_to_teacher: Option<Interval>,
+}
+
+impl Line {
+    /// Keeps what was measured before on runtimes that were not asked now.
+    pub(super) fn keep(&mut self, before: &Line) {
+        let is_new = |runtime: &String| self.speed.iter().any(|speed| speed.runtime == *runtime);
+        let speed: Vec<Speed> = before.speed.iter().filter(|it| !is_new(&it.runtime)).cloned().collect();
+        for (own, before) in [(&mut self.validation, &before.validation), (&mut self.test, &before.test)] {
+            let missing = |it: &&Evaluation| !own.iter().any(|own| own.runtime == it.runtime);
+            let missing: Vec<Evaluation> = before.iter().filter(missing).cloned().collect();
+            own.splice(0..0, missing);
+        }
+        self.speed.splice(0..0, speed);
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,6 +122,7 @@ impl Line {
             test: Vec::new(),
             train_accuracy: None,
             agreement: None,
+            beside: String::new(),
             attacked: None,
             speed: Vec::new(),
             seconds: 0.0,

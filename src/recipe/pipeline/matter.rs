@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::grammar::Pipeline;
 use super::run::Made;
-use crate::compress::distill::teachers::of_classes;
+use crate::compress::distill::teachers::narrowed;
 use crate::data::{Dataset, Split};
 use crate::measure::runtime::{ModelBytes, Runtime};
 use crate::onnx;
 use crate::recipe::RecipeError;
-use crate::recipe::evaluate::evaluate;
+use crate::recipe::evaluate::predict;
 use crate::store;
 
 /// Data, and a hash of it.
@@ -36,39 +36,47 @@ impl Matter {
         Ok(Matter { data: Arc::new(all), hash, hash_with_unlabelled })
     }
 
-    /// What of this data a specialist for some classes sees: of the training split what the teacher takes for them.
-    pub(super) fn of_classes(
+    /// What of this data a specialist for some classes sees: what the teacher takes for them.
+    pub(super) fn for_specialist(
         &self,
         classes: &[usize],
         teacher: &Made,
         runtime: &dyn Runtime,
         cache: &Path,
     ) -> Result<Matter, RecipeError> {
-        let taken = self.taken_for(teacher, runtime, cache)?;
-        let samples = self.data.samples(Split::Train).iter().copied();
-        let routed: HashMap<usize, usize> = samples.zip(taken).collect();
-        let data = self.data.of_classes(classes, &routed)?;
+        let samples = [self.data.samples(Split::Train), self.data.unlabelled()].concat();
+        let taken = self.taken_for(&samples, teacher, runtime, cache)?;
         let [hash, hash_with_unlabelled] = [&self.hash, &self.hash_with_unlabelled]
-            .map(|hash| store::sha256(format!("{hash} {classes:?} {}", teacher.sha256).as_bytes()));
+            .map(|hash| store::sha256(format!("{hash} {classes:?} {taken:?}").as_bytes()));
+        let routed: HashMap<usize, usize> = samples.into_iter().zip(taken).collect();
+        let data = self.data.for_specialist(classes, &routed)?;
         Ok(Matter { data: Arc::new(data), hash, hash_with_unlabelled })
     }
 
-    /// The class that a teacher takes each sample of the training split for, in their order; computed once.
-    fn taken_for(&self, teacher: &Made, runtime: &dyn Runtime, cache: &Path) -> Result<Vec<usize>, RecipeError> {
-        let key = [&self.hash, &teacher.sha256, teacher.output.as_str(), runtime.name(), &runtime.version()].join("\n");
-        let path = cache.join(format!("classes-{}.json", &store::sha256(key.as_bytes())[..16]));
+    /// The class that a teacher takes each sample for; computed once.
+    fn taken_for(
+        &self,
+        samples: &[usize],
+        teacher: &Made,
+        runtime: &dyn Runtime,
+        cache: &Path,
+    ) -> Result<Vec<usize>, RecipeError> {
+        let data = [self.hash.as_str(), &self.hash_with_unlabelled];
+        let by = [&teacher.sha256, teacher.output.as_str(), runtime.name(), &runtime.version()];
+        let key = store::sha256([&data[..], &by].concat().join("\n").as_bytes());
+        let path = cache.join(format!("classes-{}.json", &key[..16]));
         if path.exists() {
             let wrong = |error: serde_json::Error| RecipeError::Ledger {
                 path: path.clone(),
                 problem: format!("{error}; remove it"),
             };
             let kept: Vec<usize> = serde_json::from_slice(&store::read(&path)?).map_err(wrong)?;
-            if kept.len() == self.data.samples(Split::Train).len() {
+            if kept.len() == samples.len() {
                 return Ok(kept);
             }
         }
         let bytes = ModelBytes::new(onnx::to_bytes(&teacher.model)?);
-        let taken = evaluate(runtime, &bytes, &self.data, Split::Train, 64)?.predictions;
+        let taken = predict(runtime, &bytes, &teacher.output, &self.data, samples)?;
         store::write_atomic(&path, &serde_json::to_vec(&taken).expect("numbers are JSON"))?;
         Ok(taken)
     }
@@ -76,7 +84,7 @@ impl Matter {
 
 /// The teacher of a specialist: what it says of some classes.
 pub(super) fn specialist(teacher: &Made, classes: &[usize]) -> Result<Made, RecipeError> {
-    let (graph, output) = of_classes(&teacher.model.graph, &teacher.output, classes)?;
-    let sha256 = store::sha256(format!("{} {classes:?}", teacher.sha256).as_bytes());
+    let (graph, output) = narrowed(&teacher.model.graph, &teacher.output, classes)?;
+    let sha256 = format!("{}, classes {classes:?}", teacher.sha256);
     Ok(Made { model: teacher.model.with_graph(graph), sha256, output })
 }

@@ -146,6 +146,10 @@ struct Due<'b> {
     seed: u64,
     /// A hash of all that it depends on.
     key: String,
+    /// The hash of the network that it begins with, and of that which teaches.
+    made_of: Option<String>,
+    /// See `made_of`.
+    teacher: Option<String>,
 }
 
 /// A training that is due.
@@ -265,12 +269,18 @@ impl<'a> Book<'a> {
             parts.iter().map(|part| format!("{} {} {}", part.label, part.weight, made[&part.label].sha256)).collect();
         let due = self.due("teacher", self.pipeline.seed, matter, &["mean", &key.join("\n")]);
         self.step(&due, matter, None, watcher, |_, line, _| {
-            let normalization = |made: &Made| made.model.about.metadata.get(normalization::KEY).cloned();
             let members = parts.iter().map(|part| (part, &made[&part.label]));
             let first = members.clone().next().map(|(_, made)| made).expect("there are several");
-            if members.clone().any(|(_, made)| normalization(made) != normalization(first)) {
-                let problem = "take values that are normalised otherwise: embed it in all of them or in none";
-                return Err(RecipeError::Part { part: "teacher".to_string(), problem: problem.to_string() });
+            let reads = |made: &Made| -> Result<_, RecipeError> {
+                let columns = teacher::columns(&made.model, &matter.data).into_iter().map(|(column, _)| column);
+                Ok((columns.collect::<BTreeSet<_>>(), normalization::by_column(&made.model, &matter.data)?))
+            };
+            for (part, made) in members.clone() {
+                if reads(made)? != reads(first)? {
+                    let problem =
+                        format!("reads other columns than `{}`, or normalises them otherwise", parts[0].label);
+                    return Err(RecipeError::Part { part: part.label.clone(), problem });
+                }
             }
             let members: Vec<Member<'_>> = members
                 .map(|(part, made)| {
@@ -310,7 +320,7 @@ impl<'a> Book<'a> {
         let matter = match &classes {
             Some(classes) => {
                 let runtime = self.options.runtimes.first().copied().ok_or_else(teacher::nobody)?;
-                &matter.of_classes(classes, all, runtime, &self.options.folder.join("cache"))?
+                &matter.for_specialist(classes, all, runtime, &self.options.folder.join("cache"))?
             }
             None => matter,
         };
@@ -326,7 +336,8 @@ impl<'a> Book<'a> {
             StudentNetwork::Own(_) => String::new(),
             StudentNetwork::Derived(_) => source.as_ref().map(|source| source.sha256.clone()).unwrap_or_default(),
         };
-        let due = self.due(name, pipeline.seed, matter, &["student", name, text, &file]);
+        let mut due = self.due(name, pipeline.seed, matter, &["student", name, text, &file]);
+        due.made_of = Some(file).filter(|file| !file.is_empty());
         let mut made = self.step(&due, matter, Some(all), watcher, |_, line, _| {
             let (model, output) = match begins {
                 StudentNetwork::Derived(options) => {
@@ -349,7 +360,13 @@ impl<'a> Book<'a> {
             let label = label(name, idx, step);
             let data = if step.train().unlabelled > 0.0 { matter.hash_with_unlabelled.as_str() } else { "" };
             let parts = ["step", &label, text, &made.sha256, &made.output, &teacher.sha256, &teacher.output, data];
-            let due = self.due(&label, pipeline.seed, matter, &parts);
+            let mut due = self.due(&label, pipeline.seed, matter, &parts);
+            due.made_of = Some(made.sha256.clone());
+            due.teacher = match step {
+                Step::Train(_) => None,
+                Step::Distill(options) if options.teacher.mean_teacher => Some("the student's average".to_string()),
+                Step::Distill(_) => Some(teacher.sha256.clone()),
+            };
             made = self.step(&due, matter, Some(all), watcher, |book, line, watcher| {
                 let course = Course {
                     model: &made.model,
@@ -371,7 +388,7 @@ impl<'a> Book<'a> {
     fn due<'b>(&self, name: &'b str, seed: u64, matter: &Matter, parts: &[&str]) -> Due<'b> {
         let (draws, augment) = (seed.to_string(), format!("{:?}", self.augment()));
         let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &draws, &matter.hash, &augment], parts].concat();
-        Due { name, seed, key: store::sha256(all.join("\n").as_bytes()) }
+        Due { name, seed, key: store::sha256(all.join("\n").as_bytes()), made_of: None, teacher: None }
     }
 
     /// Whether the only step that was asked for is behind.
@@ -393,7 +410,7 @@ impl<'a> Book<'a> {
         watcher: &mut dyn Watcher,
         make: impl FnOnce(&mut Self, Line, &mut dyn Watcher) -> Result<Fitted, RecipeError>,
     ) -> Result<Made, RecipeError> {
-        let Due { name, seed, key } = due;
+        let Due { name, seed, key, .. } = due;
         self.seen.push(name.to_string());
         self.used.clear();
         let found = self.ledger.line(name).filter(|line| line.key == *key).cloned();
@@ -415,7 +432,7 @@ impl<'a> Book<'a> {
         line.seconds = elapsed.as_secs_f64();
         line.output = output.to_string();
         line.decisions = std::mem::take(&mut self.used);
-        model.about.metadata.insert(PROVENANCE.to_string(), self.provenance(&line, matter, teacher));
+        model.about.metadata.insert(PROVENANCE.to_string(), self.provenance(&line, matter, due));
         let bytes = onnx::to_bytes(&model)?;
         line.sha256 = store::sha256(&bytes);
         line.bytes = bytes.len() as u64;
@@ -429,7 +446,8 @@ impl<'a> Book<'a> {
         Ok(made)
     }
 
-    /// A step that was done is not done again; on runtimes that were not there its network is measured now.
+    /// A step that was done is not done again. Its network is measured now on runtimes that were not there, and anew where it
+    /// is set beside another teacher or is attacked otherwise.
     fn as_before(
         &mut self,
         mut line: Line,
@@ -439,8 +457,12 @@ impl<'a> Book<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<(), RecipeError> {
         let is_measured = |runtime: &&dyn Runtime| line.speed.iter().any(|speed| speed.runtime == runtime.name());
-        if !self.options.runtimes.iter().all(is_measured) {
+        if line.beside != self.beside(teacher) {
             self.measure(&mut line, made, matter, teacher)?;
+        } else if !self.options.runtimes.iter().all(is_measured) {
+            let before = line.clone();
+            self.measure(&mut line, made, matter, teacher)?;
+            line.keep(&before);
         }
         watcher.ended(&line, false);
         self.forget(&line.step)?;
@@ -452,11 +474,11 @@ impl<'a> Book<'a> {
     }
 
     /// What a written network says of how it came about, as JSON.
-    fn provenance(&self, line: &Line, matter: &Matter, teacher: Option<&Made>) -> String {
+    fn provenance(&self, line: &Line, matter: &Matter, due: &Due<'_>) -> String {
         let Line { step, seed, key, decisions, .. } = line;
         serde_json::json!({
             "aludel": env!("CARGO_PKG_VERSION"), "recipe": self.pipeline.name, "seed": seed, "step": step, "key": key,
-            "data": matter.hash, "teacher": teacher.map(|teacher| &teacher.sha256), "decisions": decisions,
+            "data": matter.hash, "made_of": due.made_of, "teacher": due.teacher, "decisions": decisions,
         })
         .to_string()
     }

@@ -5,13 +5,14 @@ use super::matter::Matter;
 use super::run::{Book, Made};
 use crate::compress::distill::student::Size;
 use crate::data::Split;
+use crate::graph::Name;
 use crate::graph::shape::Bindings;
-use crate::learn::train::attack;
+use crate::learn::train::attack::{self, Attack};
 use crate::learn::train::fit::Task;
 use crate::measure::latency::{Contender, interleaved};
-use crate::measure::runtime::{ModelBytes, Options, RuntimeError};
+use crate::measure::runtime::{ModelBytes, Options, RuntimeError, batch_size};
 use crate::onnx;
-use crate::recipe::evaluate::{Evaluation, evaluate, evaluate_on, feeds};
+use crate::recipe::evaluate::{Evaluation, evaluate, evaluate_on, feeds, predict};
 use crate::recipe::{RecipeError, normalization};
 use crate::store;
 
@@ -27,15 +28,24 @@ impl Book<'_> {
         matter: &Matter,
         teacher: Option<&Made>,
     ) -> Result<(), RecipeError> {
+        line.beside = self.beside(teacher);
         let size = Size::of(&made.model.graph, &Bindings::default())?;
         (line.parameters, line.macs) = (size.parameters, size.macs);
         let path = self.options.folder.join(&line.file);
         let bytes = ModelBytes::new(store::read(&path)?).at(&path);
         if !matter.data.classes().is_empty() {
-            line.validation = self.scored(&bytes, matter, Split::Validation)?;
-            line.test = self.scored(&bytes, matter, Split::Test)?;
-            line.train_accuracy = self.train_accuracy(&bytes, matter)?;
-            line.attacked = self.attacked(made, matter)?;
+            let output = &made.output;
+            line.validation = self.scored(&bytes, output, matter, Split::Validation)?;
+            line.test = self.scored(&bytes, output, matter, Split::Test)?;
+            line.train_accuracy = self.train_accuracy(&bytes, output, matter)?;
+            line.attacked = match self.attacked(made, matter) {
+                // a teacher need not be one that the engine has gradients of
+                Err(error) if teacher.is_none() => {
+                    tracing::warn!("`{}` is not attacked: {error}", line.step);
+                    None
+                }
+                attacked => attacked?,
+            };
         }
         if let (Some(teacher), Some(said)) = (teacher, line.test.first()) {
             let theirs = self.said(teacher, matter)?;
@@ -46,29 +56,48 @@ impl Book<'_> {
         Ok(())
     }
 
-    fn scored(&self, bytes: &ModelBytes, matter: &Matter, split: Split) -> Result<Vec<Evaluation>, RecipeError> {
+    /// A hash of what a network is set beside.
+    pub(super) fn beside(&self, teacher: Option<&Made>) -> String {
+        let teacher = teacher.map(|teacher| teacher.sha256.as_str());
+        let attack = self.attack().map(|attack| (attack, self.pipeline.seed));
+        store::sha256(format!("{teacher:?} {attack:?}").as_bytes())
+    }
+
+    /// The attack that networks are put to: the first that a step learns from.
+    fn attack(&self) -> Option<Attack> {
+        self.pipeline.steps.iter().find_map(|part| part.step.train().attack)
+    }
+
+    fn scored(
+        &self,
+        bytes: &ModelBytes,
+        output: &Name,
+        matter: &Matter,
+        split: Split,
+    ) -> Result<Vec<Evaluation>, RecipeError> {
         if matter.data.samples(split).is_empty() {
             return Ok(Vec::new());
         }
-        self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, &matter.data, split, 64)).collect()
+        self.options.runtimes.iter().map(|runtime| evaluate(*runtime, bytes, output, &matter.data, split)).collect()
     }
 
     /// The accuracy on training samples as they are, on the first runtime.
-    fn train_accuracy(&self, bytes: &ModelBytes, matter: &Matter) -> Result<Option<f64>, RecipeError> {
+    fn train_accuracy(&self, bytes: &ModelBytes, output: &Name, matter: &Matter) -> Result<Option<f64>, RecipeError> {
         let data = &matter.data;
         let labelled = data.samples(Split::Train).iter().copied().filter(|&sample| data.class(sample).is_some());
         let labelled: Vec<usize> = labelled.collect();
         let stride = labelled.len().div_ceil(MOST_TRAIN_SAMPLES).max(1);
         let some: Vec<usize> = labelled.into_iter().step_by(stride).collect();
         let first = self.options.runtimes.first().filter(|_| !some.is_empty());
-        let scored = first.map(|runtime| evaluate_on(*runtime, bytes, data, &some, 64)).transpose()?;
+        let scored = first.map(|runtime| evaluate_on(*runtime, bytes, output, data, &some)).transpose()?;
         Ok(scored.map(|scored| scored.accuracy))
     }
 
     /// The accuracy on attacked samples, where a step learns from such.
     fn attacked(&self, made: &Made, matter: &Matter) -> Result<Option<f64>, RecipeError> {
-        let attack = self.pipeline.steps.iter().find_map(|part| part.step.train().attack);
-        let Some(attack) = attack.filter(|_| !matter.data.samples(Split::Test).is_empty()) else { return Ok(None) };
+        let Some(attack) = self.attack().filter(|_| !matter.data.samples(Split::Test).is_empty()) else {
+            return Ok(None);
+        };
         let data = normalization::data_for(&made.model, &matter.data)?;
         let task = Task { graph: &made.model.graph, output: &made.output, data: &data, augment: &[] };
         Ok(Some(attack::accuracy(&task, Split::Test, &attack, 64, self.pipeline.seed)?))
@@ -80,13 +109,14 @@ impl Book<'_> {
         if !self.said.contains_key(&key) {
             let file = ModelBytes::new(onnx::to_bytes(&teacher.model)?);
             let first = self.options.runtimes.first();
-            let scored = first.map(|runtime| evaluate(*runtime, &file, &matter.data, Split::Test, 64)).transpose()?;
-            self.said.insert(key.clone(), scored.map(|scored| scored.predictions).unwrap_or_default());
+            let samples = matter.data.samples(Split::Test);
+            let said = first.map(|runtime| predict(*runtime, &file, &teacher.output, &matter.data, samples));
+            self.said.insert(key.clone(), said.transpose()?.unwrap_or_default());
         }
         Ok(self.said.get(&key).map_or(&[], Vec::as_slice))
     }
 
-    /// One sample at a time, in turns with the teacher's file where there is one.
+    /// One sample at a time, or one batch of a network of one batch size, in turns with the teacher's file where there is one.
     fn speed(
         &self,
         bytes: &ModelBytes,
@@ -95,20 +125,22 @@ impl Book<'_> {
         has_teacher: bool,
     ) -> Result<Vec<Speed>, RecipeError> {
         let split = if matter.data.samples(Split::Test).is_empty() { Split::Train } else { Split::Test };
-        let sample = &matter.data.samples(split)[..1];
+        let samples = matter.data.samples(split);
         let path = self.options.folder.join("teacher.onnx");
         let teacher = if has_teacher { Some(ModelBytes::new(store::read(&path)?).at(path)) } else { None };
         let mut files = Vec::new();
         for bytes in teacher.iter().chain([bytes]) {
             let read = onnx::read_bytes(bytes.bytes().clone(), bytes.folder())?;
-            files.push((bytes, normalization::data_for(&read, &matter.data)?.batch(sample)?));
+            files.push((bytes, normalization::data_for(&read, &matter.data)?));
         }
         let mut speeds = Vec::new();
         for runtime in self.options.runtimes {
             let mut contenders = Vec::new();
-            for (bytes, batch) in &files {
+            for (bytes, data) in &files {
                 let mut session = runtime.load(bytes, &Options::default())?;
-                let feeds = feeds(session.inputs(), batch, &matter.data)?;
+                let size = batch_size(session.as_ref()).unwrap_or(1);
+                let some: Vec<usize> = samples.iter().cycle().take(size).copied().collect();
+                let feeds = feeds(session.inputs(), &data.batch(&some)?, data)?;
                 let run = move || session.run(&feeds).map(|_| ());
                 contenders.push(Contender::<RuntimeError> { label: step.to_string(), run: Box::new(run) });
             }

@@ -192,7 +192,7 @@ fn a_network_normalises_raw_values_itself() {
         let bytes = onnx::to_bytes(&embedding).expect("it is written");
         let scored = |model: &Model| {
             let bytes = ModelBytes::new(onnx::to_bytes(model).expect("it is written"));
-            evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier")
+            evaluate(&Tract, &bytes, &prepared.output, &prepared.data, Split::Test).expect("a classifier")
         };
         assert_eq!(scored(&embedding).predictions, scored(&plain).predictions, "{normalize}");
         // the written file learns on, from raw values, and goes on normalising once
@@ -224,14 +224,14 @@ fn samples_of_like_length_are_batched() {
     };
     let (prepared, model) = trained(&text("buckets = true\nlength_multiple = 8"), folder.path());
     let bytes = ModelBytes::new(onnx::to_bytes(&model).expect("it is written"));
-    let scored = evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier");
+    let scored = evaluate(&Tract, &bytes, &prepared.output, &prepared.data, Split::Test).expect("a classifier");
     assert!(scored.accuracy > 0.8, "{}", scored.accuracy);
     // what is padded is masked: raw values come to the same
     let embedding =
         text("buckets = true\nlength_multiple = 8").replace("[model]", "[model]\nembed_normalization = true");
     let (_, embedding) = trained(&embedding, folder.path());
     let bytes = ModelBytes::new(onnx::to_bytes(&embedding).expect("it is written"));
-    assert_eq!(evaluate(&Tract, &bytes, &prepared.data, Split::Test, 64).expect("a classifier"), scored);
+    assert_eq!(evaluate(&Tract, &bytes, &prepared.output, &prepared.data, Split::Test).expect("a classifier"), scored);
     let refused = |text: &str, why: &str| {
         let recipe = Recipe::parse(text, folder.path()).expect("a recipe");
         let prepared = Prepared::new(&recipe).expect("it can be carried out");

@@ -179,7 +179,7 @@ pub struct Task<'a> {
     pub graph: &'a Graph,
     /// Its output that is to meet the labels.
     pub output: &'a Name,
-    /// Samples with labels.
+    /// Samples, with labels where there is no guide or it teaches what the network says.
     pub data: &'a Arc<Dataset>,
     /// What is done to training samples.
     pub augment: &'a [Augmentation],

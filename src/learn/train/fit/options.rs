@@ -48,7 +48,7 @@ pub struct TrainOptions {
     pub label_smoothing: f64,
     /// A weight a class, in the order of the classes.
     pub class_weights: Option<Vec<f32>>,
-    /// Epochs without a better validation metric after which training ends.
+    /// Epochs without a better validation metric after which training ends; of inner values that are taught, a better training loss.
     pub patience: Option<usize>,
     /// Whether samples of like length come in one batch.
     pub buckets: bool,
@@ -113,8 +113,10 @@ impl TrainOptions {
         option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
         let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
         option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
-        let unlabelled = self.unlabelled >= 0.0 && self.unlabelled.is_finite();
-        option("unlabelled", unlabelled, self.unlabelled.to_string(), "a number from 0")?;
+        let unlabelled = (0.0..=1000.0).contains(&self.unlabelled);
+        option("unlabelled", unlabelled, self.unlabelled.to_string(), "a number from 0 to 1000")?;
+        let weighted = self.class_weights.is_none() || self.loss == Loss::CrossEntropy;
+        option("class_weights", weighted, "of another loss".to_string(), "them with `cross-entropy` alone")?;
         self.attack.as_ref().map_or(Ok(()), Attack::check)?;
         let schedule = self.schedule.check();
         schedule.map_err(|error| TrainError::Task { problem: error.to_string(), remedy: "change `schedule`" })

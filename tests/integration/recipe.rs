@@ -356,7 +356,7 @@ fn a_teacher_of_another_tool_that_takes_one_picture_at_a_time_teaches() {
         "name = 'mnist'\n[data]\nkind = 'idx'\ntrain = {}\ntest = {}\nshape = [1, 28, 28]\n\
          split = {{ validation = 0.05, calibration = 0.8 }}\n[teacher]\nonnx = '{}'\n\
          [student]\narch = {{ resnet = {{ blocks = [1, 1], width = 8 }} }}\n\
-         [[step]]\ndistill = {{ loss = ['kd'], epochs = 8, batch_size = 50, lr = 1e-2 }}\n",
+         [[step]]\ndistill = {{ loss = ['kd'], epochs = 16, batch_size = 50, lr = 1e-2 }}\n",
         files("train"),
         files("t10k"),
         data.join("onnx-models/mnist_cntk_opset8.onnx").display(),

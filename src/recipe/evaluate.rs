@@ -24,6 +24,9 @@ pub struct Evaluation {
     pub n_right: u64,
     /// The part of them.
     pub accuracy: f64,
+    /// The samples that it gets wrong, by their place in the split, ascending.
+    #[serde(default)]
+    pub wrong: Vec<usize>,
     /// The class said for each sample, in their order.
     #[serde(skip)]
     pub predictions: Vec<usize>,
@@ -56,11 +59,12 @@ pub(super) fn evaluate_on(
     samples: &[usize],
 ) -> Result<Evaluation, RecipeError> {
     let predictions = predict(runtime, model, output, data, samples)?;
-    let is_right = |(sample, class): &(&usize, &usize)| data.class(**sample) == Some(**class);
-    let n_right = samples.iter().zip(&predictions).filter(is_right).count() as u64;
+    let is_wrong = |place: &usize| data.class(samples[*place]) != Some(predictions[*place]);
+    let wrong: Vec<usize> = (0..predictions.len()).filter(is_wrong).collect();
     let n_samples = predictions.len() as u64;
+    let n_right = n_samples - wrong.len() as u64;
     let accuracy = n_right as f64 / n_samples.max(1) as f64;
-    Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, predictions })
+    Ok(Evaluation { runtime: runtime.name().to_string(), n_samples, n_right, accuracy, wrong, predictions })
 }
 
 /// The class that a network says for each sample, whether or not it has a label.

@@ -154,6 +154,35 @@ fn a_run_that_was_killed_ends_in_the_same_bytes() {
     assert_eq!(ledger(&broken), ledger(&whole));
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_while_the_teacher_is_asked_and_what_it_said_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recipe = recipe(folder.path(), RECIPE);
+    let output = folder.path().join("out");
+    run(&recipe, &output, &["--only", "teacher"]);
+    // so many changes of every picture that there is time
+    let child = command(&recipe, &output, &["--set", "step.distill.views=3000"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let cache = output.join("cache");
+    let is_asked = || fs::read_dir(&cache).is_ok_and(|mut files| files.next().is_some());
+    for _ in 0..400 {
+        if is_asked() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    let killed = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().expect("there is kill");
+    assert!(killed.success());
+    let ended = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("stopped in `small.1-distill`"), "{said}");
+    assert!(is_asked(), "what was asked is gone");
+}
+
 #[test]
 fn an_assistant_teaches_a_smaller_one() {
     let folder = tempfile::tempdir().expect("a folder");

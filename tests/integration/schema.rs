@@ -99,6 +99,7 @@ fn every_form_of_a_part_is_taken() {
         "[teacher]",
         "[[teacher]]\nname = \"one\"\nonnx = \"a.onnx\"\n[[teacher]]\nname = \"two\"\nweight = 2.0\nseed = 3",
     );
+    check("[teacher]", "[teacher]\naugment = [{ crop = { pad = 2 } }]");
     let special = changed("[student]\nname", "[student]\nclasses = [\"3\", \"5\"]\nname");
     let special = special.replace("label_loss = { huber = { delta = 2.0 } }", "").replace(", loss = \"huber\"", "");
     assert!(both_take(&validator, &special));

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::distill::student::StudentOptions;
-use crate::data::{Descriptor, Shares};
+use crate::data::{Augmentation, Descriptor, Shares};
 use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
@@ -48,6 +48,8 @@ pub struct TeacherPart {
     pub model: ModelPart,
     /// How it is trained; a file without it is taken as it is.
     pub train: Option<TrainOptions>,
+    /// What is done to the samples that it is trained with, where it is not what the data says.
+    pub augment: Option<Vec<Augmentation>>,
     /// The part as it stands.
     pub text: String,
 }
@@ -241,6 +243,10 @@ fn teacher(mut table: Table, label: String, seed: u64) -> Result<TeacherPart, Re
     }
     let seed = table.remove("seed").map_or(Ok(seed), |seed| read::<u64>("teacher.seed", seed))?;
     let train = table.remove("train").map(|train| read::<TrainOptions>("teacher.train", train)).transpose()?;
+    let augment = table.remove("augment").map(|augment| read("teacher.augment", augment)).transpose()?;
+    if augment.is_some() && train.is_none() {
+        return Err(part("teacher.augment", "is of a training: give `train`, too"));
+    }
     let model = model("teacher", table)?;
     if let Some(train) = &train {
         train.check().map_err(|error| part("teacher.train", &error.to_string()))?;
@@ -252,7 +258,7 @@ fn teacher(mut table: Table, label: String, seed: u64) -> Result<TeacherPart, Re
     if model.arch.is_some() && train.is_none() {
         return Err(part("teacher", "has an architecture that nobody trains: give `train = { epochs = … }`"));
     }
-    Ok(TeacherPart { label, weight, seed, model, train, text })
+    Ok(TeacherPart { label, weight, seed, model, train, augment, text })
 }
 
 fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Result<Vec<Student>, RecipeError> {

@@ -158,6 +158,7 @@ struct Course<'b> {
     model: &'b Model,
     output: &'b Name,
     data: &'b Arc<Dataset>,
+    augment: &'b [Augmentation],
     train: &'b TrainOptions,
     seed: u64,
 }
@@ -250,7 +251,9 @@ impl<'a> Book<'a> {
             match &part.train {
                 None => Ok(Fitted { model, output, line }),
                 Some(train) => {
-                    let course = Course { model: &model, output: &output, data: &matter.data, train, seed: part.seed };
+                    let augment = part.augment.as_deref().unwrap_or_else(|| book.augment());
+                    let (data, seed) = (&matter.data, part.seed);
+                    let course = Course { model: &model, output: &output, data, augment, train, seed };
                     book.fit(line, &course, None, watcher)
                 }
             }
@@ -372,6 +375,7 @@ impl<'a> Book<'a> {
                     model: &made.model,
                     output: &made.output,
                     data: &matter.data,
+                    augment: book.augment(),
                     train: step.train(),
                     seed: pipeline.seed,
                 };
@@ -515,7 +519,7 @@ impl<'a> Book<'a> {
             }
         }
         let data = normalization::data_for(model, course.data)?;
-        let task = Task { graph: &model.graph, output, data: &data, augment: self.augment() };
+        let task = Task { graph: &model.graph, output, data: &data, augment: course.augment };
         let mut keeper = Keeper { watcher, path: &path, key: &line.key };
         let fitted = fit_with(&task, guide, train, seed, state, &mut keeper)?;
         let Some(graph) = fitted.network else {

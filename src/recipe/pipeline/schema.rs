@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use super::grammar::TeacherOptions;
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
-use crate::data::Descriptor;
+use crate::data::{Augmentation, Descriptor};
 use crate::learn::train::fit::TrainOptions;
 use crate::recipe::ModelPart;
 
@@ -78,6 +78,8 @@ struct TeacherKeys {
     model: ModelPart,
     /// How it is trained; a file without it is taken as it is.
     train: Option<TrainOptions>,
+    /// What is done to the samples that it is trained with, where it is not what the data says.
+    augment: Option<Vec<Augmentation>>,
 }
 
 /// Who learns: `[student]`, or several `[[student]]`, each with a name.

@@ -138,13 +138,24 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a folder; an empty one where there is none.
+    /// The ledger of a folder; an empty one where there is none, or one of an earlier version, whose steps are done again.
     ///
     /// # Errors
-    /// When the file cannot be read, or is of another version.
+    /// When the file cannot be read, or is of a later version.
     pub fn of_folder(folder: &Path) -> Result<Ledger, RecipeError> {
         let path = path(folder);
-        if path.exists() { Ledger::read(&path) } else { Ok(Ledger::default()) }
+        if !path.exists() {
+            return Ok(Ledger::default());
+        }
+        let bytes = store::read(&path)?;
+        let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        match serde_json::from_slice(first) {
+            Ok(Version { schema }) if schema < SCHEMA => {
+                tracing::warn!("{}: of version {schema}, before {SCHEMA}: every step is done again", path.display());
+                Ok(Ledger::default())
+            }
+            _ => Ledger::read(&path),
+        }
     }
 
     /// The ledger in a file.
@@ -197,4 +208,25 @@ impl Ledger {
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("ledger.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_of_an_earlier_version_is_begun_anew_and_a_later_one_is_not_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let written = Ledger { lines: vec![Line::new("teacher", 1, "key")] };
+        written.write(folder.path()).expect("the folder is ours");
+        assert_eq!(Ledger::of_folder(folder.path()).expect("its own"), written);
+        let of_version = |schema: u32| {
+            let line = format!("{{\"schema\":{schema},\"step\":\"teacher\"}}\n");
+            std::fs::write(path(folder.path()), line).expect("the folder is ours");
+            Ledger::of_folder(folder.path())
+        };
+        assert_eq!(of_version(SCHEMA - 1).expect("it is begun anew"), Ledger::default());
+        let refused = of_version(SCHEMA + 1).expect_err("nobody knows what is in it").to_string();
+        assert!(refused.contains("is of version 3"), "{refused}");
+    }
 }

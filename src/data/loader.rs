@@ -313,7 +313,7 @@ fn evenly(one: &[usize], other: &[usize]) -> Vec<usize> {
 }
 
 /// How many unlabelled samples there may be for each labelled one.
-const MOST_UNLABELLED: f64 = 1_000.0;
+pub(crate) const MOST_UNLABELLED: f64 = 1_000.0;
 
 /// How many batches samples are sorted over by length.
 const BATCHES_A_WINDOW: usize = 50;

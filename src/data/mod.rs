@@ -61,6 +61,7 @@ pub use descriptor::Descriptor;
 pub use error::DataError;
 pub use images::Images;
 pub use labels::Labels;
+pub(crate) use loader::MOST_UNLABELLED;
 pub use loader::{Batches, Length, Loader, LoaderOptions};
 pub use mel::{Mel, MelScale};
 pub use normalize::Normalize;

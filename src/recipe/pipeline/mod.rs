@@ -7,6 +7,7 @@ mod matter;
 mod run;
 mod schema;
 mod teacher;
+mod teachers;
 mod worth;
 
 pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherPart};
+use super::grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork};
 use super::ledger::{Ledger, Line};
 use super::matter::{Matter, specialist};
 use super::teacher;
 use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach, pairing, tensor_types};
 use crate::compress::distill::student::derive;
 use crate::compress::distill::targets::{Key, targets};
-use crate::compress::distill::teachers::{self, Member};
 use crate::compress::distill::{DistillError, Distillation, Source};
 use crate::data::{Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::shape::{Bindings, infer};
@@ -133,14 +132,14 @@ pub(super) struct Made {
 }
 
 /// What came of a step.
-struct Fitted {
-    model: Model,
-    output: Name,
-    line: Line,
+pub(super) struct Fitted {
+    pub(super) model: Model,
+    pub(super) output: Name,
+    pub(super) line: Line,
 }
 
 /// A step that is due.
-struct Due<'b> {
+pub(super) struct Due<'b> {
     name: &'b str,
     /// What its draws depend on.
     seed: u64,
@@ -154,13 +153,13 @@ struct Due<'b> {
 
 /// A training that is due.
 #[derive(Clone, Copy)]
-struct Course<'b> {
-    model: &'b Model,
-    output: &'b Name,
-    data: &'b Arc<Dataset>,
-    augment: &'b [Augmentation],
-    train: &'b TrainOptions,
-    seed: u64,
+pub(super) struct Course<'b> {
+    pub(super) model: &'b Model,
+    pub(super) output: &'b Name,
+    pub(super) data: &'b Arc<Dataset>,
+    pub(super) augment: &'b [Augmentation],
+    pub(super) train: &'b TrainOptions,
+    pub(super) seed: u64,
 }
 
 /// The places of names among the classes.
@@ -218,89 +217,6 @@ impl<'a> Book<'a> {
         }
         let text = serde_json::to_vec(&self.decisions).expect("texts are JSON");
         Ok(store::write_atomic(&self.options.folder.join("decisions.json"), &text)?)
-    }
-
-    /// Every teacher by its step's name; of several `teacher` is the mean.
-    fn teachers(&mut self, matter: &Matter, watcher: &mut dyn Watcher) -> Result<BTreeMap<String, Made>, RecipeError> {
-        let parts = &self.pipeline.teachers;
-        let mut made = BTreeMap::new();
-        // no teacher needs another
-        let only = self.options.only.filter(|only| parts.iter().any(|part| part.label == *only));
-        for part in parts.iter().filter(|part| only.is_none_or(|only| part.label == only)) {
-            let own = self.teacher(part, matter, watcher)?;
-            made.insert(part.label.clone(), own);
-            if self.is_done() {
-                return Ok(made);
-            }
-        }
-        if !made.contains_key("teacher") {
-            let mean = self.mean(&made, matter, watcher)?;
-            made.insert("teacher".to_string(), mean);
-        }
-        Ok(made)
-    }
-
-    fn teacher(&mut self, part: &TeacherPart, matter: &Matter, watcher: &mut dyn Watcher) -> Result<Made, RecipeError> {
-        let pipeline = self.pipeline;
-        let source = part.model.onnx.as_ref().map(|path| pipeline.folder.join(path));
-        let file = source.as_deref().map(store::sha256_of_file).transpose()?.unwrap_or_default();
-        let due = self.due(&part.label, part.seed, matter, &[&part.label, &part.text, &file]);
-        self.step(&due, matter, None, watcher, |book, line, watcher| {
-            let model = network(&pipeline.name, &part.model, &pipeline.folder, &matter.data, part.seed)?;
-            let output = output(&part.model, &model)?;
-            match &part.train {
-                None => Ok(Fitted { model, output, line }),
-                Some(train) => {
-                    let augment = part.augment.as_deref().unwrap_or_else(|| book.augment());
-                    let (data, seed) = (&matter.data, part.seed);
-                    let course = Course { model: &model, output: &output, data, augment, train, seed };
-                    book.fit(line, &course, None, watcher)
-                }
-            }
-        })
-    }
-
-    /// The mean of several teachers as one network.
-    fn mean(
-        &mut self,
-        made: &BTreeMap<String, Made>,
-        matter: &Matter,
-        watcher: &mut dyn Watcher,
-    ) -> Result<Made, RecipeError> {
-        let parts = &self.pipeline.teachers;
-        let key: Vec<String> =
-            parts.iter().map(|part| format!("{} {} {}", part.label, part.weight, made[&part.label].sha256)).collect();
-        let due = self.due("teacher", self.pipeline.seed, matter, &["mean", &key.join("\n")]);
-        self.step(&due, matter, None, watcher, |_, line, _| {
-            let members = parts.iter().map(|part| (part, &made[&part.label]));
-            let first = members.clone().next().map(|(_, made)| made).expect("there are several");
-            let reads = |made: &Made| -> Result<_, RecipeError> {
-                let columns = teacher::columns(&made.model, &matter.data).into_iter().map(|(column, _)| column);
-                Ok((columns.collect::<BTreeSet<_>>(), normalization::by_column(&made.model, &matter.data)?))
-            };
-            for (part, made) in members.clone() {
-                if reads(made)? != reads(first)? {
-                    let problem =
-                        format!("reads other columns than `{}`, or normalises them otherwise", parts[0].label);
-                    return Err(RecipeError::Part { part: part.label.clone(), problem });
-                }
-            }
-            let members: Vec<Member<'_>> = members
-                .map(|(part, made)| {
-                    let name = part.label.strip_prefix("teacher.").unwrap_or(&part.label);
-                    Member { name, graph: &made.model.graph, output: &made.output, weight: part.weight }
-                })
-                .collect();
-            let (graph, output) = teachers::mean(&members)?;
-            let mut model = first.model.with_graph(graph);
-            for part in parts {
-                let other = &made[&part.label].model;
-                (model.opset, model.ir_version) =
-                    (model.opset.max(other.opset), model.ir_version.max(other.ir_version));
-                model.domains.extend(other.domains.clone());
-            }
-            Ok(Fitted { model, output, line })
-        })
     }
 
     /// A student after all its steps; `before` are those that it may be made of and learn from.
@@ -389,24 +305,24 @@ impl<'a> Book<'a> {
     }
 
     /// A step that depends on these parts of the recipe.
-    fn due<'b>(&self, name: &'b str, seed: u64, matter: &Matter, parts: &[&str]) -> Due<'b> {
+    pub(super) fn due<'b>(&self, name: &'b str, seed: u64, matter: &Matter, parts: &[&str]) -> Due<'b> {
         let (draws, augment) = (seed.to_string(), format!("{:?}", self.augment()));
         let all = [&[env!("CARGO_PKG_VERSION"), &self.pipeline.name, &draws, &matter.hash, &augment], parts].concat();
         Due { name, seed, key: store::sha256(all.join("\n").as_bytes()), made_of: None, teacher: None }
     }
 
     /// Whether the only step that was asked for is behind.
-    fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.options.only.is_some_and(|only| self.seen.iter().any(|step| step == only))
     }
 
-    fn augment(&self) -> &'a [Augmentation] {
+    pub(super) fn augment(&self) -> &'a [Augmentation] {
         &self.pipeline.data.augment
     }
 
     /// What a step made: from its file, where the ledger has it, else as it is made and measured now, beside a teacher where
     /// there is one.
-    fn step(
+    pub(super) fn step(
         &mut self,
         due: &Due<'_>,
         matter: &Matter,
@@ -501,7 +417,7 @@ impl<'a> Book<'a> {
     }
 
     /// Trains a network, with a guide where there is one.
-    fn fit(
+    pub(super) fn fit(
         &mut self,
         mut line: Line,
         course: &Course<'_>,

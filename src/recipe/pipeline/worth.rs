@@ -47,10 +47,15 @@ impl Book<'_> {
                 attacked => attacked?,
             };
         }
-        if let (Some(teacher), Some(said)) = (teacher, line.test.first()) {
-            let theirs = self.said(teacher, matter)?;
-            let n_same = said.predictions.iter().zip(theirs).filter(|(a, b)| a == b).count();
-            line.agreement = Some(n_same as f64 / said.predictions.len().max(1) as f64);
+        match (teacher, line.test.first()) {
+            (Some(teacher), Some(said)) => {
+                let theirs = self.said(teacher, matter)?;
+                let n_same = said.predictions.iter().zip(theirs).filter(|(a, b)| a == b).count();
+                line.agreement = Some(n_same as f64 / said.predictions.len().max(1) as f64);
+            }
+            // students will be set beside it
+            (None, Some(said)) => drop(self.said.insert(whose(made, matter), said.predictions.clone())),
+            (_, None) => {}
         }
         line.speed = self.speed(&bytes, matter, &line.step, teacher.is_some())?;
         Ok(())
@@ -105,7 +110,7 @@ impl Book<'_> {
 
     /// What a teacher says of the test split, on the first runtime.
     fn said(&mut self, teacher: &Made, matter: &Matter) -> Result<&[usize], RecipeError> {
-        let key = format!("{} {}", teacher.sha256, matter.hash);
+        let key = whose(teacher, matter);
         if !self.said.contains_key(&key) {
             let file = ModelBytes::new(onnx::to_bytes(&teacher.model)?);
             let first = self.options.runtimes.first();
@@ -156,4 +161,9 @@ impl Book<'_> {
         }
         Ok(speeds)
     }
+}
+
+/// The key of what a network says of a test split.
+fn whose(made: &Made, matter: &Matter) -> String {
+    format!("{} {}", made.sha256, matter.hash)
 }

@@ -306,18 +306,9 @@ impl Objective {
         matches!(self, Objective::Dkd { .. } | Objective::Regression { bounded: Some(_), .. })
     }
 
-    /// Whether it is of what the networks say, and not of their inner values.
+    /// Whether it is of what the networks say, and not of pairs of their inner values.
     pub fn is_of_output(&self) -> bool {
-        matches!(
-            self,
-            Objective::Kd { .. }
-                | Objective::SoftCrossEntropy { .. }
-                | Objective::Mse {}
-                | Objective::Dkd { .. }
-                | Objective::Dist { .. }
-                | Objective::Binary { .. }
-                | Objective::Regression { .. }
-        )
+        self.clone().pairs_mut().is_empty()
     }
 
     /// The lists of pairs that it has, to be filled in where they are empty.

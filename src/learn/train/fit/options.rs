@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::data::MOST_UNLABELLED;
 use crate::graph::{Graph, Name};
 use crate::learn::train::TrainError;
 use crate::learn::train::attack::Attack;
@@ -113,7 +114,7 @@ impl TrainOptions {
         option("ema", ema, format!("{:?}", self.ema), "a number from 0, below 1")?;
         let multiple = self.length_multiple.is_none_or(|multiple| multiple > 0);
         option("length_multiple", multiple, format!("{:?}", self.length_multiple), "1 or more")?;
-        let unlabelled = (0.0..=1000.0).contains(&self.unlabelled);
+        let unlabelled = (0.0..=MOST_UNLABELLED).contains(&self.unlabelled);
         option("unlabelled", unlabelled, self.unlabelled.to_string(), "a number from 0 to 1000")?;
         let weighted = self.class_weights.is_none() || self.loss == Loss::CrossEntropy;
         option("class_weights", weighted, "of another loss".to_string(), "them with `cross-entropy` alone")?;

@@ -7,4 +7,4 @@ pub mod removal;
 
 #[cfg(test)]
 #[path = "../../../tests/integration/random_graphs.rs"]
-mod random_graphs;
+pub(crate) mod random_graphs;

@@ -6,6 +6,7 @@ use super::importance::{ranked, rest};
 use super::{Factors, GroupReport, Left, StudentError, StudentOptions, Unranked, Width, counted, importance};
 use crate::graph::cost::Cost;
 use crate::graph::shape::{Bindings, Types, infer};
+use crate::graph::spelling::matches;
 use crate::graph::structure::blocks::{Skip, structure};
 use crate::graph::structure::groups::{Group, Groups, Kind, Role, groups};
 use crate::graph::structure::removal::{Removal, remove};
@@ -230,21 +231,6 @@ fn pattern_key(pattern: &str) -> String {
 
 fn is_named(group: &Group, pattern: &str) -> bool {
     group.with_role(Role::Made).any(|member| matches(pattern, &member.value))
-}
-
-/// Whether a name is a pattern's, in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let mut parts = rest.split('*');
-    let last = parts.next_back().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(place) => name = &name[place + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(last)
 }
 
 /// Every key that asks for less must mean a group, or part of one: what another key takes before it is meant, too.

@@ -1,0 +1,22 @@
+//! Quantization: a network's numbers become integers of few bits.
+//!
+//! A [`Scheme`](scheme::Scheme) says what is wanted; [`plan()`] finds where in a graph; [`calibrate()`] counts what the values
+//! there look like on data; [`insert()`] makes integers of them. Each is a function of plain values, so that any can be
+//! looked at, kept in a file, or replaced.
+
+pub mod calibrate;
+pub mod calibrator;
+mod error;
+pub mod histogram;
+mod insert;
+pub mod parameters;
+pub mod plan;
+pub mod scheme;
+#[cfg(test)]
+mod tests;
+
+pub use calibrate::{Ranges, calibrate};
+pub use calibrator::Calibrator;
+pub use error::QuantizeError;
+pub use insert::{insert, insert_weights};
+pub use plan::{Plan, plan};

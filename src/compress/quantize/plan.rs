@@ -1,0 +1,452 @@
+//! Where a network's values become integers: which activations, weights and biases, and which nodes compute on them.
+//!
+//! A product (Conv, Gemm, MatMul) is worth integers by itself. What joins or pools (Add, Concat, AveragePool) is only where
+//! all it reads are integers already and an integer node reads what it makes. What moves numbers (Reshape, MaxPool) goes
+//! along with one scale on both sides, and a Relu, or a Clip from 0, behind an integer node is implied by the range of what
+//! it makes. Each value is quantized once, however many read it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use indexmap::IndexMap;
+
+use super::QuantizeError;
+use super::scheme::{Activations, Granularity, Scheme, Weights};
+use crate::graph::axes::axes;
+use crate::graph::shape::Types;
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::uses::Uses;
+use crate::graph::{Graph, Name, Node, Op};
+
+/// Where a network's values become integers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The values that are quantized, in the order in which they are made: inputs of the network first.
+    pub values: IndexMap<Name, Quantized>,
+    /// The constants that are quantized, one for each place that reads them.
+    pub weights: Vec<WeightSite>,
+    /// The biases, which have the scale of what they are added to.
+    pub biases: Vec<BiasSite>,
+    /// The nodes that compute in integers, by position.
+    pub integer: Vec<usize>,
+    /// The nodes that could and do not, and why.
+    pub float: Vec<Float>,
+}
+
+/// How a value is quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantized {
+    /// To what.
+    pub activations: Activations,
+    /// Values of one number have one scale.
+    pub group: usize,
+}
+
+/// A constant that is quantized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightSite {
+    /// The node that reads it.
+    pub node_idx: usize,
+    /// Which of its inputs it is.
+    pub position: usize,
+    /// The constant.
+    pub name: Name,
+    /// The axis of the output channels, where each has its own scale.
+    pub axis: Option<usize>,
+    /// To what.
+    pub weights: Weights,
+}
+
+/// A bias that is quantized to 32 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BiasSite {
+    /// The node that reads it.
+    pub node_idx: usize,
+    /// Which of its inputs it is.
+    pub position: usize,
+    /// The constant.
+    pub name: Name,
+    /// The activation whose scale goes into its own.
+    pub input: Name,
+    /// The weight whose scale does, by its place in [`Plan::weights`].
+    pub weight: usize,
+}
+
+/// A node that stays in floats although its operator is one that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Float {
+    /// The node.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a node is to quantization.
+#[derive(Clone, Debug, PartialEq)]
+enum Role {
+    /// Worth integers by itself; `weight` is its constant operand, `needs_output` whether what it makes must be integers too.
+    Product { weight: Option<(usize, Option<usize>)>, bias: Option<usize>, needs_output: bool },
+    /// Goes along where everything that it reads is integers.
+    Join,
+    /// Moves numbers of its first input.
+    Pass,
+    /// What it does is implied by the range of what it makes.
+    Implied,
+    /// Computes in floats.
+    Float,
+}
+
+/// Where the values of a simplified graph become integers.
+///
+/// # Errors
+/// When the scheme cannot be carried out, one of its patterns means no node, or no node is left to quantize.
+pub fn plan(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Plan, QuantizeError> {
+    scheme.check()?;
+    if let Some(pattern) = scheme.idle_patterns(&graph.nodes).first() {
+        return Err(QuantizeError::Pattern { pattern: pattern.to_string() });
+    }
+    let mut planner = Planner::new(graph, types, scheme);
+    planner.reach_forward();
+    planner.ask_backward();
+    let plan = planner.finish();
+    if plan.integer.is_empty() {
+        let named = |float: &Float| format!("{}: {}", float.node, float.reason);
+        let reason = plan.float.first().map_or("it has no operator that the scheme names".to_string(), named);
+        return Err(QuantizeError::Nothing { reason });
+    }
+    Ok(plan)
+}
+
+struct Planner<'a> {
+    graph: &'a Graph,
+    types: &'a Types,
+    scheme: &'a Scheme,
+    uses: Uses<'a>,
+    roles: Vec<Role>,
+    float: Vec<Float>,
+    /// Values that could be integers.
+    reached: HashSet<&'a Name>,
+    /// Values that an integer node reads as integers.
+    asked: HashSet<&'a Name>,
+    /// The nodes that turn out to compute in integers.
+    integer: HashSet<usize>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(graph: &'a Graph, types: &'a Types, scheme: &'a Scheme) -> Planner<'a> {
+        let mut planner = Planner {
+            graph,
+            types,
+            scheme,
+            uses: Uses::of(graph),
+            roles: Vec::new(),
+            float: Vec::new(),
+            reached: HashSet::new(),
+            asked: HashSet::new(),
+            integer: HashSet::new(),
+        };
+        for node in &graph.nodes {
+            let role = match planner.role(node) {
+                Ok(role) => role,
+                Err(reason) => {
+                    planner.float.push(Float { node: node.label(), reason });
+                    Role::Float
+                }
+            };
+            planner.roles.push(role);
+        }
+        planner
+    }
+
+    /// What a node is; an error where its operator is one that is asked for and it cannot be.
+    fn role(&self, node: &Node) -> Result<Role, String> {
+        let is_asked = self.scheme.has(&node.op);
+        if is_asked && let Some(pattern) = self.scheme.excludes(node) {
+            return Err(format!("excluded by `{pattern}`"));
+        }
+        match &node.op {
+            Op::Conv(_) if is_asked => self.product(node, true),
+            Op::Gemm(op) if is_asked => {
+                if op.trans_a || op.alpha != 1.0 || op.beta != 1.0 {
+                    return Err("its alpha and beta are not 1, or its first input is transposed".to_string());
+                }
+                self.product(node, false)
+            }
+            Op::MatMul if is_asked => match self.product(node, false) {
+                Err(_) if !self.is_constant(node, 0) && !self.is_constant(node, 1) => {
+                    if !self.scheme.activation_products {
+                        return Err("both its inputs are activations".to_string());
+                    }
+                    Ok(Role::Product { weight: None, bias: None, needs_output: false })
+                }
+                role => role,
+            },
+            Op::Add | Op::Mul | Op::Concat(_) if is_asked => self.all_floats(node).map(|()| Role::Join),
+            Op::AveragePool(_) | Op::GlobalAveragePool | Op::LeakyRelu(_) | Op::Sigmoid | Op::Softmax(_)
+                if is_asked =>
+            {
+                self.all_floats(node).map(|()| Role::Join)
+            }
+            Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Flatten(_)
+            | Op::Squeeze
+            | Op::Unsqueeze
+            | Op::Slice
+            | Op::MaxPool(_)
+                if node.outputs.len() == 1 && !self.is_constant(node, 0) && self.is_f32(node.input(0)) =>
+            {
+                Ok(Role::Pass)
+            }
+            Op::Relu if !self.scheme.activations_of(node).symmetric => Ok(Role::Implied),
+            Op::Clip if !self.scheme.activations_of(node).symmetric && self.is_clip_from_zero(node) => {
+                Ok(Role::Implied)
+            }
+            _ => Ok(Role::Float),
+        }
+    }
+
+    /// A node with one constant operand that makes channels of an activation.
+    fn product(&self, node: &Node, needs_output: bool) -> Result<Role, String> {
+        let facts = axes(node, self.types);
+        let constant = |position: usize| node.input(position).and_then(|name| self.constant(name));
+        let weight = facts.weights.iter().find(|weight| constant(weight.position).is_some());
+        let Some(weight) = weight else { return Err("its weight is no constant".to_string()) };
+        let other = if weight.position == 0 { 1 } else { 0 };
+        if !self.is_f32(node.input(other)) || self.is_constant(node, other) {
+            return Err("its other input is no activation of floats".to_string());
+        }
+        let tensor = constant(weight.position).expect("found above");
+        if tensor.dtype() != DType::F32 {
+            return Err(format!("its weight is {}; simplify first", tensor.dtype()));
+        }
+        let bias = match weight.bias {
+            Some(position) => match constant(position) {
+                Some(bias) if bias.dtype() == DType::F32 && is_by_channel(bias, tensor, weight.output_axis) => {
+                    Some(position)
+                }
+                Some(_) | None => return Err("its bias is no constant with a number a channel".to_string()),
+            },
+            None => None,
+        };
+        let is_last = matches!(node.op, Op::MatMul) && (weight.position == 0 || tensor.rank() != 2);
+        let axis = (!is_last).then_some(weight.output_axis);
+        Ok(Role::Product { weight: Some((weight.position, axis)), bias, needs_output })
+    }
+
+    /// A constant that a caller cannot override.
+    fn constant(&self, name: &Name) -> Option<&'a Tensor> {
+        self.graph.initializers.get(name).filter(|_| !self.graph.overridable.contains(name))
+    }
+
+    fn is_constant(&self, node: &Node, position: usize) -> bool {
+        node.input(position).is_some_and(|name| self.constant(name).is_some())
+    }
+
+    fn is_f32(&self, name: Option<&Name>) -> bool {
+        name.and_then(|name| self.types.tensor(name)).is_some_and(|known| known.dtype == DType::F32)
+    }
+
+    fn all_floats(&self, node: &Node) -> Result<(), String> {
+        let inputs: Vec<&Name> = node.inputs.iter().flatten().collect();
+        match inputs.iter().all(|name| self.is_f32(Some(name))) {
+            true if inputs.iter().all(|name| self.constant(name).is_some()) => {
+                Err("it reads only constants".to_string())
+            }
+            true => Ok(()),
+            false => Err("it reads other values than floats".to_string()),
+        }
+    }
+
+    /// Whether it clips from 0 to some number above: what it makes then has its least value at the least integer.
+    fn is_clip_from_zero(&self, node: &Node) -> bool {
+        let number = |position: usize| {
+            let tensor = self.constant(node.input(position)?)?;
+            tensor.as_slice::<f32>().ok()?.first().copied()
+        };
+        number(1) == Some(0.0) && (node.input(2).is_none() || number(2).is_some_and(|high| high > 0.0))
+    }
+
+    /// What a node reads as activations.
+    fn activations(&self, node_idx: usize) -> Vec<&'a Name> {
+        let node = &self.graph.nodes[node_idx];
+        let constant = |name: &&Name| self.constant(name).is_some();
+        match &self.roles[node_idx] {
+            Role::Product { weight, .. } => {
+                let is_weight = |position: usize| weight.is_some_and(|(weight, _)| weight == position);
+                (0..2).filter(|&position| !is_weight(position)).filter_map(|position| node.input(position)).collect()
+            }
+            Role::Join => node.inputs.iter().flatten().filter(|name| !constant(name)).collect(),
+            Role::Pass | Role::Implied => node.input(0).into_iter().collect(),
+            Role::Float => Vec::new(),
+        }
+    }
+
+    /// Which values could be integers, from the inputs on.
+    fn reach_forward(&mut self) {
+        for node_idx in 0..self.graph.nodes.len() {
+            let Some(output) = self.graph.nodes[node_idx].output(0) else { continue };
+            let reads = self.activations(node_idx);
+            match &self.roles[node_idx] {
+                Role::Product { .. } => {
+                    self.reached.extend(reads);
+                    self.reached.insert(output);
+                }
+                Role::Join | Role::Pass | Role::Implied if reads.iter().all(|name| self.reached.contains(name)) => {
+                    self.reached.insert(output);
+                }
+                Role::Join | Role::Pass | Role::Implied | Role::Float => {}
+            }
+        }
+    }
+
+    /// Which of them are read as integers, from the outputs on.
+    fn ask_backward(&mut self) {
+        for node_idx in (0..self.graph.nodes.len()).rev() {
+            let Some(output) = self.graph.nodes[node_idx].output(0) else { continue };
+            let reads = self.activations(node_idx);
+            let goes_along = self.asked.contains(output) && reads.iter().all(|name| self.reached.contains(name));
+            match &self.roles[node_idx] {
+                Role::Product { .. } => {
+                    self.integer.insert(node_idx);
+                    self.asked.extend(reads);
+                }
+                Role::Join if goes_along || (self.is_implied_behind(output) && self.reads_are_made(&reads)) => {
+                    self.integer.insert(node_idx);
+                    self.asked.extend(reads);
+                }
+                Role::Pass if goes_along => self.asked.extend(reads),
+                Role::Join | Role::Pass | Role::Implied | Role::Float => {}
+            }
+        }
+    }
+
+    /// Whether the only reader of a value implies it and is asked for: the value itself then need not be quantized.
+    fn is_implied_behind(&self, name: &Name) -> bool {
+        self.implied_by(name).is_some_and(|made| self.asked.contains(made))
+    }
+
+    fn reads_are_made(&self, reads: &[&Name]) -> bool {
+        reads.iter().all(|name| self.reached.contains(name))
+    }
+
+    /// What a Relu or Clip that alone reads a value makes of it.
+    fn implied_by(&self, name: &Name) -> Option<&'a Name> {
+        let reader = self.uses.sole_reader(name)?;
+        let is_implied = self.roles[reader.node_idx] == Role::Implied && reader.position == Some(0);
+        self.graph.nodes[reader.node_idx].output(0).filter(|_| is_implied)
+    }
+
+    fn finish(mut self) -> Plan {
+        let mut wanted: HashMap<&'a Name, Activations> = HashMap::new();
+        let mut one_scale: Vec<Vec<&'a Name>> = Vec::new();
+        for node_idx in 0..self.graph.nodes.len() {
+            let node = &self.graph.nodes[node_idx];
+            let Some(output) = node.output(0) else { continue };
+            let activations = self.scheme.activations_of(node);
+            let reads = self.activations(node_idx);
+            match &self.roles[node_idx] {
+                Role::Pass if self.asked.contains(output) && self.reads_are_made(&reads) => {
+                    let kept = reads.iter().find_map(|name| wanted.get(name)).copied().unwrap_or(activations);
+                    reads.iter().chain([&output]).for_each(|name| {
+                        wanted.entry(name).or_insert(kept);
+                    });
+                    one_scale.push(reads.into_iter().chain([output]).collect());
+                }
+                Role::Product { needs_output, .. } => {
+                    let made = self.implied_by(output).unwrap_or(output);
+                    reads.iter().for_each(|name| {
+                        wanted.entry(name).or_insert(activations);
+                    });
+                    if *needs_output || self.asked.contains(made) {
+                        wanted.entry(made).or_insert(activations);
+                    }
+                }
+                Role::Join if self.integer.contains(&node_idx) => {
+                    let made = self.implied_by(output).unwrap_or(output);
+                    reads.iter().chain([&made]).for_each(|name| {
+                        wanted.entry(name).or_insert(activations);
+                    });
+                    if self.scheme.one_scale.iter().any(|name| name == node.op.name()) {
+                        one_scale.push(reads.into_iter().chain([made]).collect());
+                    }
+                }
+                Role::Implied if self.asked.contains(output) => {
+                    wanted.entry(output).or_insert(activations);
+                }
+                Role::Join => self.float.push(Float {
+                    node: node.label(),
+                    reason: "not all that it reads are integers, or none that reads it is".to_string(),
+                }),
+                Role::Pass | Role::Implied | Role::Float => {}
+            }
+        }
+        let mut plan = Plan { float: std::mem::take(&mut self.float), ..Plan::default() };
+        plan.values = in_order(self.graph, &wanted, &one_scale);
+        let mut integer: Vec<usize> = self.integer.iter().copied().collect();
+        integer.sort_unstable();
+        for &node_idx in &integer {
+            self.constants(node_idx, &mut plan);
+        }
+        plan.integer = integer;
+        plan
+    }
+
+    /// The constants of an integer node.
+    fn constants(&self, node_idx: usize, plan: &mut Plan) {
+        let node = &self.graph.nodes[node_idx];
+        match &self.roles[node_idx] {
+            Role::Product { weight: Some((position, axis)), bias, .. } => {
+                let weights = self.scheme.weights_of(node);
+                let axis = axis.filter(|_| weights.granularity != Granularity::Tensor);
+                let named = |position: usize| node.input(position).expect("found before").clone();
+                let site = WeightSite { node_idx, position: *position, name: named(*position), axis, weights };
+                plan.weights.push(site);
+                let input = self.activations(node_idx)[0].clone();
+                plan.biases.extend(bias.map(|position| BiasSite {
+                    node_idx,
+                    position,
+                    name: named(position),
+                    input,
+                    weight: plan.weights.len() - 1,
+                }));
+            }
+            Role::Join => {
+                let Activations { dtype, symmetric } = self.scheme.activations_of(node);
+                let weights = Weights { dtype, symmetric, granularity: Granularity::Tensor, bits: None };
+                for (position, name) in node.inputs.iter().enumerate() {
+                    if let Some(name) = name.as_ref().filter(|name| self.constant(name).is_some()) {
+                        let site = WeightSite { node_idx, position, name: name.clone(), axis: None, weights };
+                        plan.weights.push(site);
+                    }
+                }
+            }
+            Role::Product { weight: None, .. } | Role::Pass | Role::Implied | Role::Float => {}
+        }
+    }
+}
+
+/// Whether a bias has a number for each channel of a weight, along its last axis.
+fn is_by_channel(bias: &Tensor, weight: &Tensor, axis: usize) -> bool {
+    let n_channels = weight.shape().get(axis).copied();
+    bias.shape().last().copied() == n_channels && Some(bias.len()) == n_channels
+}
+
+/// The values in the order in which they are made, those of one scale with one number.
+fn in_order(
+    graph: &Graph,
+    wanted: &HashMap<&Name, Activations>,
+    one_scale: &[Vec<&Name>],
+) -> IndexMap<Name, Quantized> {
+    let order: Vec<(&Name, Activations)> =
+        graph.value_names().filter_map(|name| wanted.get(name).map(|activations| (name, *activations))).collect();
+    let mut group_of: BTreeMap<&Name, usize> = order.iter().enumerate().map(|(idx, (name, _))| (*name, idx)).collect();
+    for names in one_scale {
+        let groups: Vec<usize> = names.iter().filter_map(|name| group_of.get(*name).copied()).collect();
+        let Some(&least) = groups.iter().min() else { continue };
+        group_of.values_mut().filter(|group| groups.contains(group)).for_each(|group| *group = least);
+    }
+    order
+        .into_iter()
+        .map(|(name, activations)| (name.clone(), Quantized { activations, group: group_of[name] }))
+        .collect()
+}

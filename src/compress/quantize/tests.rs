@@ -1,0 +1,287 @@
+//! Networks quantized as a whole: which values become integers, and what the result computes.
+
+use indexmap::IndexMap;
+use proptest::prelude::*;
+
+use super::plan::WeightSite;
+use super::scheme::{Integer, Scheme, Weights};
+use super::*;
+use crate::graph::op::{self, Op};
+use crate::graph::probe::{Forward, ProbeError};
+use crate::graph::shape::{self, Bindings};
+use crate::graph::simplify;
+use crate::graph::structure::random_graphs;
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType, eval};
+
+/// Numbers that depend on nothing but their place.
+fn wave(shape: &[usize], phase: f32) -> Tensor {
+    let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
+    Tensor::new(shape, numbers).expect("as many as the shape has")
+}
+
+/// The reference, giving these values.
+struct Reference(Graph, Vec<Name>);
+
+impl Forward for Reference {
+    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
+        let values = eval::run_with(&self.0, inputs, &self.1);
+        let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
+        Ok(values.into_values().collect())
+    }
+}
+
+fn inputs(graph: &Graph, phase: f32) -> IndexMap<Name, Tensor> {
+    let input = &graph.inputs[0];
+    let dims = input.tensor_type().and_then(|known| known.shape.clone()).expect("a shape");
+    let shape: Vec<usize> = dims.iter().map(|dim| dim.known().unwrap_or(2)).collect();
+    IndexMap::from([(input.name.clone(), wave(&shape, phase))])
+}
+
+fn planned(graph: &Graph, scheme: &str) -> Result<Plan, QuantizeError> {
+    let types = shape::infer(graph, &Bindings::default()).expect("types fit");
+    plan(graph, &types, &toml::from_str::<Scheme>(scheme).expect("a scheme"))
+}
+
+/// Calibrated by the reference on three batches, what [`difference`] runs among them.
+fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
+    let values: Vec<Name> = plan.values.keys().cloned().collect();
+    let batches = [0.1, 0.4, 1.9].map(|phase| Ok::<_, QuantizeError>(inputs(graph, phase)));
+    let ranges = calibrate(&mut Reference(graph.clone(), values.clone()), &values, true, batches, |_| ());
+    let bounds = ranges.and_then(|ranges| ranges.bounds(&plan.values, calibrator)).expect("calibrated");
+    let quantized = insert(graph, plan, &bounds).expect("inserted");
+    quantized.check().expect("a graph");
+    quantized
+}
+
+fn outputs(graph: &Graph, phase: f32) -> Vec<f32> {
+    let outputs = eval::run(graph, &inputs(graph, phase)).expect("it runs");
+    outputs.into_values().flat_map(|tensor| tensor.to_vec::<f32>().expect("floats")).collect()
+}
+
+/// The greatest difference of the outputs, as part of the greatest magnitude.
+fn difference(a: &Graph, b: &Graph) -> f32 {
+    let (a, b) = (outputs(a, 0.4), outputs(b, 0.4));
+    let greatest = a.iter().fold(1e-3f32, |greatest, x| greatest.max(x.abs()));
+    a.iter().zip(&b).map(|(a, b)| (a - b).abs() / greatest).fold(0.0, f32::max)
+}
+
+/// Every value that becomes integers, those of one scale together.
+fn groups(plan: &Plan) -> String {
+    let mut groups: IndexMap<usize, Vec<&str>> = IndexMap::new();
+    plan.values.iter().for_each(|(name, quantized)| groups.entry(quantized.group).or_default().push(name));
+    groups.into_values().map(|names| names.join("=")).collect::<Vec<_>>().join(" ")
+}
+
+struct Net(GraphBuilder);
+
+impl Net {
+    fn new(channels: usize) -> (Net, Name) {
+        let mut builder = GraphBuilder::new("net");
+        let x =
+            builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), channels.into(), 6.into(), 6.into()]));
+        (Net(builder), x)
+    }
+
+    fn conv(&mut self, x: &Name, to: usize, from: usize) -> Name {
+        let weight = self.0.initializer("weight", wave(&[to, from, 3, 3], to as f32));
+        let bias = self.0.initializer("bias", wave(&[to], 0.2));
+        self.0.node(Op::Conv(op::Conv { pads: vec![1; 4], ..op::Conv::default() }), &[x, &weight, &bias])
+    }
+
+    fn finish(mut self, y: &Name) -> Graph {
+        self.0.output(y);
+        self.0.finish().expect("a graph")
+    }
+}
+
+/// A residual block, a pooling and a classifier.
+fn residual() -> Graph {
+    let (mut net, x) = Net::new(2);
+    let first = net.conv(&x, 4, 2);
+    let stem = net.0.node(Op::Relu, &[&first]);
+    let inner = net.conv(&stem, 4, 4);
+    let sum = net.0.node(Op::Add, &[&inner, &stem]);
+    let out = net.0.node(Op::Relu, &[&sum]);
+    let pool = op::MaxPool { kernel_shape: vec![2, 2], strides: vec![2, 2], ..max_pool() };
+    let pooled = net.0.node(Op::MaxPool(pool), &[&out]);
+    let mean = net.0.node(Op::GlobalAveragePool, &[&pooled]);
+    let flat = net.0.node(Op::Flatten(op::Flatten::default()), &[&mean]);
+    let weight = net.0.initializer("head", wave(&[3, 4], 0.0));
+    let bias = net.0.initializer("head_bias", wave(&[3], 1.0));
+    let head = op::Gemm { trans_b: true, ..op::Gemm::default() };
+    let logits = net.0.node(Op::Gemm(head), &[&flat, &weight, &bias]);
+    net.finish(&logits)
+}
+
+fn max_pool() -> op::MaxPool {
+    op::MaxPool {
+        auto_pad: op::AutoPad::NotSet,
+        ceil_mode: false,
+        dilations: vec![],
+        kernel_shape: vec![],
+        pads: vec![],
+        storage_order: 0,
+        strides: vec![],
+    }
+}
+
+#[test]
+fn a_residual_network_is_integers_from_end_to_end() {
+    let graph = residual();
+    let plan = planned(&graph, "").expect("it has products");
+    // Relus are implied, the pooling and the flattening keep the scale, and the logits stay floats.
+    assert_eq!(groups(&plan), "x relu conv_2 relu_2=maxpool globalaveragepool=flatten");
+    assert_eq!((plan.weights.len(), plan.biases.len(), plan.integer.len()), (3, 3, 5));
+    assert_eq!(plan.float, []);
+    // So few samples make the divergence cut off much.
+    for (calibrator, most) in [(Calibrator::MinMax, 0.06), (Calibrator::Mse, 0.06), (Calibrator::Entropy, 0.1)] {
+        let quantized = quantized(&graph, &plan, calibrator);
+        let difference = difference(&graph, &quantized);
+        assert!(difference > 0.0 && difference < most, "{calibrator:?}: {difference}");
+        assert_eq!(quantized.inputs, graph.inputs);
+        assert_eq!(quantized.outputs[0].name, graph.outputs[0].name);
+    }
+}
+
+#[test]
+fn what_stays_in_floats_is_named() {
+    let graph = residual();
+    let plan = planned(&graph, "exclude = ['conv_2']").expect("two products are left");
+    // Without it the sum is floats, and what follows up to the next product.
+    assert_eq!(groups(&plan), "x relu flatten");
+    let reasons: Vec<String> = plan.float.iter().map(|float| format!("{}: {}", float.node, float.reason)).collect();
+    assert_eq!(
+        reasons,
+        [
+            "Conv `conv_2`: excluded by `conv_2`",
+            "Add `add`: not all that it reads are integers, or none that reads it is",
+            "GlobalAveragePool `globalaveragepool`: not all that it reads are integers, or none that reads it is",
+        ]
+    );
+    let refused = |scheme: &str| planned(&graph, scheme).expect_err("refused").to_string();
+    assert_eq!(
+        refused("exclude = ['/nobody/*']"),
+        "`/nobody/*` means no node of the network (hint: `aludel inspect` lists their names)"
+    );
+    assert_eq!(refused("exclude = ['Conv', 'Gemm']"), "nothing can be quantized: Conv `conv`: excluded by `Conv`");
+}
+
+#[test]
+fn a_relu_read_by_others_too_is_not_implied() {
+    let (mut net, x) = Net::new(2);
+    let first = net.conv(&x, 4, 2);
+    let positive = net.0.node(Op::Relu, &[&first]);
+    let second = net.conv(&positive, 4, 4);
+    let sum = net.0.node(Op::Add, &[&second, &first]);
+    let last = net.conv(&sum, 2, 4);
+    let graph = net.finish(&last);
+    let plan = planned(&graph, "").expect("it has products");
+    assert_eq!(groups(&plan), "x conv relu conv_2 add conv_3");
+    let symmetric = planned(&residual(), "activations = { dtype = 'i8', symmetric = true }").expect("it has products");
+    // A Relu is not implied where half of the integers are negative.
+    assert!(groups(&symmetric).starts_with("x conv"), "{}", groups(&symmetric));
+    assert!(difference(&graph, &quantized(&graph, &plan, Calibrator::MinMax)) < 0.06);
+}
+
+#[test]
+fn operators_of_one_scale_share_it() {
+    let plan = planned(&residual(), "one_scale = ['Add']").expect("it has products");
+    assert_eq!(groups(&plan), "x relu=conv_2=relu_2=maxpool globalaveragepool=flatten");
+}
+
+#[test]
+fn a_bias_beyond_32_bits_widens_the_scale_of_its_weights() {
+    let mut builder = GraphBuilder::new("net");
+    let x = builder.input("x", TensorType::new(DType::F32, [1usize, 2]));
+    let weight = builder.initializer("w", Tensor::new(&[2, 2], vec![1e-6f32, 0.5, 1e-6, -0.5]).expect("four"));
+    let bias = builder.initializer("b", Tensor::vector(vec![100.0f32, 0.1]));
+    let y = builder.node(Op::Gemm(op::Gemm::default()), &[&x, &weight, &bias]);
+    builder.output(&y);
+    let graph = builder.finish().expect("a graph");
+    let plan = planned(&graph, "").expect("a product");
+    let bounds = IndexMap::from([(Name::from("x"), (-1.0f32, 1.0f32))]);
+    let quantized = insert(&graph, &plan, &bounds).expect("inserted");
+    let y = outputs(&quantized, 0.4);
+    assert!((y[0] - 100.0).abs() < 0.01 && (y[1] - outputs(&graph, 0.4)[1]).abs() < 0.01, "{y:?}");
+}
+
+#[test]
+fn products_alone_leave_what_is_between_in_floats() {
+    let mut builder = GraphBuilder::new("net");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 5.into(), 8.into()]));
+    let first = builder.initializer("first", wave(&[8, 6], 0.0));
+    let hidden = builder.node(Op::MatMul, &[&x, &first]);
+    let bias = builder.initializer("bias", wave(&[6], 0.5));
+    let sum = builder.node(Op::Add, &[&hidden, &bias]);
+    let active = builder.node(Op::Gelu(op::Gelu::default()), &[&sum]);
+    let second = builder.initializer("second", wave(&[6, 8], 0.3));
+    let out = builder.node(Op::MatMul, &[&active, &second]);
+    let product = builder.node(Op::MatMul, &[&out, &first]);
+    builder.output(&product);
+    let graph = builder.finish().expect("a graph");
+    let types = shape::infer(&graph, &Bindings::default()).expect("types fit");
+    let plan = plan(&graph, &types, &Scheme::of_products()).expect("it has products");
+    assert_eq!(groups(&plan), "x gelu matmul_2");
+    assert!(plan.weights.iter().all(|site| site.axis == Some(1)));
+    let quantized = quantized(&graph, &plan, Calibrator::MinMax);
+    // One constant, read twice, is quantized once.
+    let n_bytes: usize =
+        quantized.initializers.values().filter(|tensor| tensor.dtype() == DType::I8).map(Tensor::len).sum();
+    assert_eq!(n_bytes, 8 * 6 + 6 * 8 + 6 + 8, "weights and zero points");
+    assert!(difference(&graph, &quantized) < 0.06);
+}
+
+fn wide() -> Weights {
+    Weights { dtype: Integer::I16, ..Weights::default() }
+}
+
+#[test]
+fn weights_alone_are_a_quarter_of_the_bytes() {
+    let graph = residual();
+    let plan = planned(&graph, "").expect("it has products");
+    let narrow = insert_weights(&graph, &plan.weights).expect("inserted");
+    narrow.check().expect("a graph");
+    assert!(difference(&graph, &narrow) < 0.1, "{}", difference(&graph, &narrow));
+    let wide: Vec<WeightSite> =
+        plan.weights.iter().cloned().map(|site| WeightSite { weights: wide(), ..site }).collect();
+    assert!(difference(&graph, &insert_weights(&graph, &wide).expect("inserted")) < 1e-3);
+    assert!(narrow.nodes.iter().all(|node| !matches!(node.op, Op::QuantizeLinear(_))));
+}
+
+/// Plans a network after simplifying it, quantizes it, and holds the outputs before those in floats.
+fn check_any(graph: &Graph) -> Result<(), TestCaseError> {
+    let graph = simplify::simplify(graph, &simplify::Options::default()).expect("it simplifies").graph;
+    for scheme in ["", "activations = { dtype = 'i16', symmetric = true }\nweights = { dtype = 'i16' }"] {
+        let plan = match planned(&graph, scheme) {
+            Ok(plan) => plan,
+            Err(QuantizeError::Nothing { .. }) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        let quantized = quantized(&graph, &plan, Calibrator::MinMax);
+        let types = shape::infer(&quantized, &Bindings::default());
+        prop_assert!(types.is_ok(), "{types:?}");
+        if !scheme.is_empty() {
+            // With 16 bits next to nothing is lost, wherever the integers are.
+            let difference = difference(&graph, &quantized);
+            prop_assert!(difference < 0.02, "{difference}\n{}", crate::graph::show::show(&quantized));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_convolutional_network_can_be_quantized(
+        layers in random_graphs::layers(), flat in any::<bool>(), seed in any::<u64>(),
+    ) {
+        check_any(&random_graphs::convolutional(&layers, flat, seed))?;
+    }
+
+    #[test]
+    fn any_sequential_network_can_be_quantized(blocks in random_graphs::blocks(), seed in any::<u64>()) {
+        check_any(&random_graphs::sequential(&blocks, seed))?;
+    }
+}

@@ -12,6 +12,7 @@ mod format;
 mod inspect;
 mod load;
 mod progress;
+mod quantize;
 mod run;
 mod runtime;
 mod screen;
@@ -65,6 +66,7 @@ enum Command {
     Simplify(simplify::Arguments),
     Run(run::Arguments),
     Train(train::Arguments),
+    Quantize(quantize::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
@@ -104,6 +106,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Simplify(arguments) => simplify::run(&arguments, verbose),
         Command::Run(arguments) => run::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Quantize(arguments) => quantize::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

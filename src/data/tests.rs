@@ -160,7 +160,11 @@ fn arrays_of_numpy_go_in_by_their_names() {
         "kind = 'npz'\ntrain = { x = 'x.npy', label = 'w.npy' }",
         Err("x.npy: array `x` of shape [2, 2] has no row for each of the 3 of `label`"),
     );
-    check(&files, "kind = 'npz'\ntrain = { x = 'cut.npy' }", Err("array `cut`: ends before its 16 bytes do"));
+    check(
+        &files,
+        "kind = 'npz'\ntrain = { x = 'cut.npy' }",
+        Err("array `cut`: ends before its rows do; save it again"),
+    );
 }
 
 fn digits(extra: &str) -> Arc<Dataset> {

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use crate::compress::distill::DistillError;
 use crate::compress::distill::student::StudentError;
+use crate::compress::quantize::QuantizeError;
 use crate::data::DataError;
+use crate::data::npz::NpzError;
 use crate::graph::patch::PatchError;
 use crate::graph::shape::ShapeError;
+use crate::graph::simplify::SimplifyError;
 use crate::learn::train::TrainError;
 use crate::learn::train::init::InitError;
 use crate::measure::runtime::RuntimeError;
@@ -54,6 +57,15 @@ pub enum RecipeError {
     /// The student cannot be made out of the teacher.
     #[error(transparent)]
     Student(#[from] StudentError),
+    /// The network is not quantized.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+    /// It cannot be tidied before it is.
+    #[error(transparent)]
+    Simplify(#[from] SimplifyError),
+    /// An archive of samples cannot be read.
+    #[error(transparent)]
+    Npz(#[from] NpzError),
     /// What a network consists of cannot be told.
     #[error(transparent)]
     Shape(#[from] ShapeError),

@@ -4,6 +4,8 @@ mod error;
 pub mod evaluate;
 pub mod normalization;
 pub mod pipeline;
+mod probe;
+pub mod quantize;
 mod train;
 
 use std::path::{Path, PathBuf};

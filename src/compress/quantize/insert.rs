@@ -8,7 +8,6 @@ use indexmap::IndexMap;
 use super::QuantizeError;
 use super::parameters::{Parameters, QuantizedConstant, quantize_constant};
 use super::plan::{BiasSite, Plan, WeightSite};
-use super::scheme::{Granularity, Weights};
 use crate::graph::op::{DequantizeLinear, QuantizeLinear};
 use crate::graph::patch::{Patch, Place};
 use crate::graph::tensor::Tensor;
@@ -188,7 +187,7 @@ fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) ->
 }
 
 /// Elements of a block; 0 where scales are not by block.
-fn block_size(quantized: &QuantizedConstant) -> i64 {
+pub(super) fn block_size(quantized: &QuantizedConstant) -> i64 {
     let (whole, scales) = (quantized.integers.shape(), quantized.scales.shape());
     match quantized.axis {
         Some(axis) if scales.len() == whole.len() && scales.len() > 1 => {
@@ -198,38 +197,8 @@ fn block_size(quantized: &QuantizedConstant) -> i64 {
     }
 }
 
-fn named(op: Op, inputs: Vec<Option<Name>>, output: &Name) -> Node {
+pub(super) fn named(op: Op, inputs: Vec<Option<Name>>, output: &Name) -> Node {
     let mut node = Node::new(op, inputs, vec![Some(output.clone())]);
     node.name = output.to_string();
     node
-}
-
-/// The network with the constants of these sites as integers behind a DequantizeLinear, and all activations in floats: a quarter
-/// of the bytes, computed as before. Scales are by block where the sites say so.
-///
-/// # Errors
-/// When a constant is no tensor of floats.
-pub fn insert_weights(graph: &Graph, sites: &[WeightSite]) -> Result<Graph, QuantizeError> {
-    let mut patch = Patch::new(graph);
-    let mut nodes: BTreeMap<usize, Node> = BTreeMap::new();
-    let mut made: Vec<(Name, Option<usize>, Weights, Name)> = Vec::new();
-    for site in sites {
-        let key = (site.name.clone(), site.axis, site.weights);
-        let same = made.iter().find(|other| (&other.0, other.1, other.2) == (&key.0, key.1, key.2));
-        let floats = match same.map(|other| other.3.clone()) {
-            Some(floats) => floats,
-            None => {
-                let axis = site.axis.filter(|_| site.weights.granularity != Granularity::Tensor);
-                let quantized = quantize_constant(&graph.initializers[&site.name], axis, site.weights, |_| 0.0)?;
-                let floats = dequantized(&mut patch, &site.name, &quantized);
-                made.push((key.0, key.1, key.2, floats.clone()));
-                floats
-            }
-        };
-        let node = nodes.entry(site.node_idx).or_insert_with(|| graph.nodes[site.node_idx].clone());
-        node.inputs[site.position] = Some(floats);
-    }
-    nodes.into_iter().for_each(|(node_idx, node)| patch.replace(node_idx, vec![node]));
-    patch.remove_unused_initializers();
-    Ok(patch.apply(None)?)
 }

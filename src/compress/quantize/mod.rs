@@ -9,14 +9,17 @@ pub mod calibrator;
 mod error;
 pub mod histogram;
 mod insert;
+pub mod options;
 pub mod parameters;
 pub mod plan;
 pub mod scheme;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub use calibrate::{Ranges, calibrate};
 pub use calibrator::Calibrator;
 pub use error::QuantizeError;
-pub use insert::{insert, insert_weights};
+pub use insert::insert;
 pub use plan::{Plan, plan};
+pub use weights::{insert_weights, weight_sites};

@@ -21,8 +21,9 @@ use crate::learn::train::{TrainError, checkpoint};
 use crate::measure::latency::{self, timed};
 use crate::measure::runtime::Runtime;
 use crate::onnx;
+
 use crate::recipe::train::{network, output};
-use crate::recipe::{ModelPart, RecipeError, normalization};
+use crate::recipe::{ModelPart, RecipeError, normalization, probe};
 use crate::store;
 
 /// How a recipe is carried out.
@@ -504,7 +505,7 @@ impl<'a> Book<'a> {
         };
         let data = normalization::data_for(&teacher.model, &matter.data)?;
         let loader = Loader::new(&data, Split::Train, loader)?;
-        let columns = teacher::columns(&teacher.model, &matter.data);
+        let columns = probe::columns(&teacher.model, &matter.data);
         let values: Vec<Name> = student.teacher.iter().map(|input| input.value.clone()).collect();
         let runtime = teacher::decide(self, teacher, &values, &loader)?;
         if !options.teacher.cache {
@@ -514,7 +515,7 @@ impl<'a> Book<'a> {
                 return Err(RecipeError::Part { part: "step.distill".to_string(), problem: problem.to_string() });
             }
             let forward = teacher::open(runtime, &teacher.model, &values)?;
-            let own = teacher::columns(model, &matter.data);
+            let own = probe::columns(model, &matter.data);
             let ours = |column: &String| own.iter().find(|(other, _)| other == column).map(|(_, name)| name.clone());
             let inputs = columns.iter().filter_map(|(column, theirs)| Some((theirs.clone(), ours(column)?)));
             return Ok(Source::Live { teacher: forward, inputs: inputs.collect() });

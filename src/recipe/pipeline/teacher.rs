@@ -1,46 +1,18 @@
-//! A teacher's file at work on a runtime, handing out inner values as well.
+//! Which runtime a teacher's values come from.
 
 use indexmap::IndexMap;
 
 use super::run::{Book, Made};
 use crate::compress::distill::DistillError;
-use crate::data::{Dataset, Loader};
-use crate::graph::patch::Patch;
-use crate::graph::probe::{Forward, ProbeError};
-use crate::graph::shape::{Bindings, infer};
+use crate::data::Loader;
+use crate::graph::probe::Forward;
 use crate::graph::tensor::Tensor;
-use crate::graph::{Model, Name, ValueInfo};
+use crate::graph::{Model, Name};
 use crate::measure::latency::timed;
-use crate::measure::runtime::{ModelBytes, Options, Runtime, Session, run_rows};
-use crate::onnx;
-use crate::recipe::RecipeError;
+use crate::measure::runtime::Runtime;
+use crate::recipe::probe::columns;
+use crate::recipe::{RecipeError, probe};
 use crate::store;
-
-/// A session that gives these values, in their order.
-struct Given {
-    session: Box<dyn Session>,
-    values: Vec<Name>,
-}
-
-impl Forward for Given {
-    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-        let failed = |problem: String| ProbeError { what: "the teacher".to_string(), problem };
-        let feeds: Vec<(String, Tensor)> =
-            inputs.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-        let given = run_rows(self.session.as_mut(), &feeds).map_err(|error| failed(error.to_string()))?;
-        let value =
-            |name: &Name| given.iter().find(|(given, _)| name.as_str() == given).map(|(_, tensor)| tensor.clone());
-        let values = self.values.iter().map(|name| value(name).ok_or_else(|| failed(format!("it gave no `{name}`"))));
-        values.collect()
-    }
-}
-
-/// The data's column for each of a network's inputs.
-pub(super) fn columns(model: &Model, data: &Dataset) -> Vec<(String, Name)> {
-    let n_inputs = model.graph.inputs.len();
-    let column = |input: &ValueInfo| data.column_for(&input.name, n_inputs).to_string();
-    model.graph.inputs.iter().map(|input| (column(input), input.name.clone())).collect()
-}
 
 /// The runtime that takes the least time for a batch of the teacher, or that was decided for before.
 pub(super) fn decide<'a>(
@@ -97,16 +69,5 @@ pub(super) fn nobody() -> RecipeError {
 
 /// The teacher on a runtime, giving these values.
 pub(super) fn open(runtime: &dyn Runtime, model: &Model, values: &[Name]) -> Result<Box<dyn Forward>, RecipeError> {
-    let types = infer(&model.graph, &Bindings::default())?;
-    let mut patch = Patch::new(&model.graph);
-    for name in values.iter().filter(|name| !model.graph.outputs.iter().any(|output| output.name == **name)) {
-        patch.add_output(match types.tensor(name) {
-            Some(known) => ValueInfo::new(name, known.clone()),
-            None => ValueInfo::untyped(name),
-        });
-    }
-    let bytes = ModelBytes::new(onnx::to_bytes(&model.with_graph(patch.apply(None)?))?);
-    let options =
-        Options { n_threads: std::thread::available_parallelism().map_or(1, usize::from), ..Options::default() };
-    Ok(Box::new(Given { session: runtime.load(&bytes, &options)?, values: values.to_vec() }))
+    probe::open(runtime, model, values, "the teacher")
 }

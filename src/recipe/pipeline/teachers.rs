@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::grammar::TeacherPart;
 use super::matter::Matter;
 use super::run::{Book, Course, Fitted, Made, Watcher};
-use super::teacher;
 use crate::compress::distill::teachers::{self, Member};
+use crate::recipe::probe::columns;
 use crate::recipe::train::{network, output};
 use crate::recipe::{RecipeError, normalization};
 use crate::store;
@@ -71,7 +71,7 @@ impl Book<'_> {
             let members = parts.iter().map(|part| (part, &made[&part.label]));
             let first = members.clone().next().map(|(_, made)| made).expect("there are several");
             let reads = |made: &Made| -> Result<_, RecipeError> {
-                let columns = teacher::columns(&made.model, &matter.data).into_iter().map(|(column, _)| column);
+                let columns = columns(&made.model, &matter.data).into_iter().map(|(column, _)| column);
                 Ok((columns.collect::<BTreeSet<_>>(), normalization::by_column(&made.model, &matter.data)?))
             };
             for (part, made) in members.clone() {

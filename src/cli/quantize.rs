@@ -1,0 +1,244 @@
+//! `aludel quantize`: a network in integers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use super::load::{self, RuntimeChoice};
+use super::progress::Progress;
+use super::table::{Side, table};
+use super::{Outcome, format};
+use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
+use crate::compress::quantize::plan::Float;
+use crate::compress::quantize::scheme::{Activations, Granularity, Integer, Weights};
+use crate::compress::quantize::{Calibrator, Ranges};
+use crate::data::Dataset;
+use crate::measure::child::RuntimeName;
+use crate::onnx::{self, WriteOptions};
+use crate::recipe::quantize::{self as recipe, Quantized, Samples};
+use crate::store;
+
+/// Write a network in integers, its ranges taken from samples
+///
+/// What is not said is chosen for the runtime that will run the file, and --explain says why. Weights alone need no samples.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  aludel quantize model.onnx --runtime ort --data calib.npz -o int8.onnx\n  aludel quantize model.onnx --form weights -o small.onnx\n  aludel quantize model.onnx --runtime ort --data data.toml --calibrator mse --exclude '/head/*' -o int8.onnx"
+)]
+pub(super) struct Arguments {
+    /// An ONNX file
+    model: PathBuf,
+    /// Where to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// int8, or int4 for weights alone
+    #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = word::<To>)]
+    to: To,
+    /// qdq or weights
+    #[arg(long, value_name = "FORM", value_parser = word::<Form>)]
+    form: Option<Form>,
+    /// Samples: a .npz whose arrays are named after the inputs (x for a single one), or a data descriptor (TOML)
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Samples to take of it
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
+    samples: u64,
+    /// min-max, moving-average, entropy, mse, or a percentile such as 99.99
+    #[arg(long, value_name = "NAME", value_parser = calibrator)]
+    calibrator: Option<Calibrator>,
+    /// Type of activations: u8, i8, u16 or i16
+    #[arg(long, value_name = "TYPE", value_parser = word::<Integer>)]
+    activations: Option<Integer>,
+    /// Put zero in the middle of the type of activations
+    #[arg(long)]
+    symmetric: bool,
+    /// Type of weights: i8, u8, i4, u4, i16 or u16
+    #[arg(long, value_name = "TYPE", value_parser = word::<Integer>)]
+    weights: Option<Integer>,
+    /// Bits of the weights' type that are used; 7 of 8 are safe on x86 without VNNI
+    #[arg(long, value_name = "N")]
+    weight_bits: Option<u32>,
+    /// One scale for a whole weight, not one for each channel
+    #[arg(long, conflicts_with = "block")]
+    per_tensor: bool,
+    /// A scale for so many neighbouring weights
+    #[arg(long, value_name = "N")]
+    block: Option<usize>,
+    /// Operators that compute in integers
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    operators: Option<Vec<String>>,
+    /// Nodes that stay in floats (repeatable): an operator, or a pattern for names of nodes or of what they make
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Quantize products of two activations, as in attention, too
+    #[arg(long)]
+    activation_products: bool,
+    #[command(flatten)]
+    runtime: RuntimeChoice,
+    /// Write what was seen of the values to this file, for --ranges
+    #[arg(long, value_name = "FILE.json")]
+    save_ranges: Option<PathBuf>,
+    /// Take what was seen of the values from this file, and run no samples
+    #[arg(long, value_name = "FILE.json", conflicts_with = "data")]
+    ranges: Option<PathBuf>,
+    /// The opset to write; without it the file's own, raised where integers need it
+    #[arg(long, value_name = "N")]
+    opset: Option<u32>,
+    /// Say why each default was chosen, and which nodes stay in floats
+    #[arg(long)]
+    explain: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A value by its name in recipes.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
+        .map_err(|error| error.to_string())
+}
+
+fn calibrator(text: &str) -> Result<Calibrator, String> {
+    match text.parse::<f64>() {
+        Ok(percent) => Ok(Calibrator::Percentile(percent)),
+        Err(_) => word(text),
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    aludel: &'static str,
+    output: PathBuf,
+    opset: u32,
+    /// Why the opset is not the file's own, where nobody asked for another.
+    raised_because: Option<String>,
+    bytes_before: u64,
+    bytes_after: u64,
+    #[serde(flatten)]
+    done: recipe::Report,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let loaded = load::load(&arguments.model)?;
+    let samples = samples(arguments)?;
+    let (target, runtimes) = match arguments.runtime.runtime[..] {
+        [] => (Target::Any, load::open_runtimes(&arguments.runtime)?),
+        [RuntimeName::Ort] => (Target::Onnxruntime, load::open_runtimes(&arguments.runtime)?),
+        [RuntimeName::Tract] => (Target::Tract, load::open_runtimes(&arguments.runtime)?),
+        _ => bail!("a file is quantized for one runtime: name one, or none for a file that is safe everywhere"),
+    };
+    // onnxruntime comes last where both are at hand, and is the quicker one for networks of floats.
+    let runtime = runtimes.last().context("no runtime is at hand to calibrate with")?;
+    let progress = Progress::start("calibrating");
+    let mut told = |n: u64| progress.set_message(format!("calibrating: {n} samples"));
+    let options = options(arguments);
+    let quantized =
+        recipe::quantize(&loaded.model, &options, target, samples.as_ref(), runtime.runtime.as_ref(), &mut told)
+            .with_context(|| format!("{} was not quantized", arguments.model.display()))?;
+    drop(progress);
+    if let (Some(path), Some(ranges)) = (&arguments.save_ranges, &quantized.ranges) {
+        store::write_atomic(path, &serde_json::to_vec(ranges)?)?;
+    }
+    let report = write(arguments, &quantized, loaded.file_bytes)?;
+    if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report, arguments.explain))) }
+}
+
+fn samples(arguments: &Arguments) -> anyhow::Result<Option<Samples>> {
+    if let Some(path) = &arguments.ranges {
+        let ranges: Ranges = serde_json::from_slice(&store::read(path)?)
+            .with_context(|| format!("{} holds no ranges", path.display()))?;
+        return Ok(Some(Samples::Ranges(Box::new(ranges))));
+    }
+    let Some(path) = &arguments.data else { return Ok(None) };
+    let is_archive = path.extension().is_some_and(|extension| extension == "npz");
+    match is_archive {
+        true => Ok(Some(Samples::Archive(path.clone()))),
+        false => Ok(Some(Samples::Dataset(Arc::new(Dataset::open(path)?)))),
+    }
+}
+
+fn options(arguments: &Arguments) -> QuantizeOptions {
+    let activations = arguments.activations.map(|dtype| Activations { dtype, symmetric: arguments.symmetric });
+    let activations =
+        activations.or(arguments.symmetric.then(|| Activations { symmetric: true, ..Activations::default() }));
+    let is_said = arguments.weights.is_some()
+        || arguments.weight_bits.is_some()
+        || arguments.per_tensor
+        || arguments.block.is_some();
+    let granularity = match (arguments.per_tensor, arguments.block) {
+        (true, _) => Granularity::Tensor,
+        (false, Some(block)) => Granularity::Block(block),
+        (false, None) => Granularity::Channel,
+    };
+    let default = if arguments.to == To::Int4 { Integer::I4 } else { Integer::I8 };
+    let dtype = arguments.weights.unwrap_or(default);
+    let weights = Weights { dtype, symmetric: dtype.is_signed(), granularity, bits: arguments.weight_bits };
+    QuantizeOptions {
+        to: arguments.to,
+        form: arguments.form,
+        activations,
+        weights: is_said.then_some(weights),
+        operators: arguments.operators.clone(),
+        exclude: arguments.exclude.clone(),
+        activation_products: arguments.activation_products.then_some(true),
+        calibrator: arguments.calibrator,
+        samples: Some(usize::try_from(arguments.samples).unwrap_or(usize::MAX)),
+        ..QuantizeOptions::default()
+    }
+}
+
+fn write(arguments: &Arguments, quantized: &Quantized, bytes_before: u64) -> anyhow::Result<Report> {
+    let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
+    let written = onnx::write(&quantized.model, &arguments.output, &options)
+        .with_context(|| format!("{} was not written", arguments.output.display()))?;
+    let data = written.data.as_deref().and_then(|path: &Path| std::fs::metadata(path).ok());
+    Ok(Report {
+        aludel: env!("CARGO_PKG_VERSION"),
+        output: arguments.output.clone(),
+        opset: written.opset,
+        raised_because: written.raised,
+        bytes_before,
+        bytes_after: written.n_bytes + data.map_or(0, |metadata| metadata.len()),
+        done: quantized.report.clone(),
+    })
+}
+
+fn text(report: &Report, explain: bool) -> String {
+    let done = &report.done;
+    let mut rows = vec![(
+        "file".to_string(),
+        format!("{} → {}", format::bytes(report.bytes_before), format::bytes(report.bytes_after)),
+    )];
+    if !done.integer.is_empty() {
+        let operators: Vec<String> = done.integer.iter().map(|(operator, n)| format!("{n} {operator}")).collect();
+        rows.push(("in integers".to_string(), operators.join(", ")));
+    }
+    rows.push(("constants in integers".to_string(), done.n_weights.to_string()));
+    if let Some(runtime) = &done.calibrated_on {
+        rows.push(("calibrated".to_string(), format!("on {} samples by {runtime}", done.n_samples)));
+    }
+    if !done.float.is_empty() {
+        rows.push(("in floats although asked".to_string(), format!("{} nodes", done.float.len())));
+    }
+    let columns = [("", Side::Left), ("", Side::Left)];
+    let mut text = table(&columns, rows.into_iter().map(|(what, how)| vec![what, how]));
+    if report.bytes_after > report.bytes_before {
+        text.push_str("the file has become larger: what says how to read the integers outweighs them\n");
+    }
+    if let Some(reason) = &report.raised_because {
+        text.push_str(&format!("the opset was raised to {}: {reason}\n", report.opset));
+    }
+    if explain {
+        text.push('\n');
+        done.choice.reasons.iter().for_each(|reason| text.push_str(&format!("{reason}\n")));
+        if !done.float.is_empty() {
+            let cells = |float: &Float| vec![float.node.clone(), float.reason.clone()];
+            let columns = [("in floats", Side::Left), ("because", Side::Left)];
+            text.push('\n');
+            text.push_str(&table(&columns, done.float.iter().map(cells)));
+        }
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Weights alone as integers: a quarter of the bytes or an eighth, computed in floats as before.
+
+use std::collections::BTreeMap;
+
+use super::QuantizeError;
+use super::insert::{block_size, named};
+use super::parameters::{QuantizedConstant, quantize_constant};
+use super::plan::WeightSite;
+use super::scheme::{Granularity, Integer, Scheme, Weights};
+use crate::graph::axes::axes;
+use crate::graph::op::{Cast, DequantizeLinear};
+use crate::graph::patch::{Patch, Place};
+use crate::graph::shape::Types;
+use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Graph, Name, Node, Op};
+
+/// Constants of fewer elements stay floats: what says how to read the integers takes as much room as they save.
+const FEWEST: usize = 256;
+
+/// The weights of products, recurrent operators and embeddings.
+///
+/// # Errors
+/// When the scheme cannot be carried out, a pattern of it means no node, or there is no such weight.
+pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec<WeightSite>, QuantizeError> {
+    scheme.check()?;
+    if let Some(pattern) = scheme.idle_patterns(&graph.nodes).first() {
+        return Err(QuantizeError::Pattern { pattern: pattern.to_string() });
+    }
+    let mut sites: Vec<WeightSite> = Vec::new();
+    for (node_idx, node) in graph.nodes.iter().enumerate().filter(|(_, node)| scheme.excludes(node).is_none()) {
+        for weight in axes(node, types).weights {
+            let Some(name) = node.input(weight.position) else { continue };
+            let constant = graph.initializers.get(name).filter(|_| !graph.overridable.contains(name));
+            let Some(constant) = constant.filter(|it| it.dtype() == DType::F32 && it.len() >= FEWEST) else { continue };
+            let weights = scheme.weights_of(node);
+            let axis = match (weights.granularity, weight.input_axis) {
+                (Granularity::Tensor, _) => None,
+                (Granularity::Channel, _) => Some(weight.output_axis),
+                (Granularity::Block(_), Some(summed)) if summed < constant.rank() => Some(summed),
+                (Granularity::Block(_), _) => Some(weight.output_axis),
+            };
+            sites.push(WeightSite { node_idx, position: weight.position, name: name.clone(), axis, weights });
+        }
+    }
+    match sites.is_empty() {
+        true => Err(QuantizeError::Nothing { reason: format!("no weight has {FEWEST} elements or more") }),
+        false => Ok(sites),
+    }
+}
+
+/// The network with the constants of these sites as integers that the file brings back to floats. Symmetric integers of eight or
+/// sixteen bits by tensor or channel stand behind a Cast and a Mul: both runtimes compute these once, when they load the file.
+/// Others stand behind a DequantizeLinear.
+///
+/// # Errors
+/// When a constant is no tensor of floats.
+pub fn insert_weights(graph: &Graph, sites: &[WeightSite]) -> Result<Graph, QuantizeError> {
+    let mut patch = Patch::new(graph);
+    let mut nodes: BTreeMap<usize, Node> = BTreeMap::new();
+    let mut made: Vec<(&Name, Option<usize>, Weights, Name)> = Vec::new();
+    for site in sites {
+        let is_same = |other: &&(&Name, Option<usize>, Weights, Name)| {
+            (other.0, other.1, other.2) == (&site.name, site.axis, site.weights)
+        };
+        let floats = match made.iter().find(is_same) {
+            Some(other) => other.3.clone(),
+            None => {
+                let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights, |_| 0.0)?;
+                let floats = restored(&mut patch, &site.name, &quantized, site.weights)?;
+                made.push((&site.name, site.axis, site.weights, floats.clone()));
+                floats
+            }
+        };
+        let node = nodes.entry(site.node_idx).or_insert_with(|| graph.nodes[site.node_idx].clone());
+        node.inputs[site.position] = Some(floats);
+    }
+    nodes.into_iter().for_each(|(node_idx, node)| patch.replace(node_idx, vec![node]));
+    patch.remove_unused_initializers();
+    Ok(patch.apply(None)?)
+}
+
+/// The nodes that make floats of a constant's integers.
+fn restored(
+    patch: &mut Patch,
+    name: &Name,
+    quantized: &QuantizedConstant,
+    weights: Weights,
+) -> Result<Name, QuantizeError> {
+    let QuantizedConstant { integers, scales, zero_points, axis } = quantized;
+    let is_plain = weights.symmetric && weights.dtype.is_signed() && !matches!(weights.dtype, Integer::I4);
+    let is_blocked = scales.rank() > 1;
+    let stored = patch.add_initializer(&format!("{name}_quantized"), integers.clone());
+    let floats = patch.fresh(&format!("{name}_dequantized"));
+    if is_plain && !is_blocked {
+        let scale = patch.add_initializer(&format!("{name}_scale"), broadcast(scales, *axis, integers.rank())?);
+        let wide = patch.fresh(&format!("{name}_cast"));
+        let cast = Op::Cast(Cast { to: DType::F32, ..CAST });
+        patch.insert(Place::Before(0), named(cast, vec![Some(stored)], &wide));
+        patch.insert(Place::Before(0), named(Op::Mul, vec![Some(wide), Some(scale)], &floats));
+        return Ok(floats);
+    }
+    let scale = patch.add_initializer(&format!("{name}_scale"), scales.clone());
+    let zero_point = patch.add_initializer(&format!("{name}_zero_point"), zero_points.clone());
+    let default = DequantizeLinear::default();
+    let axis = axis.map_or(default.axis, |axis| i64::try_from(axis).expect("a tensor has few axes"));
+    let op = DequantizeLinear { axis, block_size: block_size(quantized), ..default };
+    let inputs = vec![Some(stored), Some(scale), Some(zero_point)];
+    patch.insert(Place::Before(0), named(Op::DequantizeLinear(op), inputs, &floats));
+    Ok(floats)
+}
+
+const CAST: Cast = Cast { to: DType::F32, saturate: true, round_mode: crate::graph::op::RoundMode::Up };
+
+/// Scales along an axis in a shape that broadcasts over a tensor of this rank.
+fn broadcast(scales: &Tensor, axis: Option<usize>, rank: usize) -> Result<Tensor, QuantizeError> {
+    let Some(axis) = axis else { return Ok(scales.clone()) };
+    let mut shape = vec![1; rank];
+    shape[axis] = scales.len();
+    Ok(scales.reshaped(&shape)?)
+}

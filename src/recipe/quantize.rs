@@ -9,14 +9,15 @@ use serde::Serialize;
 use super::probe::{self, columns};
 use super::{RecipeError, normalization};
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
-use crate::compress::quantize::plan::Float;
-use crate::compress::quantize::{self, Ranges};
+use crate::compress::quantize::plan::{Float, WeightSite};
+use crate::compress::quantize::scheme::{Scheme, Weights};
+use crate::compress::quantize::{self, QuantizeError, Ranges};
 use crate::data::{Dataset, Split, npz};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
 use crate::graph::tensor::Tensor;
-use crate::graph::{Dim, Graph, Model, Name};
+use crate::graph::{Dim, Graph, Model, Name, Op};
 use crate::measure::runtime::Runtime;
 
 /// Where the samples of a calibration come from.
@@ -26,6 +27,8 @@ pub enum Samples {
     Archive(PathBuf),
     /// The calibration split of a data set; its training split where it has none.
     Dataset(Arc<Dataset>),
+    /// Batches of the network's inputs.
+    Batches(Vec<IndexMap<Name, Tensor>>),
     /// What a calibration before has seen.
     Ranges(Box<Ranges>),
 }
@@ -110,15 +113,32 @@ pub fn quantize(
     };
     let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
     let graph = quantize::insert(&model.graph, &plan, &bounds)?;
+    let (graph, n_stored) = stored(&graph, &choice.scheme)?;
     let report = Report {
         calibrated_on,
         n_samples: ranges.n_samples,
         integer: by_operator(&model.graph, &plan.integer),
-        n_weights: plan.weights.len(),
+        n_weights: plan.weights.len() + n_stored,
         float: plan.float,
         choice,
     };
     Ok(Quantized { model: model.with_graph(graph), ranges: Some(ranges), report })
+}
+
+/// The network with the weights that nothing reads as integers (embeddings, recurrent operators) as integers in the file, too.
+fn stored(graph: &Graph, scheme: &Scheme) -> Result<(Graph, usize), RecipeError> {
+    let types = shape::infer(graph, &Bindings::default())?;
+    // Seven bits are for sums of products; these are none.
+    let scheme = Scheme { weights: Weights { bits: None, ..scheme.weights }, ..scheme.clone() };
+    let is_stored = |site: &WeightSite| {
+        matches!(graph.nodes[site.node_idx].op, Op::Gather(_) | Op::LSTM(_) | Op::GRU(_) | Op::RNN(_))
+    };
+    let sites = match quantize::weight_sites(graph, &types, &scheme) {
+        Err(QuantizeError::Nothing { .. }) => Vec::new(),
+        sites => sites?,
+    };
+    let sites: Vec<WeightSite> = sites.into_iter().filter(is_stored).collect();
+    Ok((quantize::insert_weights(graph, &sites)?, sites.len()))
 }
 
 fn by_operator(graph: &Graph, nodes: &[usize]) -> IndexMap<String, usize> {
@@ -133,7 +153,7 @@ fn by_operator(graph: &Graph, nodes: &[usize]) -> IndexMap<String, usize> {
 /// The only batch size that a network takes, or as many samples as keep what is looked at within some megabytes.
 fn batch_size(model: &Model, types: &Types, values: &[Name]) -> usize {
     const MOST: usize = 32;
-    const MOST_BYTES: usize = 32 << 20;
+    const MOST_BYTES: usize = 8 << 20;
     let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
     if let Some(Dim::Known(size)) = first {
         return size.max(1);
@@ -187,6 +207,7 @@ fn batches<'a>(
                 columns.iter().map(column).collect()
             })))
         }
+        Samples::Batches(batches) => Ok(Box::new(batches.clone().into_iter().map(Ok))),
         Samples::Ranges(_) => Ok(Box::new(std::iter::empty())),
     }
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod learn;
 mod measure;
 mod models;
+mod quantize;
 mod random_graphs;
 mod real;
 mod recipe;

@@ -131,7 +131,8 @@ impl Statistics {
         }
         let (low, high, poisoned) = extremes(elements);
         if poisoned || !low.is_finite() || !high.is_finite() {
-            let what = if poisoned { "not a number" } else { "infinite" };
+            let is_number = elements.iter().all(|x| !x.is_nan());
+            let what = if is_number { "infinite" } else { "not a number" };
             return Err(QuantizeError::NotFinite { value: name.clone(), what });
         }
         let average =
@@ -151,21 +152,25 @@ impl Statistics {
 /// The least and the greatest element, and whether one is not a number.
 fn extremes(elements: &[f32]) -> (f32, f32, bool) {
     const N_LANES: usize = 16;
-    let mut lanes = [(f32::INFINITY, f32::NEG_INFINITY, false); N_LANES];
+    let (mut low, mut high) = ([f32::INFINITY; N_LANES], [f32::NEG_INFINITY; N_LANES]);
+    // Zero times a number is zero; times anything else it is none, and stays so.
+    let mut zero = [0f32; N_LANES];
     let mut blocks = elements.chunks_exact(N_LANES);
-    let fold = |(low, high, poisoned): (f32, f32, bool), x: f32| {
-        (if x < low { x } else { low }, if x > high { x } else { high }, poisoned | x.is_nan())
+    let mut fold = |block: &[f32]| {
+        for (lane, &x) in block.iter().enumerate() {
+            low[lane] = if x < low[lane] { x } else { low[lane] };
+            high[lane] = if x > high[lane] { x } else { high[lane] };
+            zero[lane] += 0.0 * x;
+        }
     };
     for block in &mut blocks {
-        for (lane, &x) in lanes.iter_mut().zip(block) {
-            *lane = fold(*lane, x);
-        }
+        fold(&block[..N_LANES]);
     }
-    for (lane, &x) in lanes.iter_mut().zip(blocks.remainder()) {
-        *lane = fold(*lane, x);
-    }
-    let start = (f32::INFINITY, f32::NEG_INFINITY, false);
-    lanes.iter().fold(start, |(low, high, poisoned), lane| (low.min(lane.0), high.max(lane.1), poisoned | lane.2))
+    fold(blocks.remainder());
+    let low = low.into_iter().fold(f32::INFINITY, f32::min);
+    let high = high.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let is_poisoned = zero.iter().any(|zero| zero.is_nan()) && low.is_finite() && high.is_finite();
+    (low, high, is_poisoned)
 }
 
 #[cfg(test)]

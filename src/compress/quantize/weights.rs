@@ -35,10 +35,15 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
             let weights = scheme.weights_of(node);
             let axis = match (weights.granularity, weight.input_axis) {
                 (Granularity::Tensor, _) => None,
+                // An embedding sums over nothing: a scale for each of its rows, which differ more than its columns do.
+                (_, None) => Some(0),
                 (Granularity::Channel, _) => Some(weight.output_axis),
                 (Granularity::Block(_), Some(summed)) if summed < constant.rank() => Some(summed),
                 (Granularity::Block(_), _) => Some(weight.output_axis),
             };
+            let is_embedding = weight.input_axis.is_none();
+            let granularity = if is_embedding && axis.is_some() { Granularity::Channel } else { weights.granularity };
+            let weights = Weights { granularity, ..weights };
             sites.push(WeightSite { node_idx, position: weight.position, name: name.clone(), axis, weights });
         }
     }

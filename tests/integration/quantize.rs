@@ -1,0 +1,232 @@
+//! Real networks in integers: what both runtimes make of the written bytes, and the command.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use aludel::audit::{self, CheckOptions, Settings, Verdict};
+use aludel::compress::quantize::options::{Form, QuantizeOptions, Target};
+use aludel::graph::op::{self, Op};
+use aludel::graph::tensor::{DType, Tensor};
+use aludel::graph::{Dim, GraphBuilder, Model, TensorType};
+use aludel::measure::difference::numbers;
+use aludel::measure::runtime::explain::Runs;
+use aludel::measure::runtime::{ModelBytes, Options, Runtime};
+use aludel::onnx;
+use aludel::recipe::RecipeError;
+use aludel::recipe::quantize::{Quantized, Samples, quantize};
+use serde_json::Value;
+
+use crate::real::{Outputs, Real, real_models, run, run_bytes};
+use crate::support;
+
+fn name(real: &Real) -> String {
+    real.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The shared files; the transformer attends to all tokens, where random masks would leave next to none.
+fn models(data: &Path) -> Vec<Real> {
+    let mut models = real_models(data);
+    for real in models.iter_mut().filter(|real| name(real) == "model_f16w.onnx") {
+        let whole = |element: i64| Tensor::new(&[2, 16], vec![element; 32]).expect("2 by 16");
+        real.fixed = vec![("attention_mask".to_owned(), whole(1)), ("token_type_ids".to_owned(), whole(0))];
+    }
+    models
+}
+
+/// Quantized with the inputs that tests give the file.
+fn quantized(real: &Real, runtime: &dyn Runtime, target: Target, options: &str) -> Result<Quantized, RecipeError> {
+    let model = onnx::read(&real.path).expect("every shared file is a network");
+    let batch = real.feed(runtime).into_iter().map(|(name, tensor)| (name.into(), tensor)).collect();
+    let options: QuantizeOptions = toml::from_str(options).expect("options");
+    quantize(&model, &options, target, Some(&Samples::Batches(vec![batch])), runtime, &mut |_| ())
+}
+
+fn bytes(model: &Model) -> ModelBytes {
+    ModelBytes::new(onnx::to_bytes(model).expect("it can be written"))
+}
+
+/// The signal over what quantization added to it, in decibels, over all outputs of floats.
+fn signal_to_noise_db(before: &Outputs, after: &Outputs) -> f64 {
+    let (mut signal, mut noise) = (0.0, 0.0);
+    for ((_, a), (_, b)) in before.iter().zip(after).filter(|((_, a), _)| a.dtype() == DType::F32) {
+        let (a, b) = (numbers(a).expect("floats"), numbers(b).expect("floats"));
+        signal += a.iter().map(|a| a * a).sum::<f64>();
+        noise += a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    }
+    10.0 * (signal / noise.max(1e-30)).log10()
+}
+
+/// The file that holds nothing to quantize: it is quantized already.
+const NOTHING: &str = "qtdnn_qlinearconv.onnx";
+
+#[test]
+fn weights_of_real_files_are_a_quarter_and_both_runtimes_compute_nearly_the_same() {
+    let Some(data) = support::data() else { return };
+    let mut table = String::from("weights as i8: bytes, and signal over noise of the outputs\n");
+    for real in models(&data) {
+        let runtimes = support::runtimes();
+        let ort = runtimes.last().expect("tract at least");
+        let quantized = match quantized(&real, *ort, Target::Tract, "") {
+            Ok(quantized) => quantized,
+            Err(error) => {
+                assert_eq!(name(&real), NOTHING, "{error}");
+                continue;
+            }
+        };
+        assert_eq!(quantized.report.choice.form, Form::Weights);
+        let written = bytes(&quantized.model);
+        let whole = fs::metadata(&real.path).expect("it is there").len();
+        let _ = write!(table, "{:<30} {:>3} %", name(&real), written.bytes().len() as u64 * 100 / whole);
+        for runtime in runtimes {
+            if runtime.name() == "tract" && !real.tract_refuses.is_empty() {
+                continue;
+            }
+            let before = run(runtime, &real, &Options::default()).expect("it runs the file");
+            let after = run_bytes(runtime, &real, &written, &Options::default()).expect("it runs the integers");
+            let decibels = signal_to_noise_db(&before, &after);
+            let _ = write!(table, "  {} {decibels:.0} dB", runtime.name());
+            assert!(decibels > 20.0, "{} on {}: {decibels}", name(&real), runtime.name());
+        }
+        table.push('\n');
+    }
+    support::say(&table);
+}
+
+#[test]
+fn real_files_run_in_integers_on_onnxruntime_as_planned() {
+    let (Some(data), Some(ort)) = (support::data(), support::onnxruntime()) else { return };
+    let mut table = String::from("Q/DQ on onnxruntime: operators in int8, signal over noise of the outputs\n");
+    for real in models(&data) {
+        let quantized = match quantized(&real, ort, Target::Onnxruntime, "calibrator = 'mse'") {
+            Ok(quantized) => quantized,
+            Err(error) => {
+                assert_eq!(name(&real), NOTHING, "{error}");
+                continue;
+            }
+        };
+        let written = bytes(&quantized.model);
+        let before = run(ort, &real, &Options::default()).expect("it runs the file");
+        let after = run_bytes(ort, &real, &written, &Options::default()).expect("it runs the integers");
+        let decibels = signal_to_noise_db(&before, &after);
+        let _ = writeln!(table, "{:<30} {:?}  {decibels:.0} dB", name(&real), quantized.report.integer);
+        assert!(decibels > 10.0, "{}: {decibels}", name(&real));
+        if name(&real) == "model_f16w.onnx" {
+            continue; // the reference takes long
+        }
+        let settings = Settings {
+            runs: Runs { n_warm_up: 1, n_timed: 3 },
+            check: CheckOptions::default(),
+            options: Options::default(),
+        };
+        let model = onnx::read_bytes(written.bytes().clone(), None).expect("as written");
+        let audit = audit::audit(&model, &written, ort, &[real.feed(ort)], &settings, &mut |_| ()).expect("it runs");
+        assert_eq!(audit.correctness.verdict, Verdict::Agrees, "{}: {:?}", name(&real), audit.correctness);
+        let quantization = audit.execution.quantization.expect("it is quantized");
+        // The audit counts no Concat: it moves integers.
+        for (operator, planned) in quantized.report.integer.iter().filter(|(operator, _)| *operator != "Concat") {
+            let count = quantization.operators.get(operator).map(|count| (count.n, count.n_int8));
+            assert_eq!(count, Some((*planned, *planned)), "{} {operator}: {quantization:?}", name(&real));
+        }
+    }
+    support::say(&table);
+}
+
+#[test]
+fn tract_computes_what_was_quantized_for_everybody() {
+    let Some(data) = support::data() else { return };
+    let runtimes = support::runtimes();
+    for real in models(&data).iter().filter(|real| name(real).starts_with("armkws") || name(real).starts_with("mnist"))
+    {
+        let quantized = quantized(real, runtimes[0], Target::Any, "").expect("it has products");
+        assert_eq!(quantized.report.choice.scheme.weights.bits, Some(7));
+        let written = bytes(&quantized.model);
+        let outputs: Vec<Outputs> = runtimes
+            .iter()
+            .map(|runtime| run_bytes(*runtime, real, &written, &Options::default()).expect("it runs the integers"))
+            .collect();
+        let before = run(runtimes[0], real, &Options::default()).expect("it runs the file");
+        for after in &outputs {
+            let decibels = signal_to_noise_db(&before, after);
+            assert!(decibels > 10.0, "{}: {decibels}", name(real));
+        }
+    }
+}
+
+fn aludel(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_aludel")).args(arguments).output().expect("the program starts")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders are UTF-8")
+}
+
+/// `[batch, 3, 8, 8]` in, a convolution of 16 channels, a pooling and a product.
+fn small(folder: &Path) -> PathBuf {
+    let mut builder = GraphBuilder::new("small");
+    let wave = |n: usize| (0..n).map(|k| (k as f32 * 1.7).sin()).collect::<Vec<f32>>();
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 3.into(), 8.into(), 8.into()]));
+    let weight = builder.initializer("weight", Tensor::new(&[16, 3, 3, 3], wave(432)).expect("as many"));
+    let x = builder.node(Op::Conv(op::Conv::default()), &[&x, &weight]);
+    let x = builder.node(Op::Relu, &[&x]);
+    let x = builder.node(Op::GlobalAveragePool, &[&x]);
+    let x = builder.node(Op::Flatten(op::Flatten::default()), &[&x]);
+    let head = builder.initializer("head", Tensor::new(&[16, 20], wave(320)).expect("as many"));
+    let y = builder.node(Op::MatMul, &[&x, &head]);
+    builder.output(&y);
+    let model = Model { opset: 17, ir_version: 8, ..Model::new(builder.finish().expect("a graph")) };
+    let path = folder.join("small.onnx");
+    fs::write(&path, onnx::to_bytes(&model).expect("it can be written")).expect("the folder is ours");
+    path
+}
+
+/// An archive of one array of `f32`.
+fn archive(path: &Path, name: &str, shape: &[usize]) {
+    let mut archive = zip::ZipWriter::new(File::create(path).expect("the folder is ours"));
+    archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("the name is new");
+    let shape_text = shape.iter().map(|size| format!("{size},")).collect::<String>();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape_text}), }}");
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{header:<117}\n").bytes());
+    bytes.extend((0..shape.iter().product::<usize>()).flat_map(|k| ((k as f32 * 0.37).cos()).to_le_bytes()));
+    archive.write_all(&bytes).expect("the disk has room");
+    archive.finish().expect("the disk has room");
+}
+
+#[test]
+fn the_command_calibrates_writes_and_takes_ranges_up_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
+    archive(&data, "x", &[20, 3, 8, 8]);
+    let [first, again, ranges] = ["a.onnx", "b.onnx", "ranges.json"].map(|name| folder.path().join(name));
+    let common = ["quantize", text(&model), "--runtime", "tract", "--form", "qdq", "--calibrator", "mse", "--json"];
+    let call = |more: &[&str]| {
+        let output = aludel(&[&common[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let report = call(&["--data", text(&data), "-o", text(&first), "--save-ranges", text(&ranges)]);
+    assert_eq!((report["n_samples"].as_u64(), report["calibrated_on"].as_str()), (Some(20), Some("tract")));
+    assert_eq!(report["integer"], serde_json::json!({ "Conv": 1, "GlobalAveragePool": 1, "MatMul": 1 }));
+    call(&["--ranges", text(&ranges), "-o", text(&again)]);
+    assert_eq!(
+        fs::read(&first).expect("written"),
+        fs::read(&again).expect("written"),
+        "the same ranges, the same bytes"
+    );
+
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = aludel(&[&["quantize", text(&model), "-o", text(&again)], arguments].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    };
+    refused(&["--form", "qdq"], "`data` is missing: ranges of activations come from samples");
+    refused(&["--data", text(&data), "--exclude", "/none/*"], "`/none/*` means no node of the network");
+    let other = folder.path().join("other.npz");
+    archive(&other, "y", &[20, 3, 8, 8]);
+    refused(&["--data", text(&other), "--form", "qdq"], "array `x`: is not there; there are: y");
+    refused(&["--runtime", "tract,ort", "--form", "weights"], "a file is quantized for one runtime");
+}

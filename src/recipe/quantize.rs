@@ -112,7 +112,8 @@ pub fn quantize(
         }
     };
     let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
-    let graph = quantize::insert(&model.graph, &plan, &bounds)?;
+    let scales = quantize::scales(&model.graph, &plan, &bounds)?;
+    let graph = quantize::insert(&model.graph, &plan, &scales)?;
     let (graph, n_stored) = stored(&graph, &choice.scheme)?;
     let report = Report {
         calibrated_on,

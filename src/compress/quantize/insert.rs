@@ -6,56 +6,97 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::QuantizeError;
-use super::parameters::{Parameters, QuantizedConstant, quantize_constant};
-use super::plan::{BiasSite, Plan, WeightSite};
+use super::parameters::{Parameters, QuantizedConstant, integer_tensor, quantize_constant, with_parameters};
+use super::plan::{BiasSite, Plan};
 use crate::graph::op::{DequantizeLinear, QuantizeLinear};
 use crate::graph::patch::{Patch, Place};
 use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
 
-/// The network with its values quantized, `bounds` being the range of each value of the plan. Its inputs and outputs stay as they
-/// are.
+/// Scales and zero points of everything in a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scales {
+    /// By value.
+    pub activations: IndexMap<Name, Parameters>,
+    /// By weight, in the order of the plan.
+    pub weights: Vec<Vec<Parameters>>,
+}
+
+/// Those whose integers cover the range of each value, and of each channel of a weight all its numbers.
 ///
 /// # Errors
-/// When a value of the plan has no range.
-pub fn insert(graph: &Graph, plan: &Plan, bounds: &IndexMap<Name, (f32, f32)>) -> Result<Graph, QuantizeError> {
-    let mut inserter = Inserter {
-        graph,
-        plan,
-        uses: Uses::of(graph),
-        patch: Patch::new(graph),
-        inputs: BTreeMap::new(),
-        parameters: IndexMap::new(),
-    };
+/// When a value of the plan has no range, or a constant no numbers.
+pub fn scales(graph: &Graph, plan: &Plan, bounds: &IndexMap<Name, (f32, f32)>) -> Result<Scales, QuantizeError> {
+    let mut activations = IndexMap::new();
     for (name, quantized) in &plan.values {
-        let range = bounds.get(name).copied();
         let remedy = "calibrate the network as it is quantized";
-        let range = range.ok_or_else(|| QuantizeError::NoRange { value: name.clone(), remedy })?;
-        inserter.parameters.insert(name, Parameters::of_range(range, quantized.activations));
+        let range = bounds.get(name).copied().ok_or_else(|| QuantizeError::NoRange { value: name.clone(), remedy })?;
+        activations.insert(name.clone(), Parameters::of_range(range, quantized.activations));
     }
+    let weights = plan.weights.iter().enumerate().map(|(weight_idx, site)| {
+        let bias = plan.biases.iter().find(|bias| bias.weight == weight_idx);
+        let least = least_scales(graph, bias, &activations)?;
+        let greatest = least.iter().copied().fold(0.0, f64::max);
+        let at = |channel: usize| match site.axis {
+            Some(_) => least.get(channel).copied().unwrap_or(0.0),
+            None => greatest,
+        };
+        let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights, at)?;
+        Ok(quantized.parameters()?)
+    });
+    let weights = weights.collect::<Result<_, QuantizeError>>()?;
+    Ok(Scales { activations, weights })
+}
+
+/// By channel, the least scale of a weight whose bias then fits 32 bits.
+pub(super) fn least_scales(
+    graph: &Graph,
+    bias: Option<&BiasSite>,
+    activations: &IndexMap<Name, Parameters>,
+) -> Result<Vec<f64>, QuantizeError> {
+    /// What a bias may be in integers: half of what fits, the other half for what it is added to.
+    const MOST: f64 = (1u64 << 30) as f64;
+    let Some(bias) = bias else { return Ok(Vec::new()) };
+    let scale = f64::from(activations[&bias.input].scale);
+    let numbers = graph.initializers[&bias.name].as_slice::<f32>()?;
+    Ok(numbers.iter().map(|b| f64::from(b.abs()) / scale / MOST).collect())
+}
+
+/// The network with its values quantized. Its inputs and outputs stay as they are.
+///
+/// # Errors
+/// When the scales are not those of the plan.
+pub fn insert(graph: &Graph, plan: &Plan, scales: &Scales) -> Result<Graph, QuantizeError> {
+    let mut inserter = Inserter::new(graph, plan, scales);
     inserter.constants()?;
     inserter.activations()?;
     inserter.finish()
 }
 
-struct Inserter<'a> {
+pub(super) struct Inserter<'a> {
     graph: &'a Graph,
     plan: &'a Plan,
+    scales: &'a Scales,
     uses: Uses<'a>,
-    patch: Patch,
+    pub(super) patch: Patch,
     /// What nodes read instead, by node and input.
-    inputs: BTreeMap<usize, BTreeMap<usize, Name>>,
-    parameters: IndexMap<&'a Name, Parameters>,
+    pub(super) inputs: BTreeMap<usize, BTreeMap<usize, Name>>,
 }
 
-impl Inserter<'_> {
+impl<'a> Inserter<'a> {
+    pub(super) fn new(graph: &'a Graph, plan: &'a Plan, scales: &'a Scales) -> Inserter<'a> {
+        let (uses, patch) = (Uses::of(graph), Patch::new(graph));
+        Inserter { graph, plan, scales, uses, patch, inputs: BTreeMap::new() }
+    }
+
     /// Weights and biases as integers behind a DequantizeLinear. A constant that is read in several places with the same
     /// result stands once.
     fn constants(&mut self) -> Result<(), QuantizeError> {
         let mut made: Vec<(&Name, QuantizedConstant, Name)> = Vec::new();
         for (weight_idx, site) in self.plan.weights.iter().enumerate() {
-            let quantized = self.weight(weight_idx, site)?;
+            let constant = &self.graph.initializers[&site.name];
+            let quantized = with_parameters(constant, site.axis, site.weights, &self.scales.weights[weight_idx])?;
             let same = made.iter().find(|(name, other, _)| *name == &site.name && *other == quantized);
             let dequantized = match same.map(|(.., dequantized)| dequantized.clone()) {
                 Some(dequantized) => dequantized,
@@ -74,29 +115,10 @@ impl Inserter<'_> {
         Ok(())
     }
 
-    /// A weight's integers, its scales so large that the bias fits 32 bits.
-    fn weight(&self, weight_idx: usize, site: &WeightSite) -> Result<QuantizedConstant, QuantizeError> {
-        /// What a bias may be in integers: half of what fits, the other half for what it is added to.
-        const MOST: f64 = (1u64 << 30) as f64;
-        let bias = self.plan.biases.iter().find(|bias| bias.weight == weight_idx);
-        let least = match bias {
-            None => Vec::new(),
-            Some(bias) => {
-                let scale = f64::from(self.parameters[&bias.input].scale);
-                let numbers = self.graph.initializers[&bias.name].as_slice::<f32>()?;
-                numbers.iter().map(|b| f64::from(b.abs()) / scale / MOST).collect()
-            }
-        };
-        let greatest = least.iter().copied().fold(0.0, f64::max);
-        let at =
-            |channel: usize| if site.axis.is_some() { least.get(channel).copied().unwrap_or(0.0) } else { greatest };
-        Ok(quantize_constant(&self.graph.initializers[&site.name], site.axis, site.weights, at)?)
-    }
-
     /// A bias as 32-bit integers whose scale is the product of those of what it is added to.
     fn bias(&mut self, site: &BiasSite, weight: &QuantizedConstant) -> Result<Name, QuantizeError> {
         let bias = self.graph.initializers[&site.name].clone();
-        let input_scale = self.parameters[&site.input].scale;
+        let input_scale = self.scales.activations[&site.input].scale;
         let scales: Vec<f32> = weight.scales.as_slice::<f32>()?.iter().map(|scale| scale * input_scale).collect();
         let numbers = bias.as_slice::<f32>()?;
         let integers: Vec<i32> = numbers
@@ -118,16 +140,17 @@ impl Inserter<'_> {
     }
 
     /// A QuantizeLinear behind what makes each value, and a DequantizeLinear that all its readers read.
-    fn activations(&mut self) -> Result<(), QuantizeError> {
+    /// Gives the names of the scales, by group.
+    pub(super) fn activations(&mut self) -> Result<IndexMap<usize, Name>, QuantizeError> {
         let mut scales: IndexMap<usize, (Name, Name)> = IndexMap::new();
         for (name, quantized) in &self.plan.values {
-            let Parameters { scale, zero_point } = self.parameters[name];
+            let Parameters { scale, zero_point } = self.scales.activations[name];
             let dtype = quantized.activations.dtype;
             // Runtimes compare the names of scales, not only their numbers, to see that both sides of a Reshape have one.
             let (scale, zero_point) = match scales.get(&quantized.group) {
                 Some(names) => names.clone(),
                 None => {
-                    let zero = super::parameters::integer_tensor(dtype, &[], &[zero_point])?;
+                    let zero = integer_tensor(dtype, &[], &[zero_point])?;
                     let scale = self.patch.add_initializer(&format!("{name}_scale"), Tensor::scalar(scale));
                     let zero = self.patch.add_initializer(&format!("{name}_zero_point"), zero);
                     scales.insert(quantized.group, (scale.clone(), zero.clone()));
@@ -154,10 +177,10 @@ impl Inserter<'_> {
             }
             self.patch.replace_uses(name, &floats);
         }
-        Ok(())
+        Ok(scales.into_iter().map(|(group, (scale, _))| (group, scale)).collect())
     }
 
-    fn finish(mut self) -> Result<Graph, QuantizeError> {
+    pub(super) fn finish(mut self) -> Result<Graph, QuantizeError> {
         for (node_idx, inputs) in &self.inputs {
             let mut node = self.graph.nodes[*node_idx].clone();
             for (position, name) in inputs {

@@ -7,6 +7,7 @@
 pub mod calibrate;
 pub mod calibrator;
 mod error;
+pub mod fake;
 pub mod histogram;
 mod insert;
 pub mod options;
@@ -20,6 +21,6 @@ mod weights;
 pub use calibrate::{Ranges, calibrate};
 pub use calibrator::Calibrator;
 pub use error::QuantizeError;
-pub use insert::insert;
+pub use insert::{Scales, insert, scales};
 pub use plan::{Plan, plan};
 pub use weights::{insert_weights, weight_sites};

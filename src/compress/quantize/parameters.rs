@@ -2,7 +2,7 @@
 //! Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, equation 1).
 
 use super::scheme::{Activations, Granularity, Integer, Weights};
-use crate::graph::tensor::{Tensor, TensorError};
+use crate::graph::tensor::{DType, Tensor, TensorError};
 
 /// Scale and zero point of an activation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +19,7 @@ impl Parameters {
         let Activations { dtype, symmetric } = activations;
         let (least, greatest) = bounds(dtype);
         let (low, high) = (f64::from(low.min(0.0)), f64::from(high.max(0.0)));
-        let middle = if dtype.is_signed() { 0 } else { 1 << (dtype.n_bits() - 1) };
+        let middle = middle(dtype);
         if symmetric {
             let scale = positive(high.max(-low) / f64::from(greatest - middle));
             return Parameters { scale, zero_point: middle };
@@ -65,6 +65,18 @@ pub struct QuantizedConstant {
     pub axis: Option<usize>,
 }
 
+impl QuantizedConstant {
+    /// Scale and zero point, by channel or block.
+    ///
+    /// # Errors
+    /// When they are not of the types that they should be.
+    pub fn parameters(&self) -> Result<Vec<Parameters>, TensorError> {
+        let zero_points = integers(&self.zero_points)?;
+        let scales = self.scales.as_slice::<f32>()?;
+        Ok(scales.iter().zip(zero_points).map(|(&scale, zero_point)| Parameters { scale, zero_point }).collect())
+    }
+}
+
 /// A constant's integers, each nearest to its number. `axis` is that of the scales; with blocks the axis along which they lie.
 /// `least_scale` gives, by channel, a scale below which it must not be, as a bias may ask.
 ///
@@ -84,12 +96,9 @@ pub fn quantize_constant(
         *range = (range.0.min(x), range.1.max(x));
     }
     let (least, greatest) = used(weights);
-    let dtype = weights.dtype;
-    let mut scales = Vec::with_capacity(ranges.len());
-    let mut zero_points = Vec::with_capacity(ranges.len());
-    for (channel, &(low, high)) in ranges.iter().enumerate() {
+    let middle = middle(weights.dtype);
+    let parameters = ranges.iter().enumerate().map(|(channel, &(low, high))| {
         let (low, high) = (f64::from(low), f64::from(high));
-        let middle = if dtype.is_signed() { 0 } else { 1 << (dtype.n_bits() - 1) };
         let scale = match weights.symmetric {
             true => high.max(-low) / f64::from(greatest - middle),
             false => (high - low) / f64::from(greatest - least),
@@ -99,31 +108,50 @@ pub fn quantize_constant(
             true => middle,
             false => ((f64::from(least) - low / f64::from(scale)).round_ties_even() as i32).clamp(least, greatest),
         };
-        scales.push(scale);
-        zero_points.push(zero_point);
-    }
-    let integers: Vec<i32> = numbers
-        .iter()
-        .enumerate()
-        .map(|(position, &x)| {
-            let channel = layout.scale_of(position);
-            let quotient = (x / scales[channel]).round_ties_even() as i32;
-            quotient.saturating_add(zero_points[channel]).clamp(least, greatest)
-        })
-        .collect();
+        Parameters { scale, zero_point }
+    });
+    let parameters: Vec<Parameters> = parameters.collect();
+    with_parameters(constant, axis, weights, &parameters)
+}
+
+/// A constant's integers by these scales and zero points, one pair or one for each that [`quantize_constant`] would choose.
+///
+/// # Errors
+/// When the constant holds no `f32`, or there is another number of parameters.
+pub fn with_parameters(
+    constant: &Tensor,
+    axis: Option<usize>,
+    weights: Weights,
+    parameters: &[Parameters],
+) -> Result<QuantizedConstant, TensorError> {
+    let numbers = constant.as_slice::<f32>()?;
+    let layout = Layout::new(constant.shape(), axis, weights.granularity);
+    let (least, greatest) = used(weights);
+    let (scales, zero_points): (Vec<f32>, Vec<i32>) = parameters.iter().map(|it| (it.scale, it.zero_point)).unzip();
+    let scales = Tensor::new(&layout.shape, scales)?;
+    let integer = |(position, &x): (usize, &f32)| {
+        let Parameters { scale, zero_point } = parameters[layout.scale_of(position)];
+        ((x / scale).round_ties_even() as i32).saturating_add(zero_point).clamp(least, greatest)
+    };
+    let integers: Vec<i32> = numbers.iter().enumerate().map(integer).collect();
     Ok(QuantizedConstant {
-        integers: integer_tensor(dtype, constant.shape(), &integers)?,
-        scales: Tensor::new(&layout.shape, scales)?,
-        zero_points: integer_tensor(dtype, &layout.shape, &zero_points)?,
-        axis: axis.filter(|_| layout.n_scales > 1 || !layout.shape.is_empty()),
+        integers: integer_tensor(weights.dtype, constant.shape(), &integers)?,
+        scales,
+        zero_points: integer_tensor(weights.dtype, &layout.shape, &zero_points)?,
+        axis: axis.filter(|_| !layout.shape.is_empty()),
     })
 }
 
+/// The integer in the middle of a type, which stands for 0 in a symmetric scheme.
+fn middle(dtype: Integer) -> i32 {
+    if dtype.is_signed() { 0 } else { 1 << (dtype.n_bits() - 1) }
+}
+
 /// The integers that a scheme uses: symmetric ones without the least, which has no opposite.
-fn used(weights: Weights) -> (i32, i32) {
+pub(super) fn used(weights: Weights) -> (i32, i32) {
     let (least, greatest) = bounds(weights.dtype);
     let spare = weights.dtype.n_bits() - weights.n_bits();
-    let middle = if weights.dtype.is_signed() { 0 } else { 1 << (weights.dtype.n_bits() - 1) };
+    let middle = middle(weights.dtype);
     let half = (greatest - middle) >> spare;
     match weights.symmetric {
         true => (middle - half, middle + half),
@@ -149,6 +177,24 @@ pub(super) fn integer_tensor(dtype: Integer, shape: &[usize], integers: &[i32]) 
         }
     };
     Tensor::from_bytes(dtype.dtype(), shape, bytes.into())
+}
+
+/// The numbers of a tensor that [`integer_tensor`] made.
+fn integers(tensor: &Tensor) -> Result<Vec<i32>, TensorError> {
+    let wide = |nibble: u8| i32::from(nibble);
+    match tensor.dtype() {
+        DType::I8 => Ok(tensor.as_slice::<i8>()?.iter().map(|&q| i32::from(q)).collect()),
+        DType::U8 => Ok(tensor.as_slice::<u8>()?.iter().map(|&q| i32::from(q)).collect()),
+        DType::I16 => Ok(tensor.as_slice::<i16>()?.iter().map(|&q| i32::from(q)).collect()),
+        DType::U16 => Ok(tensor.as_slice::<u16>()?.iter().map(|&q| i32::from(q)).collect()),
+        DType::U4 | DType::I4 => {
+            let bytes = tensor.bytes().map(|bytes| bytes.to_vec()).unwrap_or_default();
+            let nibbles = bytes.into_iter().flat_map(|byte| [byte & 15, byte >> 4]).take(tensor.len()).map(wide);
+            let sign = |q: i32| if tensor.dtype() == DType::I4 && q > 7 { q - 16 } else { q };
+            Ok(nibbles.map(sign).collect())
+        }
+        other => Err(TensorError::Type { expected: DType::I8, got: other }),
+    }
 }
 
 /// Which scale is for which element.

@@ -49,7 +49,8 @@ fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
     let batches = [0.1, 0.4, 1.9].map(|phase| Ok::<_, QuantizeError>(inputs(graph, phase)));
     let ranges = calibrate(&mut Reference(graph.clone(), values.clone()), &values, true, batches, |_| ());
     let bounds = ranges.and_then(|ranges| ranges.bounds(&plan.values, calibrator)).expect("calibrated");
-    let quantized = insert(graph, plan, &bounds).expect("inserted");
+    let scales = scales(graph, plan, &bounds).expect("every value has a range");
+    let quantized = insert(graph, plan, &scales).expect("inserted");
     quantized.check().expect("a graph");
     quantized
 }
@@ -201,7 +202,8 @@ fn a_bias_beyond_32_bits_widens_the_scale_of_its_weights() {
     let graph = builder.finish().expect("a graph");
     let plan = planned(&graph, "").expect("a product");
     let bounds = IndexMap::from([(Name::from("x"), (-1.0f32, 1.0f32))]);
-    let quantized = insert(&graph, &plan, &bounds).expect("inserted");
+    let scales = scales(&graph, &plan, &bounds).expect("every value has a range");
+    let quantized = insert(&graph, &plan, &scales).expect("inserted");
     let y = outputs(&quantized, 0.4);
     assert!((y[0] - 100.0).abs() < 0.01 && (y[1] - outputs(&graph, 0.4)[1]).abs() < 0.01, "{y:?}");
 }
@@ -230,6 +232,27 @@ fn products_alone_leave_what_is_between_in_floats() {
         quantized.initializers.values().filter(|tensor| tensor.dtype() == DType::I8).map(Tensor::len).sum();
     assert_eq!(n_bytes, 8 * 6 + 6 * 8 + 6 + 8, "weights and zero points");
     assert!(difference(&graph, &quantized) < 0.06);
+}
+
+#[test]
+fn what_has_not_learned_freezes_to_what_was_never_trained() {
+    let graph = residual();
+    let plan = planned(&graph, "").expect("it has products");
+    let bounds = plan.values.keys().map(|name| (name.clone(), (-2.0f32, 6.0f32))).collect();
+    let scales = scales(&graph, &plan, &bounds).expect("every value has a range");
+    let fake = fake::fake(&graph, &plan, &scales).expect("inserted");
+    let frozen = fake.freeze(&fake.graph).expect("as it is");
+    assert_eq!(frozen, insert(&graph, &plan, &scales).expect("inserted"));
+    // Biases are rounded only then.
+    assert!(difference(&fake.graph, &frozen) < 1e-3);
+    // Another scale and another weight are taken over.
+    let mut patch = crate::graph::patch::Patch::new(&fake.graph);
+    patch.replace_initializer(&"x_scale".into(), Tensor::scalar(0.5f32));
+    patch.replace_initializer(&"weight".into(), Tensor::zeros(DType::F32, &[4, 2, 3, 3]).expect("small"));
+    let learned = patch.apply(None).expect("the same types");
+    let frozen = fake.freeze(&learned).expect("as it learned");
+    assert_eq!(frozen.initializers["x_scale"].as_slice::<f32>().expect("floats"), [0.5]);
+    assert!(frozen.initializers["weight_quantized"].as_slice::<i8>().expect("bytes").iter().all(|&q| q == 0));
 }
 
 fn wide() -> Weights {

@@ -1,0 +1,123 @@
+//! Quantization that learns: every Q/DQ pair stands around floats, so that weights and scales can be trained as they will be
+//! rounded, and becomes integers when the training is over.
+//!
+//! Rounding passes gradients on as if it were not there (Bengio, Léonard and Courville, "Estimating or Propagating Gradients
+//! Through Stochastic Neurons", 2013), and scales get those of Esser et al., "Learned Step Size Quantization", 2020. Zero points
+//! stay. A batch normalisation is part of its convolution before (Jacob et al., 2018, section 3.2).
+
+use indexmap::IndexMap;
+
+use super::QuantizeError;
+use super::insert::{Inserter, Scales, insert, least_scales, named};
+use super::parameters::{Parameters, QuantizedConstant, with_parameters};
+use super::plan::{Plan, WeightSite};
+use crate::graph::op::{DequantizeLinear, QuantizeLinear};
+use crate::graph::patch::{Patch, Place};
+use crate::graph::{Graph, Name, Op};
+
+/// A network that can be trained as it will be rounded.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    /// The network: every initializer of floats may learn, scales included.
+    pub graph: Graph,
+    float: Graph,
+    plan: Plan,
+    scales: Scales,
+    /// The initializer that holds the scale of a value.
+    activation_scales: IndexMap<Name, Name>,
+    /// The initializers that hold the scales of weights, in the order of the plan.
+    weight_scales: Vec<Name>,
+}
+
+/// The network with Q/DQ around the floats of a plan. Biases stay floats: 32 bits lose nothing of them.
+///
+/// # Errors
+/// When the scales are not those of the plan.
+pub fn fake(graph: &Graph, plan: &Plan, scales: &Scales) -> Result<Fake, QuantizeError> {
+    let mut inserter = Inserter::new(graph, plan, scales);
+    let mut made: Vec<(&WeightSite, Name, Name)> = Vec::new();
+    let mut weight_scales = Vec::with_capacity(plan.weights.len());
+    for (site, parameters) in plan.weights.iter().zip(&scales.weights) {
+        let is_same =
+            |other: &WeightSite| (&other.name, other.axis, other.weights) == (&site.name, site.axis, site.weights);
+        let known =
+            made.iter().find(|(other, ..)| is_same(other)).map(|(_, floats, scale)| (floats.clone(), scale.clone()));
+        let (floats, scale) = match known {
+            Some(known) => known,
+            None => {
+                let constant = &graph.initializers[&site.name];
+                let quantized = with_parameters(constant, site.axis, site.weights, parameters)?;
+                let (floats, scale) = around(&mut inserter.patch, &site.name, &quantized);
+                made.push((site, floats.clone(), scale.clone()));
+                (floats, scale)
+            }
+        };
+        inserter.inputs.entry(site.node_idx).or_default().insert(site.position, floats);
+        weight_scales.push(scale);
+    }
+    let by_group = inserter.activations()?;
+    let activation_scales =
+        plan.values.iter().map(|(name, quantized)| (name.clone(), by_group[&quantized.group].clone())).collect();
+    let (float, plan, scales) = (graph.clone(), plan.clone(), scales.clone());
+    Ok(Fake { graph: inserter.finish()?, float, plan, scales, activation_scales, weight_scales })
+}
+
+impl Fake {
+    /// The network in integers, with the weights and scales that a training has left in `trained`.
+    ///
+    /// # Errors
+    /// When it is not this network.
+    pub fn freeze(&self, trained: &Graph) -> Result<Graph, QuantizeError> {
+        let mut patch = Patch::new(&self.float);
+        for name in self.float.initializers.keys() {
+            if let Some(tensor) = trained.initializers.get(name) {
+                patch.replace_initializer(name, tensor.clone());
+            }
+        }
+        let float = patch.apply(None)?;
+        let learned = |name: &Name| -> Result<Vec<f32>, QuantizeError> {
+            let missing =
+                || QuantizeError::NoRange { value: name.clone(), remedy: "give the network that was trained" };
+            Ok(trained.initializers.get(name).ok_or_else(missing)?.to_vec::<f32>()?)
+        };
+        let mut scales = self.scales.clone();
+        for (value, name) in &self.activation_scales {
+            let parameters = &mut scales.activations[value];
+            parameters.scale = usable(learned(name)?.first().copied().unwrap_or(parameters.scale), 0.0);
+        }
+        for (weight_idx, name) in self.weight_scales.iter().enumerate() {
+            let bias = self.plan.biases.iter().find(|bias| bias.weight == weight_idx);
+            let least = least_scales(&float, bias, &scales.activations)?;
+            let greatest = least.iter().copied().fold(0.0, f64::max);
+            let parameters = &mut scales.weights[weight_idx];
+            let is_one = parameters.len() == 1;
+            for (channel, (Parameters { scale, .. }, learned)) in parameters.iter_mut().zip(learned(name)?).enumerate()
+            {
+                let least = if is_one { greatest } else { least.get(channel).copied().unwrap_or(0.0) };
+                *scale = usable(learned, least);
+            }
+        }
+        insert(&float, &self.plan, &scales)
+    }
+}
+
+/// A learned scale as a runtime takes it: positive, and no less than a bias asks.
+fn usable(scale: f32, least: f64) -> f32 {
+    scale.abs().max(least as f32).max(f32::MIN_POSITIVE)
+}
+
+/// QuantizeLinear and DequantizeLinear around a constant; gives what they make, and the initializer of its scales.
+fn around(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) -> (Name, Name) {
+    let scale = patch.add_initializer(&format!("{name}_scale"), quantized.scales.clone());
+    let zero_point = patch.add_initializer(&format!("{name}_zero_point"), quantized.zero_points.clone());
+    let axis = quantized.axis.map(|axis| i64::try_from(axis).expect("a tensor has few axes"));
+    let axis = axis.unwrap_or(QuantizeLinear::default().axis);
+    let integers = patch.fresh(&format!("{name}_quantized"));
+    let floats = patch.fresh(&format!("{name}_dequantized"));
+    let reads = |x: &Name| vec![Some(x.clone()), Some(scale.clone()), Some(zero_point.clone())];
+    let quantize = Op::QuantizeLinear(QuantizeLinear { axis, ..QuantizeLinear::default() });
+    let dequantize = Op::DequantizeLinear(DequantizeLinear { axis, ..DequantizeLinear::default() });
+    patch.insert(Place::Before(0), named(quantize, reads(name), &integers));
+    patch.insert(Place::Before(0), named(dequantize, reads(&integers), &floats));
+    (floats, scale)
+}

@@ -1,3 +1,4 @@
 //! What is done to a network so that it is smaller and stays good.
 
 pub mod distill;
+pub mod quantize;

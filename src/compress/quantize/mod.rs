@@ -1,0 +1,4 @@
+//! Narrower numbers: halves, and integers in place of floats.
+
+pub mod half;
+pub mod qoperator;

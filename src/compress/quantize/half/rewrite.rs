@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::decide::{Plan, Reads, Verdict, is_f32, reads, writes_narrow};
 use super::numbers::narrowed;
 use super::roles::least_opset;
-use super::weights::FEWEST_ELEMENTS;
+use super::weights::{self, FEWEST_ELEMENTS};
 use super::{HalfOptions, HalfType, Halved, Kept, QuantizeHalfError};
 use crate::graph::op::{Cast, Constant, ConstantOfShape, Op, RoundMode};
 use crate::graph::shape::Types;
@@ -29,7 +29,7 @@ pub(super) fn rewrite(
         taken: graph.all_names(),
         names: HashMap::new(),
         parts: graph.to_parts(),
-        notes: Vec::new(),
+        notes: weights::given(graph),
     };
     let demands = rewriting.demands();
     let fixed = rewriting.fixed();

@@ -147,6 +147,28 @@ fn weights_alone_are_stored_narrow() {
 }
 
 #[test]
+fn weights_of_nodes_are_stored_narrow_too_and_those_of_callers_are_not() {
+    let graph = network(|builder, x| {
+        let value = Tensor::new(&[4, 4], (0..16).map(|idx| idx as f32 / 8.0 - 1.0).collect::<Vec<f32>>()).expect("16");
+        let w = builder.node(Op::Constant(op::Constant { value }), &[]);
+        builder.node(Op::MatMul, &[x, &w])
+    });
+    let only = HalfOptions { weights_only: true, ..options() };
+    let halved = narrowed(&graph, &only);
+    assert_eq!((operators(&halved.graph), halved.n_narrowed), (vec!["Cast", "MatMul"], 1));
+    check_alike(&graph, &halved.graph, 2e-3).expect("alike");
+
+    let mut parts = network(dense).to_parts();
+    parts.overridable.insert("weight".into());
+    let graph = Graph::new(parts).expect("a graph");
+    for options in [only, options()] {
+        let halved = narrowed(&graph, &options);
+        assert!(halved.notes[0].starts_with("`weight` and 0 other weights stay f32"), "{:?}", halved.notes);
+        assert_eq!(halved.graph.initializers["weight"].dtype(), DType::F32);
+    }
+}
+
+#[test]
 fn what_is_beyond_the_range_stays() {
     let graph = network(|builder, x| {
         let w = weight(builder, 1e5);

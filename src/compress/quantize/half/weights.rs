@@ -15,7 +15,7 @@ pub(super) fn narrow(graph: &Graph, options: &HalfOptions) -> Result<Halved, Qua
     let uses = Uses::of(graph);
     let mut parts = graph.to_parts();
     let mut taken = Patch::new(graph);
-    let (mut kept, mut n_narrowed) = (Vec::new(), 0);
+    let (mut kept, mut casts, mut n_narrowed) = (Vec::new(), Vec::new(), 0);
     for (name, tensor) in &graph.initializers {
         if !is_weight(graph, &uses, name, tensor) {
             continue;
@@ -28,10 +28,40 @@ pub(super) fn narrow(graph: &Graph, options: &HalfOptions) -> Result<Halved, Qua
         let position = parts.initializers.get_index_of(name).unwrap_or(parts.initializers.len());
         parts.initializers.shift_remove(name);
         parts.initializers.shift_insert(position, stored.clone(), narrowed(tensor, options.dtype, None)?);
-        parts.nodes.insert(n_narrowed, widening(&stored, name));
+        casts.push(widening(&stored, name));
+    }
+    for node in &mut parts.nodes {
+        let (Op::Constant(constant), Some(name)) = (&node.op, node.output(0)) else { continue };
+        if !is_weight(graph, &uses, name, &constant.value) {
+            continue;
+        }
+        if let Some(reason) = reason(graph, &uses, name, &constant.value, options) {
+            kept.push(Kept { node: node.label(), reason });
+            continue;
+        }
+        let stored = taken.fresh(&format!("{name}_{}", options.dtype.dtype()));
+        parts.initializers.insert(stored.clone(), narrowed(&constant.value, options.dtype, None)?);
+        *node = Node { name: node.name.clone(), ..widening(&stored, name) };
         n_narrowed += 1;
     }
-    Ok(Halved { graph: Graph::new(parts)?, kept, notes: Vec::new(), n_narrowed, opset: 13 })
+    n_narrowed += casts.len();
+    parts.nodes.splice(0..0, casts);
+    Ok(Halved { graph: Graph::new(parts)?, kept, notes: given(graph), n_narrowed, opset: 13 })
+}
+
+/// Says of the constants that a caller may give that they stay.
+pub(super) fn given(graph: &Graph) -> Vec<String> {
+    let floats = |name: &&Name| {
+        graph
+            .initializers
+            .get(*name)
+            .is_some_and(|tensor| tensor.dtype() == DType::F32 && tensor.len() >= FEWEST_ELEMENTS)
+    };
+    let names: Vec<&Name> = graph.overridable.iter().filter(floats).collect();
+    names.first().map(|first| {
+        let n_others = names.len() - 1;
+        format!("`{first}` and {n_others} other weights stay f32, since a caller may give others; `simplify` makes them constants")
+    }).into_iter().collect()
 }
 
 fn widening(from: &Name, to: &Name) -> Node {

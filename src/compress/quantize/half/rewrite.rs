@@ -13,6 +13,7 @@ use super::{HalfOptions, HalfType, Halved, Kept, QuantizeHalfError};
 use crate::graph::op::{Cast, Constant, ConstantOfShape, Op, RoundMode};
 use crate::graph::shape::Types;
 use crate::graph::tensor::{DType, Tensor};
+use crate::graph::uses::Uses;
 use crate::graph::{Graph, GraphParts, Name, Node, ValueInfo, ValueType};
 
 pub(super) fn rewrite(
@@ -23,6 +24,7 @@ pub(super) fn rewrite(
 ) -> Result<Halved, QuantizeHalfError> {
     let mut rewriting = Rewriting {
         graph,
+        uses: Uses::of(graph),
         types,
         options,
         plan,
@@ -68,6 +70,7 @@ struct Names {
 
 struct Rewriting<'a> {
     graph: &'a Graph,
+    uses: Uses<'a>,
     types: &'a Types,
     options: &'a HalfOptions,
     plan: Plan,
@@ -130,10 +133,11 @@ impl Rewriting<'_> {
         if let Some(tensor) = self.graph.initializers.get(name).filter(|_| !given).cloned() {
             return self.constant(name, &tensor, demand, fixed);
         }
-        let computed = self.graph.nodes.iter().enumerate().find_map(|(node_idx, node)| {
-            let position = node.outputs.iter().position(|output| output.as_ref() == Some(name))?;
+        let computed = self.uses.producer_idx(name).map(|node_idx| {
+            let node = &self.graph.nodes[node_idx];
+            let position = node.outputs.iter().position(|output| output.as_ref() == Some(name)).unwrap_or_default();
             let narrow = self.plan.verdicts[node_idx] == Verdict::Narrow && writes_narrow(node, position, self.to());
-            Some(if narrow { Width::Narrow } else { Width::Wide })
+            if narrow { Width::Narrow } else { Width::Wide }
         });
         let own = computed.or(fixed).unwrap_or(Width::Wide);
         let mut names = Names { own: Some(own), ..Names::default() };

@@ -64,7 +64,7 @@ fn outputs(graph: &Graph) -> Vec<f32> {
 fn check_alike(before: &Graph, after: &Graph, share: f32) -> Result<(), String> {
     let (before, after) = (outputs(before), outputs(after));
     let greatest = before.iter().fold(0f32, |greatest, y| greatest.max(y.abs()));
-    let apart = |(a, b): &(&f32, &f32)| !((*a - *b).abs() <= share * greatest.max(1e-3));
+    let apart = |(a, b): &(&f32, &f32)| (*a - *b).abs() > share * greatest.max(1e-3) || a.is_nan() != b.is_nan();
     match before.iter().zip(&after).find(apart) {
         Some((a, b)) => Err(format!("{a} and {b}, up to {greatest}")),
         None if before.len() == after.len() => Ok(()),

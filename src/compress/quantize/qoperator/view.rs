@@ -150,15 +150,14 @@ impl<'a> View<'a> {
 
     fn integers(&self, name: &Name) -> Result<Vec<i64>, String> {
         let tensor = self.constant(name).ok_or_else(|| format!("the zero point `{name}` is no constant"))?;
-        let wide = |values: Vec<i64>| Ok(values);
         if let Ok(values) = tensor.as_slice::<u8>() {
-            return wide(values.iter().map(|&value| value.into()).collect());
+            return Ok(values.iter().map(|&value| value.into()).collect());
         }
         if let Ok(values) = tensor.as_slice::<i8>() {
-            return wide(values.iter().map(|&value| value.into()).collect());
+            return Ok(values.iter().map(|&value| value.into()).collect());
         }
         if let Ok(values) = tensor.as_slice::<i32>() {
-            return wide(values.iter().map(|&value| value.into()).collect());
+            return Ok(values.iter().map(|&value| value.into()).collect());
         }
         Err(format!("the zero point `{name}` is {}", tensor.dtype()))
     }

@@ -41,7 +41,8 @@ pub(super) fn narrow(graph: &Graph, options: &HalfOptions) -> Result<Halved, Qua
         }
         let stored = taken.fresh(&format!("{name}_{}", options.dtype.dtype()));
         parts.initializers.insert(stored.clone(), narrowed(&constant.value, options.dtype, None)?);
-        *node = Node { name: node.name.clone(), ..widening(&stored, name) };
+        // without the name of the constant, which runtimes let occur twice as they do not with that of a Cast
+        *node = widening(&stored, name);
         n_narrowed += 1;
     }
     n_narrowed += casts.len();

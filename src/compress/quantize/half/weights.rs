@@ -59,10 +59,17 @@ pub(super) fn given(graph: &Graph) -> Vec<String> {
             .is_some_and(|tensor| tensor.dtype() == DType::F32 && tensor.len() >= FEWEST_ELEMENTS)
     };
     let names: Vec<&Name> = graph.overridable.iter().filter(floats).collect();
-    names.first().map(|first| {
-        let n_others = names.len() - 1;
-        format!("`{first}` and {n_others} other weights stay f32, since a caller may give others; `simplify` makes them constants")
-    }).into_iter().collect()
+    names
+        .first()
+        .map(|first| {
+            let n_others = names.len() - 1;
+            format!(
+                "`{first}` and {n_others} other weights stay f32, since a caller may give others; \
+             `simplify` makes them constants"
+            )
+        })
+        .into_iter()
+        .collect()
 }
 
 fn widening(from: &Name, to: &Name) -> Node {

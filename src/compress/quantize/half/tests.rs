@@ -1,5 +1,6 @@
 //! Narrowed networks against the reference in `f32`, and what stays in `f32`.
 
+#[allow(clippy::duplicate_mod)] // the tests of `graph::structure` have it, too, as a private one
 #[path = "../../../../tests/integration/random_graphs.rs"]
 mod random_graphs;
 

@@ -8,11 +8,13 @@ pub mod calibrate;
 pub mod calibrator;
 mod error;
 pub mod fake;
+pub mod half;
 pub mod histogram;
 mod insert;
 pub mod options;
 pub mod parameters;
 pub mod plan;
+pub mod qoperator;
 pub mod scheme;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! `aludel quantize`: a network in integers.
+//! `aludel quantize`: a network in narrow numbers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::onnx::{self, WriteOptions};
 use crate::recipe::quantize::{self as recipe, Quantized, Samples};
 use crate::store;
 
-/// Write a network in integers, its ranges taken from samples
+/// Write a network in integers or 16-bit floats, its ranges taken from samples
 ///
 /// What is not said is chosen for the runtime that will run the file, and --explain says why. Weights alone need no samples.
 #[derive(clap::Args)]
@@ -33,10 +33,10 @@ pub(super) struct Arguments {
     /// Where to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// int8, or int4 for weights alone
+    /// int8, int4 (weights alone), fp16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = word::<To>)]
     to: To,
-    /// qdq or weights
+    /// qdq, qoperator, weights, or whole for fp16 and bf16
     #[arg(long, value_name = "FORM", value_parser = word::<Form>)]
     form: Option<Form>,
     /// Samples: a .npz whose arrays are named after the inputs (x for a single one), or a data descriptor (TOML)
@@ -215,27 +215,33 @@ fn text(report: &Report, explain: bool) -> String {
         let operators: Vec<String> = done.integer.iter().map(|(operator, n)| format!("{n} {operator}")).collect();
         rows.push(("in integers".to_string(), operators.join(", ")));
     }
-    rows.push(("constants in integers".to_string(), done.n_weights.to_string()));
+    if done.n_weights > 0 {
+        rows.push(("narrow constants".to_string(), done.n_weights.to_string()));
+    }
+    if done.n_halved > 0 {
+        rows.push(("nodes in 16 bits".to_string(), done.n_halved.to_string()));
+    }
     if let Some(runtime) = &done.calibrated_on {
         rows.push(("calibrated".to_string(), format!("on {} samples by {runtime}", done.n_samples)));
     }
     if !done.float.is_empty() {
-        rows.push(("in floats although asked".to_string(), format!("{} nodes", done.float.len())));
+        rows.push(("in f32 although asked".to_string(), format!("{} nodes", done.float.len())));
     }
     let columns = [("", Side::Left), ("", Side::Left)];
     let mut text = table(&columns, rows.into_iter().map(|(what, how)| vec![what, how]));
     if report.bytes_after > report.bytes_before {
-        text.push_str("the file has become larger: what says how to read the integers outweighs them\n");
+        text.push_str("the file has become larger: what says how to read narrow numbers outweighs them, or weights that were stored narrow are no longer\n");
     }
     if let Some(reason) = &report.raised_because {
         text.push_str(&format!("the opset was raised to {}: {reason}\n", report.opset));
     }
+    done.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
     if explain {
         text.push('\n');
         done.choice.reasons.iter().for_each(|reason| text.push_str(&format!("{reason}\n")));
         if !done.float.is_empty() {
             let cells = |float: &Float| vec![float.node.clone(), float.reason.clone()];
-            let columns = [("in floats", Side::Left), ("because", Side::Left)];
+            let columns = [("in f32", Side::Left), ("because", Side::Left)];
             text.push('\n');
             text.push_str(&table(&columns, done.float.iter().map(cells)));
         }

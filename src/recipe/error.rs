@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use crate::compress::distill::DistillError;
 use crate::compress::distill::student::StudentError;
 use crate::compress::quantize::QuantizeError;
+use crate::compress::quantize::half::QuantizeHalfError;
+use crate::compress::quantize::qoperator::QOperatorError;
 use crate::data::DataError;
 use crate::data::npz::NpzError;
 use crate::graph::patch::PatchError;
@@ -60,6 +62,12 @@ pub enum RecipeError {
     /// The network is not quantized.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
+    /// It is not narrowed to 16-bit floats.
+    #[error(transparent)]
+    Half(#[from] QuantizeHalfError),
+    /// It is not brought to operators on integers.
+    #[error(transparent)]
+    Lower(#[from] QOperatorError),
     /// It cannot be tidied before it is.
     #[error(transparent)]
     Simplify(#[from] SimplifyError),

@@ -8,15 +8,18 @@ use serde::Serialize;
 
 use super::probe::{self, columns};
 use super::{RecipeError, normalization};
+use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
+use crate::compress::quantize::histogram::Statistics;
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
+use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
-use crate::compress::quantize::{self, QuantizeError, Ranges};
+use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Scales};
 use crate::data::{Dataset, Split, npz};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, Model, Name, Op};
 use crate::measure::runtime::Runtime;
 
@@ -44,10 +47,29 @@ pub struct Report {
     pub n_samples: u64,
     /// The nodes that compute in integers, by operator.
     pub integer: IndexMap<String, usize>,
-    /// The constants that are integers.
+    /// The constants that are narrow.
     pub n_weights: usize,
-    /// The nodes that could compute in integers and do not.
+    /// The nodes that compute in 16-bit floats.
+    pub n_halved: usize,
+    /// The nodes that could compute in narrow numbers and do not.
     pub float: Vec<Float>,
+    /// What else was done that changes values by more than rounding.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    fn new(choice: Choice) -> Report {
+        Report {
+            choice,
+            calibrated_on: None,
+            n_samples: 0,
+            integer: IndexMap::new(),
+            n_weights: 0,
+            n_halved: 0,
+            float: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A quantized network.
@@ -64,6 +86,27 @@ pub struct Quantized {
 /// Samples that a calibration takes where nobody says how many.
 const N_SAMPLES: usize = 512;
 
+/// A network, tidied, and what is to become of it.
+#[derive(Clone, Debug)]
+pub(super) struct Ready {
+    pub(super) model: Model,
+    pub(super) types: Types,
+    pub(super) choice: Choice,
+}
+
+/// Tidies a network and chooses what is not said.
+///
+/// # Errors
+/// When the options do not go together, or the types of the network do not.
+pub(super) fn ready(model: &Model, options: &QuantizeOptions, target: Target) -> Result<Ready, RecipeError> {
+    options.check()?;
+    let tidy = simplify::simplify(&model.graph, &simplify::Options { opset: Some(model.opset), ..Default::default() })?;
+    let model = model.with_graph(tidy.graph);
+    let types = shape::infer(&model.graph, &Bindings::default())?;
+    let choice = options.choose(&blocks::structure(&model.graph, &types), target);
+    Ok(Ready { model, types, choice })
+}
+
 /// Quantizes a network. `runtime` runs the samples; `told` how many are done.
 ///
 /// # Errors
@@ -76,54 +119,127 @@ pub fn quantize(
     runtime: &dyn Runtime,
     told: &mut dyn FnMut(u64),
 ) -> Result<Quantized, RecipeError> {
-    let tidy = simplify::simplify(&model.graph, &simplify::Options { opset: Some(model.opset), ..Default::default() })?;
-    let model = model.with_graph(tidy.graph);
-    let types = shape::infer(&model.graph, &Bindings::default())?;
-    let choice = options.choose(&blocks::structure(&model.graph, &types), target);
+    let Ready { model, types, choice } = ready(model, options, target)?;
+    let mut look = Look { model: &model, types: &types, samples, options, runtime, told };
+    if let Some(dtype) = options.to.half() {
+        return halved(&mut look, choice, dtype);
+    }
     if choice.form == Form::Weights {
         let sites = quantize::weight_sites(&model.graph, &types, &choice.scheme)?;
         let graph = quantize::insert_weights(&model.graph, &sites)?;
-        let report = Report {
-            choice,
-            calibrated_on: None,
-            n_samples: 0,
-            integer: IndexMap::new(),
-            n_weights: sites.len(),
-            float: Vec::new(),
-        };
+        let report = Report { n_weights: sites.len(), ..Report::new(choice) };
         return Ok(Quantized { model: model.with_graph(graph), ranges: None, report });
     }
-    let plan = quantize::plan(&model.graph, &types, &choice.scheme)?;
-    let (ranges, calibrated_on) = match samples {
-        Some(Samples::Ranges(ranges)) => ((**ranges).clone(), None),
-        Some(samples) => {
-            let values: Vec<Name> = plan.values.keys().cloned().collect();
-            let mut network = probe::open(runtime, &model, &values, "the network")?;
-            let batches =
-                batches(&model, samples, options.samples.unwrap_or(N_SAMPLES), batch_size(&model, &types, &values))?;
-            let histograms = choice.calibrator.needs_histogram();
-            let ranges = quantize::calibrate(network.as_mut(), &values, histograms, batches, told)?;
-            (ranges, Some(runtime.name().to_string()))
-        }
-        None => {
-            let problem =
-                "is missing: ranges of activations come from samples; give some hundreds, or quantize weights alone";
-            return Err(RecipeError::Part { part: "data".to_string(), problem: problem.to_string() });
-        }
-    };
-    let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
-    let scales = quantize::scales(&model.graph, &plan, &bounds)?;
-    let graph = quantize::insert(&model.graph, &plan, &scales)?;
-    let (graph, n_stored) = stored(&graph, &choice.scheme)?;
+    let calibrated = look.calibrated(&choice)?;
+    let graph = quantize::insert(&model.graph, &calibrated.plan, &calibrated.scales)?;
+    finish(&model, &graph, choice, calibrated, target)
+}
+
+/// Where a network's values become integers, and by which scales.
+pub(super) struct Calibrated {
+    pub(super) plan: Plan,
+    pub(super) scales: Scales,
+    ranges: Ranges,
+    by: Option<String>,
+}
+
+/// The network in integers as it is written, and what was done.
+pub(super) fn finish(
+    model: &Model,
+    graph: &Graph,
+    choice: Choice,
+    calibrated: Calibrated,
+    target: Target,
+) -> Result<Quantized, RecipeError> {
+    let Calibrated { plan, ranges, by, .. } = calibrated;
+    let mut float = plan.float.clone();
+    let (mut graph, n_stored) = stored(graph, &choice.scheme)?;
+    if choice.form == Form::Qoperator {
+        let lowered = to_qoperator(&graph, &QOperatorOptions { microsoft: target != Target::Tract })?;
+        float.extend(lowered.declined.into_iter().map(|Declined { node, reason }| Float { node, reason }));
+        graph = lowered.graph;
+    }
     let report = Report {
-        calibrated_on,
+        calibrated_on: by,
         n_samples: ranges.n_samples,
         integer: by_operator(&model.graph, &plan.integer),
         n_weights: plan.weights.len() + n_stored,
-        float: plan.float,
-        choice,
+        float,
+        ..Report::new(choice)
     };
     Ok(Quantized { model: model.with_graph(graph), ranges: Some(ranges), report })
+}
+
+/// A network in 16-bit floats.
+fn halved(look: &mut Look<'_>, choice: Choice, dtype: HalfType) -> Result<Quantized, RecipeError> {
+    let weights_only = choice.form == Form::Weights;
+    let mut ranges = None;
+    if !weights_only && look.samples.is_some() {
+        let is_float = |name: &&Name| look.types.tensor(name).is_some_and(|known| known.dtype == DType::F32);
+        let made = look.model.graph.nodes.iter().flat_map(|node| node.outputs.iter().flatten());
+        let values: Vec<Name> = made.filter(is_float).cloned().collect();
+        ranges = Some(look.ranges(&values, false)?.0);
+    }
+    let greatest = |(name, seen): (&Name, &Statistics)| (name.clone(), seen.min.abs().max(seen.max.abs()));
+    let options = HalfOptions {
+        dtype,
+        weights_only,
+        keep: look.options.exclude.iter().cloned().collect(),
+        ranges: ranges.as_ref().map(|ranges: &Ranges| ranges.values.iter().map(greatest).collect()),
+        ..HalfOptions::default()
+    };
+    let halved = to_half(&look.model.graph, &options)?;
+    let opset = look.model.opset.max(halved.opset);
+    let report = Report {
+        n_samples: ranges.as_ref().map_or(0, |ranges| ranges.n_samples),
+        calibrated_on: ranges.as_ref().map(|_| look.runtime.name().to_string()),
+        n_weights: if weights_only { halved.n_narrowed } else { 0 },
+        n_halved: if weights_only { 0 } else { halved.n_narrowed },
+        float: halved.kept.into_iter().map(|Kept { node, reason }| Float { node, reason }).collect(),
+        notes: halved.notes,
+        ..Report::new(choice)
+    };
+    let model = Model { opset, ..look.model.with_graph(halved.graph) };
+    Ok(Quantized { model, ranges, report })
+}
+
+/// A look at a network's values on data.
+pub(super) struct Look<'a> {
+    pub(super) model: &'a Model,
+    pub(super) types: &'a Types,
+    pub(super) samples: Option<&'a Samples>,
+    pub(super) options: &'a QuantizeOptions,
+    pub(super) runtime: &'a dyn Runtime,
+    pub(super) told: &'a mut dyn FnMut(u64),
+}
+
+impl Look<'_> {
+    /// Where its values become integers, and by which scales.
+    pub(super) fn calibrated(&mut self, choice: &Choice) -> Result<Calibrated, RecipeError> {
+        let plan = quantize::plan(&self.model.graph, self.types, &choice.scheme)?;
+        let values: Vec<Name> = plan.values.keys().cloned().collect();
+        let (ranges, by) = self.ranges(&values, choice.calibrator.needs_histogram())?;
+        let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
+        let scales = quantize::scales(&self.model.graph, &plan, &bounds)?;
+        Ok(Calibrated { plan, scales, ranges, by })
+    }
+
+    /// What these values look like, and by which runtime.
+    fn ranges(&mut self, values: &[Name], histograms: bool) -> Result<(Ranges, Option<String>), RecipeError> {
+        let Some(samples) = self.samples else {
+            let problem =
+                "is missing: ranges of activations come from samples; give some hundreds, or quantize weights alone";
+            return Err(RecipeError::Part { part: "data".to_string(), problem: problem.to_string() });
+        };
+        if let Samples::Ranges(ranges) = samples {
+            return Ok(((**ranges).clone(), None));
+        }
+        let mut network = probe::open(self.runtime, self.model, values, "the network")?;
+        let size = batch_size(self.model, self.types, values);
+        let batches = batches(self.model, samples, self.options.samples.unwrap_or(N_SAMPLES), size)?;
+        let ranges = quantize::calibrate(network.as_mut(), values, histograms, batches, &mut *self.told)?;
+        Ok((ranges, Some(self.runtime.name().to_string())))
+    }
 }
 
 /// The network with the weights that nothing reads as integers (embeddings, recurrent operators) as integers in the file, too.

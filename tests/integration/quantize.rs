@@ -15,7 +15,6 @@ use aludel::measure::difference::numbers;
 use aludel::measure::runtime::explain::Runs;
 use aludel::measure::runtime::{ModelBytes, Options, Runtime};
 use aludel::onnx;
-use aludel::recipe::RecipeError;
 use aludel::recipe::quantize::{Quantized, Samples, quantize};
 use serde_json::Value;
 
@@ -36,12 +35,13 @@ fn models(data: &Path) -> Vec<Real> {
     models
 }
 
-/// Quantized with the inputs that tests give the file.
-fn quantized(real: &Real, runtime: &dyn Runtime, target: Target, options: &str) -> Result<Quantized, RecipeError> {
+/// Quantized with the inputs that tests give the file; in words why not, where it cannot be.
+fn quantized(real: &Real, runtime: &dyn Runtime, target: Target, options: &str) -> Result<Quantized, String> {
     let model = onnx::read(&real.path).expect("every shared file is a network");
     let batch = real.feed(runtime).into_iter().map(|(name, tensor)| (name.into(), tensor)).collect();
     let options: QuantizeOptions = toml::from_str(options).expect("options");
     quantize(&model, &options, target, Some(&Samples::Batches(vec![batch])), runtime, &mut |_| ())
+        .map_err(|error| error.to_string())
 }
 
 fn bytes(model: &Model) -> ModelBytes {

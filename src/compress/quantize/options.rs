@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::QuantizeError;
 use super::calibrator::Calibrator;
+use super::half::HalfType;
 use super::scheme::{Activations, Integer, Override, Scheme, Weights};
 use crate::graph::structure::blocks::Structure;
 
@@ -16,17 +18,36 @@ pub enum To {
     Int8,
     /// Integers of four bits; weights alone.
     Int4,
+    /// Floats of 16 bits, IEEE 754 binary16.
+    Fp16,
+    /// Floats of 16 bits, the upper half of an `f32`.
+    Bf16,
 }
 
-/// How integers stand in the file.
+impl To {
+    /// The type of 16 bits that it is, where it is one.
+    pub fn half(self) -> Option<HalfType> {
+        match self {
+            To::Int8 | To::Int4 => None,
+            To::Fp16 => Some(HalfType::F16),
+            To::Bf16 => Some(HalfType::BF16),
+        }
+    }
+}
+
+/// How narrow numbers stand in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
     /// QuantizeLinear and DequantizeLinear around operators in floats, which a runtime fuses.
     Qdq,
+    /// Operators on integers: QLinearConv, QLinearMatMul and, but for tract, those of onnxruntime's own.
+    Qoperator,
     /// Only weights, which a runtime brings back to floats when it loads them: a Cast and a Mul, which both runtimes compute
     /// once.
     Weights,
+    /// Of 16-bit floats: everything is computed in them.
+    Whole,
 }
 
 /// Who will run the file.
@@ -46,7 +67,7 @@ pub enum Target {
 pub struct QuantizeOptions {
     /// To what.
     pub to: To,
-    /// How integers stand in the file.
+    /// How narrow numbers stand in the file.
     pub form: Option<Form>,
     /// How activations are quantized.
     pub activations: Option<Activations>,
@@ -72,7 +93,7 @@ pub struct QuantizeOptions {
 /// What is done, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Choice {
-    /// How integers stand in the file.
+    /// How narrow numbers stand in the file.
     pub form: Form,
     /// What is quantized.
     pub scheme: Scheme,
@@ -83,6 +104,22 @@ pub struct Choice {
 }
 
 impl QuantizeOptions {
+    /// Whether the form is one of the type's.
+    ///
+    /// # Errors
+    /// When it is another type's.
+    pub fn check(&self) -> Result<(), QuantizeError> {
+        let fits = match (self.to, self.form) {
+            (_, None | Some(Form::Weights)) => true,
+            (To::Int8, Some(form)) => form != Form::Whole,
+            (To::Int4, Some(_)) => false,
+            (To::Fp16 | To::Bf16, Some(form)) => form == Form::Whole,
+        };
+        let problem =
+            || "should be qdq, qoperator or weights for int8, weights for int4, weights or whole for fp16".to_string();
+        if fits { Ok(()) } else { Err(QuantizeError::Option { option: "form", problem: problem() }) }
+    }
+
     /// What is done to a network of this structure for who will run it.
     pub fn choose(&self, structure: &Structure, target: Target) -> Choice {
         let mut reasons = Vec::new();
@@ -111,6 +148,10 @@ impl QuantizeOptions {
             return form;
         }
         let (form, reason) = match (self.to, target) {
+            (To::Fp16 | To::Bf16, _) => (
+                Form::Weights,
+                "weights alone: on a CPU both runtimes compute in f32, or slowly in 16 bits; the file is as small",
+            ),
             (To::Int4, _) => (Form::Weights, "four bits are for weights alone"),
             (To::Int8, Target::Tract) => (
                 Form::Weights,
@@ -165,12 +206,21 @@ mod tests {
             toml::from_str::<QuantizeOptions>(text).expect("options").choose(&Structure::default(), target)
         };
         let ort = choose("", Target::Onnxruntime);
-        assert_eq!((ort.form, ort.scheme.clone()), (Form::Qdq, Scheme::default()));
+        assert_eq!((ort.form, ort.scheme), (Form::Qdq, Scheme::default()));
         assert_eq!(choose("", Target::Tract).form, Form::Weights);
         assert_eq!(choose("", Target::Any).scheme.weights.bits, Some(7));
         assert_eq!(choose("weights = { bits = 8 }", Target::Any).scheme.weights.bits, Some(8));
         let four = choose("to = 'int4'", Target::Onnxruntime);
         assert_eq!((four.form, four.scheme.weights.dtype), (Form::Weights, Integer::I4));
+        for (text, fits) in [
+            ("to = 'int4'\nform = 'qdq'", false),
+            ("to = 'fp16'\nform = 'qoperator'", false),
+            ("to = 'fp16'\nform = 'whole'", true),
+            ("form = 'whole'", false),
+            ("form = 'qoperator'", true),
+        ] {
+            assert_eq!(toml::from_str::<QuantizeOptions>(text).expect("options").check().is_ok(), fits, "{text}");
+        }
         assert_eq!(choose("exclude = ['a']", Target::Any).scheme.exclude, ["a"]);
     }
 }

@@ -22,9 +22,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
     if lowering.emit().kind(scale) != Kind::Float {
         return Ok(None);
     }
-    let y = match (lowering.constant_of(integers).cloned(), lowering.constant_of(scale)) {
-        (Some(_), Some(_)) => return Ok(None),
-        (Some(known), None) => of_constant(lowering, attributes, known, scale)?,
+    let y = match (lowering.constant_of(integers).cloned(), lowering.constant_of(scale).is_some()) {
+        (Some(_), true) => return Ok(None),
+        (Some(known), false) => of_constant(lowering, attributes, known, scale)?,
         (None, _) => fake_quantized(lowering, attributes, integers, scale)?,
     };
     let Some(y) = y else { return Ok(None) };

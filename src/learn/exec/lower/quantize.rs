@@ -6,10 +6,10 @@
 //! integers, scales of zero and below that are known before.
 
 use super::{Lowered, Lowering};
-use crate::graph::{Name, Op};
 use crate::graph::eval;
 use crate::graph::op::{Cast, DequantizeLinear, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
+use crate::graph::{Name, Op};
 use crate::learn::exec::ExecError;
 use crate::learn::exec::emit::Emitter;
 use crate::learn::exec::numbers::singles;

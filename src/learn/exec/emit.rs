@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::program::{AxisMap, ConvWindow, Id, Kind, PoolWindow, Primitive, Program, Reduction, Source, Step, Value};
+use super::quantization::Quantization;
 use crate::graph::Op;
 use crate::graph::op::Cast;
 use crate::graph::tensor::{DType, Tensor};
@@ -413,6 +414,28 @@ impl Emitter {
     pub(crate) fn round_to(&mut self, cast: Cast, x: Id) -> Id {
         let shape = self.shape(x).to_vec();
         self.float(Primitive::RoundTo(cast), vec![x], shape)
+    }
+
+    /// Quantized and dequantized; `inputs` are `x`, scale and zero point.
+    pub(crate) fn fake_quantize(&mut self, quantization: Quantization, inputs: [Id; 3]) -> Id {
+        let shape = self.shape(inputs[0]).to_vec();
+        self.float(Primitive::FakeQuantize(quantization), inputs.to_vec(), shape)
+    }
+
+    /// `dx` from `x`, scale, zero point and `dy`.
+    pub(crate) fn fake_quantize_gradient(&mut self, quantization: Quantization, inputs: [Id; 4]) -> Id {
+        let shape = self.shape(inputs[0]).to_vec();
+        self.float(Primitive::FakeQuantizeGradient(quantization), inputs.to_vec(), shape)
+    }
+
+    /// The gradient of the scale from `x`, scale, zero point and `dy`.
+    pub(crate) fn fake_quantize_scale_gradient(&mut self, quantization: Quantization, inputs: [Id; 4]) -> Id {
+        let shape = self.shape(inputs[0]).to_vec();
+        let scale_shape = self.shape(inputs[1]).to_vec();
+        let axes: Vec<usize> = (0..shape.len()).filter(|&axis| Some(axis) != quantization.axis).collect();
+        let terms = self.float(Primitive::FakeQuantizeScaleGradient(quantization), inputs.to_vec(), shape);
+        let sum = self.reduce(Reduction::Sum, terms, &axes);
+        self.reshape(sum, &scale_shape)
     }
 
     /// Integers or truth values as numbers to compute with.

@@ -67,6 +67,18 @@ pub enum ExecError {
         /// the size of the axis
         size: usize,
     },
+    /// Numbers cannot be quantized by a scale of zero or below.
+    #[error(
+        "{node}: the scale at position {position} is {scale}, not above 0 (hint: calibrate it anew, freeze it, or learn it at a lower rate)"
+    )]
+    Scale {
+        /// the node
+        node: String,
+        /// which of its scales
+        position: usize,
+        /// the scale
+        scale: f64,
+    },
     /// The reference interpreter cannot compute an operator.
     #[error("{node}: {source}")]
     Eval {

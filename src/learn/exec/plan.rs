@@ -125,9 +125,16 @@ impl Planner<'_> {
             Primitive::UnaryGradient(_) if step.inputs.len() == 2 => &[1],
             Primitive::UnaryGradient(_) => &[0],
             Primitive::Binary(Binary::Add) => &[0, 1],
+            Primitive::FakeQuantize(_) => &[0],
+            Primitive::FakeQuantizeGradient(_) | Primitive::FakeQuantizeScaleGradient(_) => &[3],
             _ => &[],
         };
         let shape = self.program.shape(step.outputs[0]);
+        // an operand of a sum that is broadcast is read more than once; scales may be, what they are for is not
+        let has_scales = matches!(
+            step.primitive,
+            Primitive::FakeQuantize(_) | Primitive::FakeQuantizeGradient(_) | Primitive::FakeQuantizeScaleGradient(_)
+        );
         let others_share = |candidate: usize| {
             let owner = self.owners[step.inputs[candidate]];
             step.inputs.iter().enumerate().any(|(other, &id)| other != candidate && self.owners[id] == owner)
@@ -136,7 +143,8 @@ impl Planner<'_> {
             let id = step.inputs[candidate];
             matches!(places[id], Place::Buffer(_))
                 && self.last_use[self.owners[id]] == step_idx
-                && step.inputs.iter().all(|&id| self.program.shape(id) == shape)
+                && self.program.shape(id) == shape
+                && (has_scales || step.inputs.iter().all(|&id| self.program.shape(id) == shape))
                 && !others_share(candidate)
         })
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::quantization::Quantization;
 use crate::graph::op::Cast;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Name, Op};
@@ -203,6 +204,13 @@ pub(crate) enum Primitive {
     /// `[x] → y`: rounded to a number of a narrower floating-point type, as the cast to it does. The gradient passes as if
     /// nothing were rounded.
     RoundTo(Cast),
+    /// `[x, scale, zero point] → y`: quantized and dequantized; scale and zero point of shape `[n]`, `n` being 1 where one is for
+    /// all.
+    FakeQuantize(Quantization),
+    /// `[x, scale, zero point, dy] → dx`
+    FakeQuantizeGradient(Quantization),
+    /// `[x, scale, zero point, dy] → d`: what each element adds to the gradient of its scale, of the shape of `dy`.
+    FakeQuantizeScaleGradient(Quantization),
     /// `[plain] → y`: integers and truth values as numbers to compute with.
     FromPlain,
     /// The reference interpreter's word for the operator, on values of any kind; `present` tells which of its inputs are given.

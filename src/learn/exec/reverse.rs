@@ -11,8 +11,8 @@ use self::products::Product;
 use super::ExecError;
 use super::emit::Emitter;
 use super::program::{Id, Kind, Primitive, Reduction, Step};
-use crate::graph::Name;
 use crate::graph::tensor::DType;
+use crate::graph::{Name, Op};
 use crate::learn::kernels::elementwise::{Binary, Side, Unary};
 
 /// Emits the gradients of a loss of one element with respect to each of `wanted`; none where the loss does not depend on it.
@@ -52,16 +52,19 @@ pub(crate) fn differentiate(
     Ok(wanted.iter().map(|(_, id)| reverse.total(emitter, *id)).collect())
 }
 
-/// By value: whether it depends on one that is wanted. Truth values and wide integers do not. What has 8 bits and fewer stands for
-/// quantized numbers: a network that learns must not lose the gradient there without a word.
+/// By value: whether it depends on one that is wanted. Truth values and wide integers do not. What has 8 bits and fewer, and what
+/// QuantizeLinear makes, stands for quantized numbers: a network that learns must not lose the gradient there without a
+/// word.
 fn dependents(emitter: &Emitter, wanted: &[(Name, Id)]) -> Vec<bool> {
     let mut leads = vec![false; emitter.program.values.len()];
     wanted.iter().for_each(|(_, id)| leads[*id] = true);
     for step in &emitter.program.steps {
         if step.inputs.iter().any(|&id| leads[id]) {
+            let quantizes =
+                matches!(&step.primitive, Primitive::Reference { op, .. } if matches!(**op, Op::QuantizeLinear(_)));
             let counts = |id: Id| match emitter.kind(id) {
                 Kind::Float => true,
-                Kind::Plain(dtype) => dtype != DType::Bool && dtype.n_bits() <= 8,
+                Kind::Plain(dtype) => quantizes || (dtype != DType::Bool && dtype.n_bits() <= 8),
                 Kind::Index => false,
             };
             step.outputs.iter().filter(|&&id| counts(id)).for_each(|&id| leads[id] = true);
@@ -262,6 +265,12 @@ impl Reverse {
             }
             Primitive::Dropout { .. } => self.give(emitter, x, |emitter| emitter.mul(dy, step.outputs[1])),
             Primitive::RoundTo(_) => self.give(emitter, x, |_| dy),
+            Primitive::FakeQuantize(quantization) => {
+                let (scale, reads) = (inputs[1], [x, inputs[1], inputs[2], dy]);
+                // the scale first: `x`'s gradient may be made in the place of `dy`
+                self.give(emitter, scale, |emitter| emitter.fake_quantize_scale_gradient(*quantization, reads));
+                self.give(emitter, x, |emitter| emitter.fake_quantize_gradient(*quantization, reads));
+            }
             // what was quantized before has lost its gradient, and somebody wants it
             Primitive::FromPlain if self.wants(x) => return false,
             Primitive::FromPlain => {}
@@ -278,6 +287,8 @@ impl Reverse {
             | Primitive::BatchNormGradient { .. }
             | Primitive::AttentionGradient { .. }
             | Primitive::GruCellGradient
+            | Primitive::FakeQuantizeGradient(_)
+            | Primitive::FakeQuantizeScaleGradient(_)
             | Primitive::LstmCell
             | Primitive::LstmCellGradient
             | Primitive::Reference { .. } => return false,

@@ -18,6 +18,7 @@ pub mod norm;
 pub mod optimizer;
 mod parallel;
 pub mod pool;
+pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
 mod scratch;

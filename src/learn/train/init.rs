@@ -106,7 +106,7 @@ pub fn initialise(graph: &Graph, initialisation: &Initialisation, seed: u64) -> 
         let values = match role {
             Role::Weight(weight) => Some(weight_values(graph, name, tensor, weight, initialisation.scheme, seed)?),
             Role::Embedding => Some(embedding_values(name, tensor, initialisation.scheme, seed)?),
-            Role::Scale | Role::Bias | Role::Slope | Role::Statistic | Role::Constant => None,
+            Role::Scale | Role::Bias | Role::Slope | Role::StepSize | Role::Statistic | Role::Constant => None,
         };
         if let Some(values) = values {
             patch.replace_initializer(name, tensor_of(tensor.dtype(), tensor.shape(), &values)?);

@@ -24,6 +24,8 @@ pub struct Parameter {
     pub is_learned: bool,
     /// Whether weight decay pulls at it.
     pub decays: bool,
+    /// Whether numbers are quantized by it, so that it has to stay above zero.
+    pub is_step_size: bool,
 }
 
 /// Programs that are kept; a batch of yet another shape takes the place of the one that was used least recently.
@@ -111,7 +113,8 @@ impl Learner {
             }
             let tensor = graph.initializers.get(&name).expect("roles are of initializers");
             let values = singles(tensor)?.into_owned();
-            parameters.insert(name, Parameter { values, is_learned, decays: role.decays() });
+            let is_step_size = role == Role::StepSize;
+            parameters.insert(name, Parameter { values, is_learned, decays: role.decays(), is_step_size });
         }
         if !parameters.values().any(|parameter| parameter.is_learned) {
             return Err(TrainError::Task {
@@ -133,7 +136,7 @@ impl Learner {
             // of matrices and kernels, not of biases
             let decays = tensor.rank() > 1;
             let values = singles(tensor)?.into_owned();
-            parameters.insert(name.clone(), Parameter { values, is_learned: true, decays });
+            parameters.insert(name.clone(), Parameter { values, is_learned: true, decays, is_step_size: false });
         }
         Ok(Learner { network: graph.clone(), training, validation, parameters, hosts: HashMap::new(), n_batches: 0 })
     }
@@ -295,14 +298,24 @@ impl Learned<'_> {
         gradients.map(move |(name, id)| (position(name), self.compiled.host.computed(*id)))
     }
 
-    /// Calls `update` with each parameter that has a gradient: its position, the gradient, and itself.
+    /// Calls `update` with each parameter that has a gradient: its position, the gradient, and itself. An update takes no more than
+    /// half from a step size: by a scale of zero or below nothing can be quantized, and from one that is next to nothing,
+    /// with everything saturated, there is no way back.
     pub fn apply(&mut self, mut update: impl FnMut(usize, &[f32], &mut Parameter) + Send) {
         let (compiled, parameters) = (self.compiled, &mut *self.parameters);
         // see `Host::run`
         rayon::scope(|_| {
             for (name, id) in &compiled.program.gradients {
                 let (position, _, parameter) = parameters.get_full_mut(name).expect("gradients are of parameters");
+                let before = parameter.is_step_size.then(|| parameter.values.clone());
                 update(position, compiled.host.computed(*id), parameter);
+                for (value, before) in parameter.values.iter_mut().zip(before.iter().flatten()) {
+                    let least = (before / 2.0).max(f32::MIN_POSITIVE);
+                    // NaN stays, to be found
+                    if *value < least {
+                        *value = least;
+                    }
+                }
             }
         });
     }

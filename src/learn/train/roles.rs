@@ -9,6 +9,7 @@ use crate::graph::shape::Types;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
+use crate::learn::exec::Quantization;
 
 /// What an initializer is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +24,8 @@ pub enum Role {
     Bias,
     /// The slope of a PRelu.
     Slope,
+    /// The scale that a QuantizeLinear and the DequantizeLinear after it share, through which gradients pass.
+    StepSize,
     /// The running mean or variance of a batch normalisation.
     Statistic,
     /// A number that belongs to the computation: a bound, a factor, a measured mean that the input is normalised by.
@@ -34,15 +37,17 @@ impl Role {
     pub fn is_learned(&self) -> bool {
         match self {
             Role::Weight(_) | Role::Embedding | Role::Scale | Role::Bias | Role::Slope => true,
+            Role::StepSize => true,
             Role::Statistic | Role::Constant => false,
         }
     }
 
-    /// Whether weight decay pulls at it: at weights, not at biases and normalisations.
+    /// Whether weight decay pulls at it: at weights, not at biases and normalisations, nor at the
+    /// scales of quantized numbers.
     pub fn decays(&self) -> bool {
         match self {
             Role::Weight(_) | Role::Embedding => true,
-            Role::Scale | Role::Bias | Role::Slope | Role::Statistic | Role::Constant => false,
+            Role::Scale | Role::Bias | Role::Slope | Role::StepSize | Role::Statistic | Role::Constant => false,
         }
     }
 
@@ -54,8 +59,9 @@ impl Role {
             Role::Scale => 2,
             Role::Bias => 3,
             Role::Slope => 4,
-            Role::Statistic => 5,
-            Role::Constant => 6,
+            Role::StepSize => 5,
+            Role::Statistic => 6,
+            Role::Constant => 7,
         }
     }
 }
@@ -98,7 +104,10 @@ pub fn roles(graph: &Graph, types: &Types) -> IndexMap<Name, Role> {
             let Some(known) = roles.get_mut(source) else { continue };
             let shape = node.input(position).and_then(|name| types.known_shape(name));
             let own_shape = graph.initializers.get(source).filter(|_| is_after).map(Tensor::shape);
-            let role = role(node, position, &facts, shape.as_deref(), views, own_shape);
+            let role = match position == 1 && is_step_size(graph, &uses, types, node) {
+                true => Role::StepSize,
+                false => role(node, position, &facts, shape.as_deref(), views, own_shape),
+            };
             is_after |= matches!(role, Role::Weight(_) | Role::Embedding);
             if role.rank() < known.rank() {
                 *known = role;
@@ -140,6 +149,25 @@ fn source<'a>(graph: &'a Graph, uses: &Uses<'a>, node: &'a Node, position: usize
     }
     views.reverse();
     graph.initializers.contains_key(name).then_some((name, views))
+}
+
+/// Whether the node's second input is the scale by which the node before it quantized: both read the same initializers, and exec
+/// makes one step of the two.
+fn is_step_size(graph: &Graph, uses: &Uses<'_>, types: &Types, node: &Node) -> bool {
+    let Op::DequantizeLinear(after) = &node.op else { return false };
+    let quantize = node.input(0).and_then(|integers| uses.producer(integers));
+    let Some((quantize, Op::QuantizeLinear(before))) = quantize.map(|quantize| (quantize, &quantize.op)) else {
+        return false;
+    };
+    let tensor_type = quantize.input(0).and_then(|x| types.tensor(x));
+    let rank = tensor_type.and_then(|tensor_type| Some(tensor_type.shape.as_ref()?.len()));
+    let integers = quantize.output(0).and_then(|integers| types.tensor(integers));
+    let scale = node.input(1).and_then(|scale| graph.initializers.get(scale));
+    let (Some(rank), Some(integers), Some(scale)) = (rank, integers, scale) else { return false };
+    let is_per_tensor = scale.shape().is_empty() || scale.shape() == [1];
+    (1..3).all(|position| quantize.input(position) == node.input(position))
+        && node.input(2).is_none_or(|zero_point| graph.initializers.contains_key(zero_point))
+        && Quantization::of(before, after, integers.dtype, rank, is_per_tensor).is_some()
 }
 
 /// `shape` is that of the input, `learned` that of the initializer where another input of the node depends on a weight.
@@ -238,7 +266,10 @@ fn whole_part(size: usize, n_groups: i64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::op::{Conv, ConvTranspose, GRU, Gather, Gemm, LayerNormalization, Reshape, Transpose};
+    use crate::graph::op::{
+        Conv, ConvTranspose, DequantizeLinear, GRU, Gather, Gemm, LayerNormalization, QuantizeLinear, Reshape,
+        Transpose,
+    };
     use crate::graph::shape::{Bindings, infer};
     use crate::graph::{GraphBuilder, TensorType};
 
@@ -301,6 +332,49 @@ mod tests {
                 ("shift", "Bias"),
                 ("slope", "Slope"),
                 ("half", "Constant"),
+            ],
+        );
+    }
+
+    /// The value through a pair of nodes with a scale of this name and shape.
+    fn quantized(builder: &mut GraphBuilder, x: &Name, scale: &str, shape: &[usize]) -> Name {
+        let scale = zeros(builder, scale, shape);
+        let zero = Tensor::zeros(DType::I8, shape).expect("small");
+        let zero = builder.initializer("zero", zero);
+        let integers = builder.node(Op::QuantizeLinear(QuantizeLinear::default()), &[x, &scale, &zero]);
+        builder.node(Op::DequantizeLinear(DequantizeLinear::default()), &[&integers, &scale, &zero])
+    }
+
+    #[test]
+    fn weights_are_found_behind_quantization_and_its_scales_too() {
+        check(
+            f32s(&[2, 5]),
+            |builder, x| {
+                let x = quantized(builder, &x, "x.scale", &[]);
+                let w = zeros(builder, "w", &[5, 4]);
+                let w = quantized(builder, &w, "w.scale", &[4]);
+                let x = builder.node(Op::MatMul, &[&x, &w]);
+                let b = zeros(builder, "b", &[4]);
+                let b = quantized(builder, &b, "b.scale", &[1]);
+                let x = builder.node(Op::Add, &[&x, &b]);
+                // another scale on the way back: no gradient passes, and neither can learn
+                let (one, other) = (zeros(builder, "one", &[]), zeros(builder, "other", &[]));
+                let integers = builder.node(Op::QuantizeLinear(QuantizeLinear::default()), &[&x, &one]);
+                let x = builder.node(Op::DequantizeLinear(DequantizeLinear::default()), &[&integers, &other]);
+                let narrow = QuantizeLinear { output_dtype: Some(DType::F8E4M3FN), ..Default::default() };
+                let scale = zeros(builder, "narrow", &[]);
+                let narrow = builder.node(Op::QuantizeLinear(narrow), &[&x, &scale]);
+                builder.node(Op::DequantizeLinear(DequantizeLinear::default()), &[&narrow, &scale])
+            },
+            &[
+                ("x.scale", "StepSize"),
+                ("w", "1 × 5·4·1, in 5, out 4, 2 views"),
+                ("w.scale", "StepSize"),
+                ("b", "Bias"),
+                ("b.scale", "StepSize"),
+                ("one", "Constant"),
+                ("other", "Constant"),
+                ("narrow", "Constant"),
             ],
         );
     }

@@ -37,7 +37,7 @@ pub(super) fn apply(graph: &Graph, inherit: Inherit, seed: u64) -> Result<Graph,
             Role::Bias => false,
             Role::Scale => true,
             Role::Statistic => is_variance(&drawn, name),
-            Role::Weight(_) | Role::Embedding | Role::Slope | Role::Constant => continue,
+            Role::Weight(_) | Role::Embedding | Role::Slope | Role::StepSize | Role::Constant => continue,
         };
         let value = if one { 1.0 } else { 0.0 };
         patch.replace_initializer(name, tensor_of(tensor.dtype(), tensor.shape(), &vec![value; tensor.len()])?);

@@ -3,6 +3,7 @@
 //! It is the reference of the kernels, with `f64`, and the way to devices that have none. It is not tuned.
 
 mod primitive;
+mod quantize;
 mod recurrent;
 mod unary;
 mod window;

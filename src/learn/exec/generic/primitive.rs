@@ -2,12 +2,13 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::{Generic, Held, at, plain, recurrent, reference_dtype, unary, window};
+use super::{Generic, Held, at, plain, quantize, recurrent, reference_dtype, unary, window};
 use crate::graph::eval;
 use crate::graph::op::{Cast, Op, RoundMode};
 use crate::graph::tensor;
 use crate::learn::exec::ExecError;
 use crate::learn::exec::program::{AxisMap, Kind, Primitive, Program, Reduction, Step};
+use crate::learn::exec::quantization::check_scales;
 use crate::learn::exec::random;
 use crate::learn::kernels::elementwise::{Binary, Needs, Side, Unary};
 
@@ -40,6 +41,13 @@ pub(super) fn compute(
             let rows = row_numbers(Held::of(held, step, 1).plain(), x.dims()[0], node)?;
             let y = scatter_rows(x, &rows, Held::of(held, step, 2).device());
             Ok(vec![Held::Device(y.map_err(|error| at(&node(), error))?)])
+        }
+        Primitive::FakeQuantize(_) => {
+            let scales = Held::of(held, step, 1).device();
+            let scales = scales.to_dtype(DType::F64).and_then(|scales| scales.flatten_all()?.to_vec1::<f64>());
+            check_scales(program.origin(step), scales.map_err(|error| at(&node(), error))?)?;
+            let outputs = on_device(backend, program, step, held, seed).map_err(|error| at(&node(), error))?;
+            Ok(outputs.into_iter().map(Held::Device).collect())
         }
         _ => {
             let outputs = on_device(backend, program, step, held, seed).map_err(|error| at(&node(), error))?;
@@ -155,6 +163,13 @@ fn on_device(
         Primitive::RoundTo(to) => {
             let rounded = cast(cast(plain(input(0))?, to.clone())?, exact(reference_dtype(backend.dtype)))?;
             backend.hold(Kind::Float, &rounded)?.device().clone()
+        }
+        Primitive::FakeQuantize(quantization) => quantize::forward(*quantization, [0, 1, 2].map(input))?,
+        Primitive::FakeQuantizeGradient(quantization) => {
+            (quantize::input_derivative(*quantization, [0, 1, 2].map(input))? * input(3))?
+        }
+        Primitive::FakeQuantizeScaleGradient(quantization) => {
+            (quantize::scale_derivative(*quantization, [0, 1, 2].map(input))? * input(3))?
         }
         Primitive::FromPlain => {
             let numbers = Held::of(held, step, 0).plain().clone();

@@ -3,6 +3,7 @@
 mod dense;
 mod memory;
 mod movement;
+mod quantize;
 mod shapes;
 mod window;
 
@@ -164,7 +165,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn compute(&self, memory: &mut Memory<'_>) -> Result<(), ExecError> {
-        if self.dense(memory) || self.movement(memory)? || self.window(memory) {
+        if self.dense(memory) || self.movement(memory)? || self.window(memory) || self.quantize(memory)? {
             return Ok(());
         }
         self.by_candle(memory)

@@ -13,6 +13,7 @@ mod layout;
 mod linear;
 mod norm;
 mod pad;
+mod quantize;
 mod recurrent;
 mod reduce;
 #[cfg(test)]
@@ -78,6 +79,7 @@ fn dispatch(lowering: &mut Lowering<'_, '_>) -> Lowered {
         layout::lower,
         pad::lower,
         linear::lower,
+        quantize::lower,
         reduce::lower,
         index::lower,
         norm::lower,

@@ -3,6 +3,7 @@
 mod index;
 mod layout;
 mod norm;
+mod quantize;
 mod recurrent;
 mod rest;
 mod window;

@@ -429,3 +429,43 @@ fn what_is_wrong_with_a_recipe_is_named() {
     check("epochs = 6", "epochs = 0", &[], "epochs");
     check("seed = 7", "seed = 7", &["--set", "name.first=1"], "name");
 }
+
+/// Calibrated, and taught as it is rounded with so few bits that it must learn.
+#[test]
+fn a_student_is_quantized_and_learns_as_it_is_rounded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = RECIPE.replace("train = { epochs = 1, lr = 1e-4 }", "quantize = { calibrator = \"mse\" }");
+    let (whole, said) = run(&recipe(folder.path(), &text), &folder.path().join("whole"), &[]);
+    let step = |report: &Value, key: &str| report["steps"][3][key].clone();
+    assert_eq!(step(&whole, "step"), "small.2-quantize");
+    assert_eq!(step(&whole, "decisions")["runtime of the calibration in small.2-quantize"], "tract");
+    let accuracy =
+        |report: &Value, step: usize| report["steps"][step]["test"][0]["accuracy"].as_f64().expect("a number");
+    assert!(accuracy(&whole, 3) > accuracy(&whole, 2) - 0.02, "{} {}", accuracy(&whole, 2), accuracy(&whole, 3));
+    assert!(said.contains("outweighs them in so small a network"), "{said}");
+
+    let three_bits = "weights = { bits = 3, granularity = \"tensor\" }";
+    let calibrated = text.replace("calibrator", &format!("{three_bits}, calibrator"));
+    let learned = calibrated.replace("\"mse\" }", "\"mse\", epochs = 8, lr = 2e-3, temperature = 2.0 }");
+    let accuracies = [&calibrated, &learned].map(|text| {
+        let report = run(&recipe(folder.path(), text), &folder.path().join("whole"), &[]).0;
+        accuracy(&report, 3)
+    });
+    assert!(accuracies[1] > accuracies[0] + 0.05, "{accuracies:?}");
+    let other = folder.path().join("again");
+    fs::create_dir(&other).expect("the folder is ours");
+    run(&recipe(folder.path(), &learned), &other, &[]);
+    assert_eq!(networks(&folder.path().join("whole")), networks(&other));
+
+    for (from, to, expected) in [
+        ("{ calibrator", "{ calibrater", "did you mean `calibrator`?"),
+        ("{ calibrator", "{ lr = 1e-3, calibrator", "`step.quantize.lr` is of a training: give `epochs`, too"),
+        ("{ calibrator", "{ to = \"int4\", epochs = 1, calibrator", "is for int8 in the forms qdq and qoperator"),
+        ("{ calibrator", "{ runtime = \"onnx\", calibrator", "should be `tract` or `ort`"),
+        ("{ calibrator", "{ exclude = [\"/none\"], calibrator", "`/none` means no node"),
+        ("\"mse\"", "{ percentile = 20 }", "20 percent"),
+    ] {
+        let said = refused_in(folder.path(), &text.replace(from, to), &[]);
+        assert!(said.contains(expected), "{said}");
+    }
+}

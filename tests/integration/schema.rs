@@ -35,6 +35,10 @@ label_loss = { huber = { delta = 2.0 } }
 views = 2
 [[step]]
 train = { epochs = 1, loss = "huber" }
+[[step]]
+quantize = { to = "int8", calibrator = { percentile = 99.99 }, weights = { bits = 7 }, exclude = ["Softmax"] }
+[[step]]
+quantize = { runtime = "ort", calibrator = "mse", epochs = 1, temperature = 2.0 }
 "#;
 
 fn validator() -> Validator {

@@ -9,10 +9,11 @@ use indexmap::IndexMap;
 
 use super::QuantizeError;
 use super::insert::{Inserter, Scales, insert, least_scales, named};
-use super::parameters::{Parameters, QuantizedConstant, with_parameters};
+use super::parameters::{Parameters, QuantizedConstant, bounds, used, with_parameters};
 use super::plan::{Plan, WeightSite};
-use crate::graph::op::{DequantizeLinear, QuantizeLinear};
+use crate::graph::op::{Constant, DequantizeLinear, QuantizeLinear, Reshape};
 use crate::graph::patch::{Patch, Place};
+use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name, Op};
 
 /// A network that can be trained as it will be rounded.
@@ -47,7 +48,7 @@ pub fn fake(graph: &Graph, plan: &Plan, scales: &Scales) -> Result<Fake, Quantiz
             None => {
                 let constant = &graph.initializers[&site.name];
                 let quantized = with_parameters(constant, site.axis, site.weights, parameters)?;
-                let (floats, scale) = around(&mut inserter.patch, &site.name, &quantized);
+                let (floats, scale) = around(&mut inserter.patch, site, &quantized, parameters)?;
                 made.push((site, floats.clone(), scale.clone()));
                 (floats, scale)
             }
@@ -106,18 +107,47 @@ fn usable(scale: f32, least: f64) -> f32 {
     scale.abs().max(least as f32).max(f32::MIN_POSITIVE)
 }
 
-/// QuantizeLinear and DequantizeLinear around a constant; gives what they make, and the initializer of its scales.
-fn around(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) -> (Name, Name) {
+/// QuantizeLinear and DequantizeLinear around a constant that is held to the integers that its scheme uses, where these are not all
+/// of their type; gives what they make, and the initializer of its scales.
+fn around(
+    patch: &mut Patch,
+    site: &WeightSite,
+    quantized: &QuantizedConstant,
+    parameters: &[Parameters],
+) -> Result<(Name, Name), QuantizeError> {
+    let name = &site.name;
     let scale = patch.add_initializer(&format!("{name}_scale"), quantized.scales.clone());
     let zero_point = patch.add_initializer(&format!("{name}_zero_point"), quantized.zero_points.clone());
     let axis = quantized.axis.map(|axis| i64::try_from(axis).expect("a tensor has few axes"));
     let axis = axis.unwrap_or(QuantizeLinear::default().axis);
-    let integers = patch.fresh(&format!("{name}_quantized"));
-    let floats = patch.fresh(&format!("{name}_dequantized"));
-    let reads = |x: &Name| vec![Some(x.clone()), Some(scale.clone()), Some(zero_point.clone())];
+    let mut insert = |op: Op, inputs: &[&Name], what: &str| {
+        let made = patch.fresh(&format!("{name}_{what}"));
+        let inputs = inputs.iter().map(|&name| Some(name.clone())).collect();
+        patch.insert(Place::Before(0), named(op, inputs, &made));
+        made
+    };
+    let mut bounded = name.clone();
+    let (least, greatest) = used(site.weights);
+    if (least, greatest) != bounds(site.weights.dtype) {
+        let shape = quantized.scales.shape();
+        for (op, bound, what) in [(Op::Min, greatest, "high"), (Op::Max, least, "low")] {
+            let steps = parameters.iter().map(|it| (bound - it.zero_point) as f32).collect();
+            let steps =
+                insert(Op::Constant(Constant { value: Tensor::new(shape, steps)? }), &[], &format!("{what}_steps"));
+            let mut limit = insert(Op::Mul, &[&scale, &steps], what);
+            if let Some(axis) = quantized.axis {
+                let mut shape = vec![1i64; quantized.integers.rank()];
+                shape[axis] = -1;
+                let shape =
+                    insert(Op::Constant(Constant { value: Tensor::vector(shape) }), &[], &format!("{what}_shape"));
+                limit = insert(Op::Reshape(Reshape { allowzero: false }), &[&limit, &shape], &format!("{what}_along"));
+            }
+            bounded = insert(op, &[&bounded, &limit], &format!("{what}_bounded"));
+        }
+    }
     let quantize = Op::QuantizeLinear(QuantizeLinear { axis, ..QuantizeLinear::default() });
     let dequantize = Op::DequantizeLinear(DequantizeLinear { axis, ..DequantizeLinear::default() });
-    patch.insert(Place::Before(0), named(quantize, reads(name), &integers));
-    patch.insert(Place::Before(0), named(dequantize, reads(&integers), &floats));
-    (floats, scale)
+    let integers = insert(quantize, &[&bounded, &scale, &zero_point], "quantized");
+    let floats = insert(dequantize, &[&integers, &scale, &zero_point], "dequantized");
+    Ok((floats, scale))
 }

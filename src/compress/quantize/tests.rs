@@ -245,6 +245,14 @@ fn what_has_not_learned_freezes_to_what_was_never_trained() {
     assert_eq!(frozen, insert(&graph, &plan, &scales).expect("inserted"));
     // Biases are rounded only then.
     assert!(difference(&fake.graph, &frozen) < 1e-3);
+    // With fewer bits, too, and where a scale has become smaller than the weights need.
+    let few = planned(&graph, "weights = { bits = 3 }").expect("it has products");
+    let mut scales = insert::scales(&graph, &few, &bounds).expect("every value has a range");
+    scales.weights.iter_mut().flatten().for_each(|parameters| parameters.scale *= 0.3);
+    let narrow = fake::fake(&graph, &few, &scales).expect("inserted");
+    // A bias rounded to larger steps can move a value by one.
+    let moved = difference(&narrow.graph, &narrow.freeze(&narrow.graph).expect("as it is"));
+    assert!(moved < 0.02, "{moved}");
     // Another scale and another weight are taken over.
     let mut patch = crate::graph::patch::Patch::new(&fake.graph);
     patch.replace_initializer(&"x_scale".into(), Tensor::scalar(0.5f32));

@@ -28,7 +28,7 @@ impl Quantization {
         rank: usize,
         is_per_tensor: bool,
     ) -> Option<Quantization> {
-        if !quantize.precision.is_none_or(|precision| precision == DType::F32) || dtype.n_bits() > 16 {
+        if quantize.precision.is_some_and(|precision| precision != DType::F32) || dtype.n_bits() > 16 {
             return None;
         }
         let (least, greatest) = dtype.integer_range()?;

@@ -123,7 +123,7 @@ pub fn roles(graph: &Graph, types: &Types) -> IndexMap<Name, Role> {
 /// The longest way from an initializer to the operator that it is a weight of.
 const LONGEST_WAY: usize = 8;
 
-/// The initializer behind an input, through nodes that only cast or move its elements, and those nodes.
+/// The initializer behind an input, through nodes that only cast, bound or move its elements, and those nodes.
 fn source<'a>(graph: &'a Graph, uses: &Uses<'a>, node: &'a Node, position: usize) -> Option<(&'a Name, Vec<usize>)> {
     let mut name = node.input(position)?;
     let mut views = Vec::new();
@@ -135,6 +135,8 @@ fn source<'a>(graph: &'a Graph, uses: &Uses<'a>, node: &'a Node, position: usize
                 | Op::Cast(_)
                 | Op::QuantizeLinear(_)
                 | Op::DequantizeLinear(_)
+                | Op::Min
+                | Op::Max
                 | Op::Transpose(_)
                 | Op::Reshape(_)
                 | Op::Flatten(_)

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::distill::student::StudentOptions;
+use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
 use crate::data::{Augmentation, Descriptor, Shares};
 use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
@@ -96,6 +97,8 @@ pub enum Step {
     Train(TrainOptions),
     /// It learns from its teacher.
     Distill(DistillOptions),
+    /// Its numbers become narrow.
+    Quantize(QuantizeStep),
 }
 
 impl Step {
@@ -104,16 +107,43 @@ impl Step {
         match self {
             Step::Train(_) => "train",
             Step::Distill(_) => "distill",
+            Step::Quantize(_) => "quantize",
         }
     }
 
-    /// How it is trained.
-    pub fn train(&self) -> &TrainOptions {
+    /// How it is trained, where it is.
+    pub fn train(&self) -> Option<&TrainOptions> {
         match self {
-            Step::Train(train) => train,
-            Step::Distill(options) => &options.train,
+            Step::Train(train) => Some(train),
+            Step::Distill(options) => Some(&options.train),
+            Step::Quantize(step) => step.learn.as_ref().map(|options| &options.train),
         }
     }
+
+    /// How it learns from its teacher, where it does.
+    pub fn distill(&self) -> Option<&DistillOptions> {
+        match self {
+            Step::Train(_) => None,
+            Step::Distill(options) => Some(options),
+            Step::Quantize(step) => step.learn.as_ref(),
+        }
+    }
+
+    /// The part of the unlabelled samples that it learns from.
+    pub fn unlabelled(&self) -> f64 {
+        self.train().map_or(0.0, |train| train.unlabelled)
+    }
+}
+
+/// How a student's numbers become narrow: the keys of a quantization, `runtime`, and with `epochs` those of a distillation.
+#[derive(Clone, Debug)]
+pub struct QuantizeStep {
+    /// What is quantized, and to what.
+    pub options: QuantizeOptions,
+    /// Who will run the file: `tract` or `ort`; nobody in particular where it is not given.
+    pub runtime: Option<Target>,
+    /// How the network learns as it is rounded, from its teacher; none where it is only calibrated.
+    pub learn: Option<DistillOptions>,
 }
 
 /// How a student learns from its teacher: the keys of a training, the loss of the labels as `label_loss`, and those below.
@@ -200,7 +230,7 @@ impl Pipeline {
                 return Err(part("unlabelled.split", "divides what is learned from whole; leave it out"));
             }
         }
-        let is_used = steps.iter().any(|part| part.step.train().unlabelled > 0.0);
+        let is_used = steps.iter().any(|part| part.step.unlabelled() > 0.0);
         match (&unlabelled, is_used) {
             (Some(_), false) => Err(part("unlabelled", "is read by no step: give one `unlabelled = 1.0`")),
             (None, true) => Err(part("unlabelled", "is missing, and a step learns from it")),
@@ -326,7 +356,7 @@ fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Res
 }
 
 fn step(table: Table) -> Result<StepPart, RecipeError> {
-    const STEPS: [&str; 2] = ["train", "distill"];
+    const STEPS: [&str; 3] = ["train", "distill", "quantize"];
     let text = table.to_string();
     let mut entries = table.into_iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
@@ -334,10 +364,13 @@ fn step(table: Table) -> Result<StepPart, RecipeError> {
     };
     let step = match name.as_str() {
         "train" => Step::Train(read("step.train", value)?),
-        "distill" => Step::Distill(distill(self::table("step.distill", Some(value))?)?),
+        "distill" => Step::Distill(distill("step.distill", self::table("step.distill", Some(value))?)?),
+        "quantize" => Step::Quantize(quantize(self::table("step.quantize", Some(value))?)?),
         other => return Err(unknown(other, &STEPS)),
     };
-    step.train().check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
+    if let Some(train) = step.train() {
+        train.check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
+    }
     if let Step::Train(train) = &step {
         by_labels("step.train", train)?;
     }
@@ -356,7 +389,8 @@ fn by_labels(name: &str, train: &TrainOptions) -> Result<(), RecipeError> {
 fn without_labels(steps: &[StepPart], students: &[Student]) -> Result<(), RecipeError> {
     let is_bounded = |objective: &Objective| matches!(objective, Objective::Regression { bounded: Some(_), .. });
     for StepPart { step, .. } in steps {
-        let (name, train) = (format!("step.{}", step.name()), step.train());
+        let name = format!("step.{}", step.name());
+        let Some(train) = step.train() else { continue };
         if train.unlabelled == 0.0 && students.iter().all(|student| student.classes.is_none()) {
             continue;
         }
@@ -366,7 +400,7 @@ fn without_labels(steps: &[StepPart], students: &[Student]) -> Result<(), Recipe
                 "has samples without a label, which goes with `cross-entropy` of the labels alone",
             ));
         }
-        if let Step::Distill(options) = step
+        if let Some(options) = step.distill()
             && options.mix.loss.iter().any(|term| is_bounded(&term.objective))
         {
             return Err(part(&name, "has samples without a label, which a `bounded` regression would read"));
@@ -375,30 +409,85 @@ fn without_labels(steps: &[StepPart], students: &[Student]) -> Result<(), Recipe
     Ok(())
 }
 
-fn distill(mut table: Table) -> Result<DistillOptions, RecipeError> {
+/// A distillation; `name` is that of the part.
+fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> {
     const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];
     const TEACHER: [&str; 3] = ["cache", "views", "mean_teacher"];
     let own_average = table.get("mean_teacher") == Some(&Value::Boolean(true));
     if let Some(key) = ["cache", "views"].into_iter().find(|key| own_average && table.contains_key(*key)) {
-        return Err(part(&format!("step.distill.{key}"), "is of values that are kept, which `mean_teacher` changes"));
+        return Err(part(&format!("{name}.{key}"), "is of values that are kept, which `mean_teacher` changes"));
     }
-    let mut taken = |keys: &[&str]| -> Table {
-        keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
-    };
-    let mix: Mix = read("step.distill", Value::Table(taken(&MIX)))?;
-    mix.check().map_err(|error| part("step.distill", &error.to_string()))?;
-    let teacher: TeacherOptions = read("step.distill", Value::Table(taken(&TEACHER)))?;
+    let mix: Mix = read(name, Value::Table(taken(&mut table, &MIX)))?;
+    mix.check().map_err(|error| part(name, &error.to_string()))?;
+    let teacher: TeacherOptions = read(name, Value::Table(taken(&mut table, &TEACHER)))?;
     if let Some(loss) = table.remove("label_loss") {
         table.insert("loss".to_string(), loss);
     }
-    let train: TrainOptions = read("step.distill", Value::Table(table))?;
+    let train: TrainOptions = read(name, Value::Table(table))?;
     if teacher.views == 0 {
-        return Err(part("step.distill.views", "is 0; give 1 or more"));
+        return Err(part(&format!("{name}.views"), "is 0; give 1 or more"));
     }
     if teacher.mean_teacher && train.ema.is_none() {
-        return Err(part("step.distill.mean_teacher", "needs an average: give `ema = 0.99`"));
+        return Err(part(&format!("{name}.mean_teacher"), "needs an average: give `ema = 0.99`"));
     }
     Ok(DistillOptions { mix, train, teacher })
+}
+
+/// A quantization, and with `epochs` the training that goes with it: from the teacher's softened predictions where no loss is given.
+fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
+    const NAME: &str = "step.quantize";
+    const OPTIONS: [&str; 11] = [
+        "to",
+        "form",
+        "activations",
+        "weights",
+        "operators",
+        "exclude",
+        "override",
+        "one_scale",
+        "activation_products",
+        "calibrator",
+        "samples",
+    ];
+    let options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &OPTIONS)))?;
+    options.check().map_err(|error| part(NAME, &error.to_string()))?;
+    let runtime = match table.remove("runtime") {
+        None => None,
+        Some(Value::String(name)) if name == "tract" => Some(Target::Tract),
+        Some(Value::String(name)) if name == "ort" => Some(Target::Onnxruntime),
+        Some(_) => return Err(part("step.quantize.runtime", "should be `tract` or `ort`")),
+    };
+    let learn = match table.contains_key("epochs") {
+        true => {
+            table.entry("loss").or_insert_with(|| Value::Array(vec![Value::String("kd".to_string())]));
+            Some(distill(NAME, table)?)
+        }
+        false => match table.keys().next() {
+            Some(key) if is_training_key(key) => {
+                return Err(part(&format!("{NAME}.{key}"), "is of a training: give `epochs`, too"));
+            }
+            Some(key) => {
+                return Err(unknown(key, &OPTIONS));
+            }
+            None => None,
+        },
+    };
+    if learn.is_some() && (options.to != To::Int8 || matches!(options.form, Some(Form::Weights | Form::Whole))) {
+        return Err(part("step.quantize.epochs", "is for int8 in the forms qdq and qoperator; leave it out"));
+    }
+    Ok(QuantizeStep { options, runtime, learn })
+}
+
+/// Whether a distillation has this key.
+fn is_training_key(key: &str) -> bool {
+    let one = Table::from_iter([(key.to_string(), Value::Boolean(false))]);
+    let is_unknown = |error: RecipeError| error.to_string().contains("unknown field");
+    distill("step", one).err().is_none_or(|error| !is_unknown(error))
+}
+
+/// These keys of a table, taken out of it.
+fn taken(table: &mut Table, keys: &[&str]) -> Table {
+    keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
 }
 
 /// Sets a key, its tables on the way made where they are missing; of a list that of every entry that has the table.

@@ -4,13 +4,16 @@
 mod grammar;
 mod ledger;
 mod matter;
+mod quantize;
 mod run;
 mod schema;
 mod teacher;
 mod teachers;
 mod worth;
 
-pub use grammar::{DistillOptions, Pipeline, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart};
+pub use grammar::{
+    DistillOptions, Pipeline, QuantizeStep, Step, StepPart, Student, StudentNetwork, TeacherOptions, TeacherPart,
+};
 pub use ledger::{Ledger, Line, Speed};
 pub use run::{RunOptions, Watcher, run};
 pub use schema::schema;

@@ -278,27 +278,29 @@ impl<'a> Book<'a> {
                 break;
             }
             let label = label(name, idx, step);
-            let data = if step.train().unlabelled > 0.0 { matter.hash_with_unlabelled.as_str() } else { "" };
+            let data = if step.unlabelled() > 0.0 { matter.hash_with_unlabelled.as_str() } else { "" };
             let parts = ["step", &label, text, &made.sha256, &made.output, &teacher.sha256, &teacher.output, data];
             let mut due = self.due(&label, pipeline.seed, matter, &parts);
             due.made_of = Some(made.sha256.clone());
-            due.teacher = match step {
-                Step::Train(_) => None,
-                Step::Distill(options) if options.teacher.mean_teacher => Some("the student's average".to_string()),
-                Step::Distill(_) => Some(teacher.sha256.clone()),
-            };
+            due.teacher = step.distill().map(|options| match options.teacher.mean_teacher {
+                true => "the student's average".to_string(),
+                false => teacher.sha256.clone(),
+            });
             made = self.step(&due, matter, Some(all), watcher, |book, line, watcher| {
-                let course = Course {
+                let course = |train| Course {
                     model: &made.model,
                     output: &made.output,
                     data: &matter.data,
                     augment: book.augment(),
-                    train: step.train(),
+                    train,
                     seed: pipeline.seed,
                 };
                 match step {
-                    Step::Train(_) => book.fit(line, &course, None, watcher),
-                    Step::Distill(options) => book.distill(line, &course, matter, teacher, options, watcher),
+                    Step::Train(train) => book.fit(line, &course(train), None, watcher),
+                    Step::Distill(options) => {
+                        book.distill(line, &course(&options.train), matter, teacher, options, watcher)
+                    }
+                    Step::Quantize(step) => book.quantize(line, &made, matter, teacher, step, watcher),
                 }
             })?;
         }
@@ -452,7 +454,7 @@ impl<'a> Book<'a> {
         Ok(Fitted { model: model.with_graph(graph), output: output.clone(), line })
     }
 
-    fn distill(
+    pub(super) fn distill(
         &mut self,
         line: Line,
         course: &Course<'_>,

@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value};
 use super::grammar::TeacherOptions;
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
+use crate::compress::quantize::options::QuantizeOptions;
 use crate::data::{Augmentation, Descriptor};
 use crate::learn::train::fit::TrainOptions;
 use crate::recipe::ModelPart;
@@ -142,6 +143,35 @@ struct Step {
     train: Option<TrainOptions>,
     /// It learns from its teacher.
     distill: Option<Distill>,
+    /// Its numbers become narrow.
+    quantize: Option<Quantize>,
+}
+
+/// What is quantized, and to what; with `epochs` it learns as it is rounded, and the keys of a distillation go with it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Quantize {
+    #[schemars(flatten)]
+    options: QuantizeOptions,
+    /// Who will run the file; nobody in particular where it is not given.
+    runtime: Option<RuntimeName>,
+    #[schemars(flatten, transform = with_default_loss)]
+    learn: Distill,
+}
+
+/// A runtime.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum RuntimeName {
+    Tract,
+    Ort,
+}
+
+/// A quantization learns by `kd` where no loss is given.
+fn with_default_loss(schema: &mut Schema) {
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|key| key != "loss");
+    }
 }
 
 /// How a student learns from its teacher: `loss` of the teacher's values, `label_loss` of the labels, and the keys of a training.

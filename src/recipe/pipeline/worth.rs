@@ -70,7 +70,7 @@ impl Book<'_> {
 
     /// The attack that networks are put to: the first that a step learns from.
     fn attack(&self) -> Option<Attack> {
-        self.pipeline.steps.iter().find_map(|part| part.step.train().attack)
+        self.pipeline.steps.iter().find_map(|part| part.step.train()?.attack)
     }
 
     fn scored(

@@ -227,7 +227,7 @@ fn text(report: &Report, explain: bool) -> String {
     if !done.float.is_empty() {
         rows.push(("in f32 although asked".to_string(), format!("{} nodes", done.float.len())));
     }
-    let columns = [("", Side::Left), ("", Side::Left)];
+    let columns = [("quantized", Side::Left), ("", Side::Left)];
     let mut text = table(&columns, rows.into_iter().map(|(what, how)| vec![what, how]));
     if report.bytes_after > report.bytes_before {
         text.push_str("the file has become larger: what says how to read narrow numbers outweighs them, or weights that were stored narrow are no longer\n");

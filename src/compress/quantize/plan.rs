@@ -228,8 +228,9 @@ impl<'a> Planner<'a> {
             },
             None => None,
         };
-        let is_last = matches!(node.op, Op::MatMul) && (weight.position == 0 || tensor.rank() != 2);
-        let axis = (!is_last).then_some(weight.output_axis);
+        // Runtimes take scales by channel only of a matrix that stands second.
+        let has_channels = !matches!(node.op, Op::MatMul) || (weight.position == 1 && tensor.rank() == 2);
+        let axis = has_channels.then_some(weight.output_axis);
         Ok(Role::Product { weight: Some((weight.position, axis)), bias, needs_output })
     }
 

@@ -10,9 +10,9 @@ use super::load::{self, RuntimeChoice};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
-use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
+use crate::compress::quantize::options::{ActivationOptions, Form, QuantizeOptions, Target, To, WeightOptions};
 use crate::compress::quantize::plan::Float;
-use crate::compress::quantize::scheme::{Activations, Granularity, Integer, Weights};
+use crate::compress::quantize::scheme::{Granularity, Integer};
 use crate::compress::quantize::{Calibrator, Ranges};
 use crate::data::Dataset;
 use crate::measure::child::RuntimeName;
@@ -42,9 +42,9 @@ pub(super) struct Arguments {
     /// Samples: a .npz whose arrays are named after the inputs (x for a single one), or a data descriptor (TOML)
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Samples to take of it
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
-    samples: u64,
+    /// Samples to take of it; 512 where it is not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    samples: Option<u64>,
     /// min-max, moving-average, entropy, mse, or a percentile such as 99.99
     #[arg(long, value_name = "NAME", value_parser = calibrator)]
     calibrator: Option<Calibrator>,
@@ -138,7 +138,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         recipe::quantize(&loaded.model, &options, target, samples.as_ref(), runtime.runtime.as_ref(), &mut told)
             .with_context(|| format!("{} was not quantized", arguments.model.display()))?;
     drop(progress);
-    if let (Some(path), Some(ranges)) = (&arguments.save_ranges, &quantized.ranges) {
+    if let Some(path) = &arguments.save_ranges {
+        let ranges = quantized.ranges.as_ref().context("--save-ranges: no values were looked at in this form")?;
         store::write_atomic(path, &serde_json::to_vec(ranges)?)?;
     }
     let report = write(arguments, &quantized, loaded.file_bytes)?;
@@ -160,31 +161,21 @@ fn samples(arguments: &Arguments) -> anyhow::Result<Option<Samples>> {
 }
 
 fn options(arguments: &Arguments) -> QuantizeOptions {
-    let activations = arguments.activations.map(|dtype| Activations { dtype, symmetric: arguments.symmetric });
-    let activations =
-        activations.or(arguments.symmetric.then(|| Activations { symmetric: true, ..Activations::default() }));
-    let is_said = arguments.weights.is_some()
-        || arguments.weight_bits.is_some()
-        || arguments.per_tensor
-        || arguments.block.is_some();
     let granularity = match (arguments.per_tensor, arguments.block) {
-        (true, _) => Granularity::Tensor,
-        (false, Some(block)) => Granularity::Block(block),
-        (false, None) => Granularity::Channel,
+        (true, _) => Some(Granularity::Tensor),
+        (false, Some(block)) => Some(Granularity::Block(block)),
+        (false, None) => None,
     };
-    let default = if arguments.to == To::Int4 { Integer::I4 } else { Integer::I8 };
-    let dtype = arguments.weights.unwrap_or(default);
-    let weights = Weights { dtype, symmetric: dtype.is_signed(), granularity, bits: arguments.weight_bits };
     QuantizeOptions {
         to: arguments.to,
         form: arguments.form,
-        activations,
-        weights: is_said.then_some(weights),
+        activations: ActivationOptions { dtype: arguments.activations, symmetric: arguments.symmetric.then_some(true) },
+        weights: WeightOptions { dtype: arguments.weights, symmetric: None, granularity, bits: arguments.weight_bits },
         operators: arguments.operators.clone(),
         exclude: arguments.exclude.clone(),
         activation_products: arguments.activation_products.then_some(true),
         calibrator: arguments.calibrator,
-        samples: Some(usize::try_from(arguments.samples).unwrap_or(usize::MAX)),
+        samples: arguments.samples.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         ..QuantizeOptions::default()
     }
 }

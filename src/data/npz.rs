@@ -82,11 +82,12 @@ pub struct Rows {
     columns: Vec<(String, Receiver<Result<Tensor, String>>)>,
 }
 
-/// The rows of these arrays, `batch_size` at a time, the last ones fewer. A thread an array reads ahead, by two batches.
+/// The first rows of these arrays, at most `n_most` of them, `batch_size` at a time, the last ones fewer. A thread an array reads
+/// ahead, by two batches.
 ///
 /// # Errors
 /// When the file is no archive, an array is not in it, has no rows, or has another number of rows than the others.
-pub fn rows(path: &Path, arrays: &[String], batch_size: usize) -> Result<Rows, NpzError> {
+pub fn rows(path: &Path, arrays: &[String], batch_size: usize, n_most: usize) -> Result<Rows, NpzError> {
     let headers = headers(path)?;
     let array_error =
         |array: &str, problem: String| NpzError::Array { path: path.to_owned(), array: array.to_string(), problem };
@@ -109,7 +110,7 @@ pub fn rows(path: &Path, arrays: &[String], batch_size: usize) -> Result<Rows, N
         let (sender, receiver) = sync_channel(2);
         let (path, name_of) = (path.to_owned(), name.clone());
         std::thread::spawn(move || {
-            if let Err(problem) = send_rows(&path, &name_of, batch_size.max(1), &sender) {
+            if let Err(problem) = send_rows(&path, &name_of, (batch_size.max(1), n_most), &sender) {
                 // nobody listens any more
                 let _ = sender.send(Err(problem));
             }
@@ -122,7 +123,7 @@ pub fn rows(path: &Path, arrays: &[String], batch_size: usize) -> Result<Rows, N
 fn send_rows(
     path: &Path,
     name: &str,
-    batch_size: usize,
+    (batch_size, n_most): (usize, usize),
     sender: &SyncSender<Result<Tensor, String>>,
 ) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -131,8 +132,8 @@ fn send_rows(
     let entry = archive.by_name(&format!("{name}.npy")).map_err(|error| error.to_string())?;
     let array = NpyFile::new(entry).map_err(|error| error.to_string())?;
     let (dtype, shape, n_bytes) = header(&array, &mut room)?;
-    let n_rows = shape[0];
-    let row_bytes = n_bytes / n_rows.max(1);
+    let row_bytes = n_bytes / shape[0].max(1);
+    let n_rows = shape[0].min(n_most);
     let mut from = array.into_inner();
     for start in (0..n_rows).step_by(batch_size) {
         let n = batch_size.min(n_rows - start);
@@ -298,13 +299,15 @@ mod tests {
         archive.start_file("short.npy", SimpleFileOptions::default()).expect("the name is new");
         archive.write_all(&npy(5, 3)).expect("the disk has room");
         archive.finish().expect("the disk has room");
-        let shapes = |arrays: &[&str]| {
+        let shapes_of = |arrays: &[&str], n_most: usize| {
             let arrays: Vec<String> = arrays.iter().map(ToString::to_string).collect();
-            let batches = rows(&path, &arrays, 2).map_err(|error| error.to_string())?;
+            let batches = rows(&path, &arrays, 2, n_most).map_err(|error| error.to_string())?;
             let shape =
                 |batch: Vec<(String, Tensor)>| batch.iter().map(|(_, tensor)| tensor.shape()[0]).collect::<Vec<_>>();
             batches.map(|batch| batch.map(shape).map_err(|error| error.to_string())).collect::<Result<Vec<_>, String>>()
         };
+        let shapes = |arrays: &[&str]| shapes_of(arrays, usize::MAX);
+        assert_eq!(shapes_of(&["a", "b"], 3), Ok(vec![vec![2, 2], vec![1, 1]]));
         assert_eq!(shapes(&["a", "b"]), Ok(vec![vec![2, 2], vec![2, 2], vec![1, 1]]));
         for (arrays, expected) in [
             (["a", "c"], "array `c`: has 4 rows, another array 5"),

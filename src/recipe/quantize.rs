@@ -99,11 +99,10 @@ pub(super) struct Ready {
 /// # Errors
 /// When the options do not go together, or the types of the network do not.
 pub(super) fn ready(model: &Model, options: &QuantizeOptions, target: Target) -> Result<Ready, RecipeError> {
-    options.check()?;
     let tidy = simplify::simplify(&model.graph, &simplify::Options { opset: Some(model.opset), ..Default::default() })?;
     let model = model.with_graph(tidy.graph);
     let types = shape::infer(&model.graph, &Bindings::default())?;
-    let choice = options.choose(&blocks::structure(&model.graph, &types), target);
+    let choice = options.choose(&blocks::structure(&model.graph, &types), target)?;
     Ok(Ready { model, types, choice })
 }
 
@@ -127,7 +126,9 @@ pub fn quantize(
     if choice.form == Form::Weights {
         let sites = quantize::weight_sites(&model.graph, &types, &choice.scheme)?;
         let graph = quantize::insert_weights(&model.graph, &sites)?;
-        let report = Report { n_weights: sites.len(), ..Report::new(choice) };
+        let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
+        let notes = none_run.into_iter().collect();
+        let report = Report { n_weights: sites.len(), notes, ..Report::new(choice) };
         return Ok(Quantized { model: model.with_graph(graph), ranges: None, report });
     }
     let calibrated = look.calibrated(&choice)?;
@@ -235,8 +236,8 @@ impl Look<'_> {
             return Ok(((**ranges).clone(), None));
         }
         let mut network = probe::open(self.runtime, self.model, values, "the network")?;
-        let size = batch_size(self.model, self.types, values);
-        let batches = batches(self.model, samples, self.options.samples.unwrap_or(N_SAMPLES), size)?;
+        let size = BatchSize::of(self.model, self.types, values);
+        let batches = batches(self.model, samples, self.options.samples.unwrap_or(N_SAMPLES), &size)?;
         let ranges = quantize::calibrate(network.as_mut(), values, histograms, batches, &mut *self.told)?;
         Ok((ranges, Some(self.runtime.name().to_string())))
     }
@@ -267,58 +268,80 @@ fn by_operator(graph: &Graph, nodes: &[usize]) -> IndexMap<String, usize> {
     counts
 }
 
-/// The only batch size that a network takes, or as many samples as keep what is looked at within some megabytes.
-fn batch_size(model: &Model, types: &Types, values: &[Name]) -> usize {
-    const MOST: usize = 32;
-    const MOST_BYTES: usize = 8 << 20;
-    let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
-    if let Some(Dim::Known(size)) = first {
-        return size.max(1);
+/// How many samples make a batch: the only size that a network takes, or as many as keep what is looked at within some megabytes.
+struct BatchSize {
+    n_samples: usize,
+    /// Whether it takes no other: what fills up an incomplete batch would be looked at, too.
+    is_fixed: bool,
+}
+
+impl BatchSize {
+    fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
+        const MOST: usize = 32;
+        const MOST_BYTES: usize = 8 << 20;
+        let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
+        if let Some(Dim::Known(size)) = first {
+            return BatchSize { n_samples: size.max(1), is_fixed: true };
+        }
+        let bytes = |name: &Name| {
+            let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
+            let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(1));
+            row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
+        };
+        let bytes = values.iter().map(bytes).fold(0usize, usize::saturating_add);
+        BatchSize { n_samples: (MOST_BYTES / bytes.max(1)).clamp(1, MOST), is_fixed: false }
     }
-    let bytes = |name: &Name| {
-        let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
-        dims.iter().skip(1).map(|dim| dim.known().unwrap_or(1)).product::<usize>().saturating_mul(4)
-    };
-    let bytes: usize = values.iter().map(bytes).sum();
-    (MOST_BYTES / bytes.max(1)).clamp(1, MOST)
+
+    /// How many of so many samples are run: whole batches where it takes no others, and at least one.
+    fn run_of(&self, n_samples: usize) -> usize {
+        match self.is_fixed && n_samples >= self.n_samples {
+            true => n_samples / self.n_samples * self.n_samples,
+            false => n_samples,
+        }
+    }
 }
 
 type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
 
-/// The first samples, a batch at a time.
+/// So many samples, a batch at a time: the first of an archive, of a data set some that lie evenly in it.
 fn batches<'a>(
     model: &'a Model,
     samples: &Samples,
     n_samples: usize,
-    batch_size: usize,
+    size: &BatchSize,
 ) -> Result<Box<dyn Iterator<Item = Batch> + 'a>, RecipeError> {
     match samples {
         Samples::Archive(path) => {
             let inputs: Vec<Name> = model.graph.inputs.iter().map(|input| input.name.clone()).collect();
-            let arrays: Vec<String> = npz::headers(path)?.into_iter().map(|header| header.name).collect();
+            let headers = npz::headers(path)?;
+            let has = |name: &str| headers.iter().any(|header| header.name == name);
             let array = |input: &Name| match &inputs[..] {
-                [_] if !arrays.iter().any(|array| array == input.as_str()) => "x".to_string(),
+                [_] if !has(input) => "x".to_string(),
                 _ => input.to_string(),
             };
-            let rows = npz::rows(path, &inputs.iter().map(array).collect::<Vec<_>>(), batch_size)?;
+            let arrays: Vec<String> = inputs.iter().map(array).collect();
+            let n_rows = headers.iter().find(|header| arrays.first() == Some(&header.name));
+            let n_rows = n_rows.and_then(|header| header.shape.first().copied()).unwrap_or(0);
+            let rows = npz::rows(path, &arrays, size.n_samples, size.run_of(n_rows.min(n_samples)))?;
             let batch = move |batch: Vec<(String, Tensor)>| {
                 inputs.iter().cloned().zip(batch.into_iter().map(|(_, tensor)| tensor)).collect()
             };
-            let n_batches = n_samples.div_ceil(batch_size);
-            Ok(Box::new(rows.take(n_batches).map(move |rows| Ok(batch(rows?)))))
+            Ok(Box::new(rows.map(move |rows| Ok(batch(rows?)))))
         }
         Samples::Dataset(data) => {
             let data = normalization::data_for(model, data)?;
             let own = data.samples(Split::Calibration);
-            let chosen = if own.is_empty() { data.samples(Split::Train) } else { own };
-            let chosen: Vec<usize> = chosen.iter().copied().take(n_samples).collect();
-            let columns = columns(model, &data);
-            let starts = (0..chosen.len()).step_by(batch_size);
+            let all = if own.is_empty() { data.samples(Split::Train) } else { own };
+            let n = size.run_of(n_samples.min(all.len()));
+            // Files often hold one class after the other.
+            let chosen: Vec<usize> = (0..n).map(|place| all[place * all.len() / n]).collect();
+            let (columns, n_batch) = (columns(model, &data), size.n_samples);
+            let starts = (0..chosen.len()).step_by(n_batch);
             Ok(Box::new(starts.map(move |start| {
-                let batch = data.batch(&chosen[start..(start + batch_size).min(chosen.len())])?;
+                let batch = data.batch(&chosen[start..(start + n_batch).min(chosen.len())])?;
                 let column = |(column, name): &(String, Name)| {
-                    let missing =
-                        || RecipeError::Part { part: "data".to_string(), problem: format!("has no column `{column}`") };
+                    let problem = format!("has no column `{column}`");
+                    let missing = || RecipeError::Part { part: "data".to_string(), problem };
                     Ok((name.clone(), batch.get(column).ok_or_else(missing)?.clone()))
                 };
                 columns.iter().map(column).collect()

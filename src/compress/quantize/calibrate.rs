@@ -44,15 +44,17 @@ pub fn calibrate<E: From<QuantizeError>>(
             let elements = tensor.to_f32s().map_err(|error: TensorError| QuantizeError::from(error))?;
             statistics.add(name, &elements)
         };
-        // Each value's counts are its own: how the work is spread changes nothing in them.
-        seen.par_iter_mut().zip(tensors).map(count).collect::<Result<(), QuantizeError>>()?;
+        // Each value's counts are its own: how the work is spread changes nothing in them. Of several errors the first is told.
+        let counted: Vec<Result<(), QuantizeError>> = seen.par_iter_mut().zip(tensors).map(count).collect();
+        counted.into_iter().collect::<Result<(), QuantizeError>>()?;
         n_samples += n_rows as u64;
         told(n_samples);
     }
     if n_samples == 0 {
         return Err(QuantizeError::NoSamples.into());
     }
-    Ok(Ranges { n_samples, values: seen.into_iter().collect() })
+    // A value without elements has no range.
+    Ok(Ranges { n_samples, values: seen.into_iter().filter(|(_, seen)| seen.n_batches > 0).collect() })
 }
 
 impl Ranges {
@@ -73,7 +75,9 @@ impl Ranges {
             let no_range = |remedy| QuantizeError::NoRange { value: name.clone(), remedy };
             let seen = self.values.get(name).ok_or_else(|| no_range("calibrate the network as it is quantized"))?;
             if calibrator.needs_histogram() && seen.histogram.is_none() {
-                return Err(no_range("calibrate with histograms, or take the calibrator min-max"));
+                return Err(no_range(
+                    "calibrate by mse, entropy or a percentile: what that sees serves every calibrator",
+                ));
             }
             own.push((name, quantized.group, calibrator.range(seen, quantized.activations)));
         }
@@ -135,7 +139,7 @@ mod tests {
         );
         assert_eq!(
             message("x", Calibrator::Mse),
-            "`x` has no range (hint: calibrate with histograms, or take the calibrator min-max)"
+            "`x` has no range (hint: calibrate by mse, entropy or a percentile: what that sees serves every calibrator)"
         );
     }
 

@@ -45,6 +45,12 @@ pub enum QuantizeError {
         /// `infinite` or `not a number`
         what: &'static str,
     },
+    /// A constant holds numbers that no integer stands for.
+    #[error("the constant `{name}` holds numbers that are infinite, or none (hint: exclude the node that reads it)")]
+    Constant {
+        /// the constant
+        name: Name,
+    },
     /// A calibration that saw nothing.
     #[error("there are no samples to calibrate with (hint: give some hundreds that are like those of use)")]
     NoSamples,

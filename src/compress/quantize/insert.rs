@@ -135,6 +135,7 @@ impl<'a> Inserter<'a> {
             zero_points: Tensor::new(weight.scales.shape(), vec![0i32; scales.len()])?,
             scales: Tensor::new(weight.scales.shape(), scales)?,
             axis,
+            block: None,
         };
         Ok(dequantized(&mut self.patch, &site.name, &quantized))
     }
@@ -195,7 +196,7 @@ impl<'a> Inserter<'a> {
 
 /// A constant's integers, scales and zero points as initializers, and the node that makes floats of them.
 fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) -> Name {
-    let QuantizedConstant { integers, scales, zero_points, axis } = quantized;
+    let QuantizedConstant { integers, scales, zero_points, axis, .. } = quantized;
     let integers = patch.add_initializer(&format!("{name}_quantized"), integers.clone());
     let scale = patch.add_initializer(&format!("{name}_scale"), scales.clone());
     let zero_point = patch.add_initializer(&format!("{name}_zero_point"), zero_points.clone());
@@ -211,13 +212,7 @@ fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) ->
 
 /// Elements of a block; 0 where scales are not by block.
 pub(super) fn block_size(quantized: &QuantizedConstant) -> i64 {
-    let (whole, scales) = (quantized.integers.shape(), quantized.scales.shape());
-    match quantized.axis {
-        Some(axis) if scales.len() == whole.len() && scales.len() > 1 => {
-            i64::try_from(whole[axis].div_ceil(scales[axis].max(1))).expect("no larger than a tensor")
-        }
-        Some(_) | None => 0,
-    }
+    quantized.block.map_or(0, |block| i64::try_from(block).unwrap_or(i64::MAX))
 }
 
 pub(super) fn named(op: Op, inputs: Vec<Option<Name>>, output: &Name) -> Node {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::QuantizeError;
 use super::calibrator::Calibrator;
 use super::half::HalfType;
-use super::scheme::{Activations, Integer, Override, Scheme, Weights};
+use super::scheme::{Granularity, Integer, Override, Scheme};
 use crate::graph::structure::blocks::Structure;
 
 /// To what a network is quantized.
@@ -61,6 +61,30 @@ pub enum Target {
     Any,
 }
 
+/// What a user says of activations; what is left out is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActivationOptions {
+    /// The type.
+    pub dtype: Option<Integer>,
+    /// Whether zero is in the middle of the type's range.
+    pub symmetric: Option<bool>,
+}
+
+/// What a user says of weights; what is left out is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WeightOptions {
+    /// The type.
+    pub dtype: Option<Integer>,
+    /// Whether zero is the zero of the type; of signed types it is.
+    pub symmetric: Option<bool>,
+    /// How many weights share a scale.
+    pub granularity: Option<Granularity>,
+    /// Bits that are used of the type's.
+    pub bits: Option<u32>,
+}
+
 /// What a user says of a quantization. What is left out is chosen for who will run the file.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -70,9 +94,9 @@ pub struct QuantizeOptions {
     /// How narrow numbers stand in the file.
     pub form: Option<Form>,
     /// How activations are quantized.
-    pub activations: Option<Activations>,
+    pub activations: ActivationOptions,
     /// How weights are quantized.
-    pub weights: Option<Weights>,
+    pub weights: WeightOptions,
     /// The operators that compute in integers.
     pub operators: Option<Vec<String>>,
     /// Nodes that stay in floats.
@@ -104,43 +128,74 @@ pub struct Choice {
 }
 
 impl QuantizeOptions {
-    /// Whether the form is one of the type's.
+    /// Whether form and type go together.
     ///
     /// # Errors
-    /// When it is another type's.
+    /// When they do not.
     pub fn check(&self) -> Result<(), QuantizeError> {
+        let option = |option, problem: &str| Err(QuantizeError::Option { option, problem: problem.to_string() });
         let fits = match (self.to, self.form) {
             (_, None | Some(Form::Weights)) => true,
             (To::Int8, Some(form)) => form != Form::Whole,
             (To::Int4, Some(_)) => false,
             (To::Fp16 | To::Bf16, Some(form)) => form == Form::Whole,
         };
-        let problem =
-            || "should be qdq, qoperator or weights for int8, weights for int4, weights or whole for fp16".to_string();
-        if fits { Ok(()) } else { Err(QuantizeError::Option { option: "form", problem: problem() }) }
+        if !fits {
+            return option(
+                "form",
+                "should be qdq, qoperator or weights for int8, weights for int4, weights or whole for fp16",
+            );
+        }
+        match (self.to, self.weights.dtype.map(Integer::n_bits)) {
+            (To::Int8, Some(4)) => option("weights.dtype", "has 4 bits: say `to = \"int4\"`, or `bits = 4` of eight"),
+            (To::Int4, Some(8 | 16)) => option("weights.dtype", "has more bits than int4"),
+            _ => Ok(()),
+        }
     }
 
     /// What is done to a network of this structure for who will run it.
-    pub fn choose(&self, structure: &Structure, target: Target) -> Choice {
+    ///
+    /// # Errors
+    /// When an option goes with another form, or is known to be wrong where the file will run.
+    pub fn choose(&self, structure: &Structure, target: Target) -> Result<Choice, QuantizeError> {
+        self.check()?;
         let mut reasons = Vec::new();
         let form = self.form(target, &mut reasons);
-        let mut scheme = self.scheme(structure, target, form, &mut reasons);
-        if let Some(activations) = self.activations {
-            scheme.activations = activations;
+        if let Some(name) = self.unused(form) {
+            let problem = match self.to.half() {
+                Some(_) => "is of integers; leave it out",
+                None => {
+                    "is of activations, of which the form `weights` quantizes none; leave it out, or say `form = \"qdq\"`"
+                }
+            };
+            return Err(QuantizeError::Option { option: name, problem: problem.to_string() });
         }
-        if let Some(weights) = self.weights {
-            scheme.weights = weights;
+        let scheme = self.scheme(structure, target, form, &mut reasons);
+        let has_softmax = scheme.operators.iter().any(|name| name == "Softmax");
+        if form != Form::Weights && target != Target::Onnxruntime && has_softmax {
+            let problem = "has Softmax, which tract computes wrongly between DequantizeLinear and QuantizeLinear; name ort, or leave it out";
+            return Err(QuantizeError::Option { option: "operators", problem: problem.to_string() });
         }
-        if let Some(operators) = &self.operators {
-            scheme.operators.clone_from(operators);
+        Ok(Choice { form, scheme, calibrator: self.calibrator.unwrap_or_default(), reasons })
+    }
+
+    /// An option that is given and does nothing in this form.
+    fn unused(&self, form: Form) -> Option<&'static str> {
+        let of_activations = [
+            ("activations", self.activations != ActivationOptions::default()),
+            ("operators", self.operators.is_some()),
+            ("one_scale", !self.one_scale.is_empty()),
+            ("activation_products", self.activation_products.is_some()),
+            ("calibrator", self.calibrator.is_some()),
+        ];
+        let of_integers =
+            [("weights", self.weights != WeightOptions::default()), ("override", !self.overrides.is_empty())];
+        let is_given = |rows: &[(&'static str, bool)]| rows.iter().find(|(_, is_given)| *is_given).map(|row| row.0);
+        match (self.to.half(), form) {
+            (Some(_), _) => is_given(&of_activations).or(is_given(&of_integers)),
+            (None, Form::Weights) => is_given(&of_activations),
+            (None, Form::Qdq | Form::Qoperator | Form::Whole) => None,
         }
-        if let Some(products) = self.activation_products {
-            scheme.activation_products = products;
-        }
-        scheme.exclude.extend(self.exclude.iter().cloned());
-        scheme.overrides.extend(self.overrides.iter().cloned());
-        scheme.one_scale.extend(self.one_scale.iter().cloned());
-        Choice { form, scheme, calibrator: self.calibrator.unwrap_or_default(), reasons }
     }
 
     fn form(&self, target: Target, reasons: &mut Vec<String>) -> Form {
@@ -168,30 +223,41 @@ impl QuantizeOptions {
     }
 
     fn scheme(&self, structure: &Structure, target: Target, form: Form, reasons: &mut Vec<String>) -> Scheme {
-        let has_attention = !structure.attentions.is_empty();
-        let mut scheme = if has_attention { Scheme::of_products() } else { Scheme::default() };
-        if form == Form::Weights {
-            if self.to == To::Int4 {
-                scheme.weights.dtype = Integer::I4;
-            }
-            return scheme;
-        }
-        if has_attention {
-            let reason =
-                "products with weights alone: what is between them in a transformer has outliers that cost accuracy";
-            reasons.push(reason.to_string());
-        }
-        match target {
-            Target::Onnxruntime => reasons.push(
-                "u8 activations and i8 weights by channel: onnxruntime's quickest integer kernels on x86".to_string(),
-            ),
-            Target::Tract => {}
-            Target::Any => {
-                scheme.weights.bits = Some(7);
-                let reason = "weights of 7 bits: nothing overflows on x86 without VNNI either; name a runtime for 8";
+        let mut scheme = Scheme::default();
+        if let Some(operators) = &self.operators {
+            scheme.operators.clone_from(operators);
+        } else if !structure.attentions.is_empty() {
+            scheme.operators = Scheme::of_products().operators;
+            if form != Form::Weights {
+                let reason = "products with weights alone: what is between them in a transformer has outliers that cost accuracy";
                 reasons.push(reason.to_string());
             }
         }
+        if self.to == To::Int4 {
+            scheme.weights.dtype = Integer::I4;
+        }
+        if form != Form::Weights && target == Target::Any && self.weights.bits.is_none() {
+            scheme.weights.bits = Some(7);
+            let reason = "weights of 7 bits: nothing overflows on x86 without VNNI either; name a runtime for 8";
+            reasons.push(reason.to_string());
+        }
+        let is_default = self.activations == ActivationOptions::default() && self.weights == WeightOptions::default();
+        if form != Form::Weights && target == Target::Onnxruntime && is_default {
+            let reason = "u8 activations and i8 weights by channel: onnxruntime's quickest integer kernels on x86";
+            reasons.push(reason.to_string());
+        }
+        let activations = &mut scheme.activations;
+        activations.dtype = self.activations.dtype.unwrap_or(activations.dtype);
+        activations.symmetric = self.activations.symmetric.unwrap_or(activations.symmetric);
+        let weights = &mut scheme.weights;
+        weights.dtype = self.weights.dtype.unwrap_or(weights.dtype);
+        weights.symmetric = self.weights.symmetric.unwrap_or(weights.dtype.is_signed());
+        weights.granularity = self.weights.granularity.unwrap_or(weights.granularity);
+        weights.bits = self.weights.bits.or(weights.bits);
+        scheme.activation_products = self.activation_products.unwrap_or(false);
+        scheme.exclude.clone_from(&self.exclude);
+        scheme.overrides.clone_from(&self.overrides);
+        scheme.one_scale.clone_from(&self.one_scale);
         scheme
     }
 }
@@ -199,28 +265,45 @@ impl QuantizeOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::quantize::scheme::Weights;
+
+    fn choose(text: &str, target: Target) -> Result<Choice, String> {
+        let options = toml::from_str::<QuantizeOptions>(text).expect("options");
+        options.choose(&Structure::default(), target).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn what_is_not_said_follows_who_runs_the_file() {
-        let choose = |text: &str, target| {
-            toml::from_str::<QuantizeOptions>(text).expect("options").choose(&Structure::default(), target)
-        };
-        let ort = choose("", Target::Onnxruntime);
+        let chosen = |text: &str, target| choose(text, target).expect(text);
+        let ort = chosen("", Target::Onnxruntime);
         assert_eq!((ort.form, ort.scheme), (Form::Qdq, Scheme::default()));
-        assert_eq!(choose("", Target::Tract).form, Form::Weights);
-        assert_eq!(choose("", Target::Any).scheme.weights.bits, Some(7));
-        assert_eq!(choose("weights = { bits = 8 }", Target::Any).scheme.weights.bits, Some(8));
-        let four = choose("to = 'int4'", Target::Onnxruntime);
+        assert_eq!(chosen("", Target::Tract).form, Form::Weights);
+        assert_eq!(chosen("", Target::Any).scheme.weights.bits, Some(7));
+        assert_eq!(chosen("weights = { bits = 8 }", Target::Any).scheme.weights.bits, Some(8));
+        // One thing said of the weights leaves the others as they were chosen.
+        let whole = chosen("weights = { granularity = 'tensor' }", Target::Any).scheme.weights;
+        assert_eq!(whole, Weights { granularity: Granularity::Tensor, bits: Some(7), ..Weights::default() });
+        let four = chosen("to = 'int4'\nweights = { granularity = { block = 32 } }", Target::Onnxruntime);
         assert_eq!((four.form, four.scheme.weights.dtype), (Form::Weights, Integer::I4));
-        for (text, fits) in [
-            ("to = 'int4'\nform = 'qdq'", false),
-            ("to = 'fp16'\nform = 'qoperator'", false),
-            ("to = 'fp16'\nform = 'whole'", true),
-            ("form = 'whole'", false),
-            ("form = 'qoperator'", true),
+        assert_eq!(chosen("exclude = ['a']", Target::Any).scheme.exclude, ["a"]);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for (text, target, expected) in [
+            ("to = 'int4'\nform = 'qdq'", Target::Any, "`form` should be qdq"),
+            ("to = 'fp16'\nform = 'qoperator'", Target::Any, "`form` should be qdq"),
+            ("form = 'whole'", Target::Any, "`form` should be qdq"),
+            ("weights = { dtype = 'i4' }", Target::Any, "`weights.dtype` has 4 bits"),
+            ("to = 'int4'\nweights = { dtype = 'i8' }", Target::Any, "`weights.dtype` has more bits than int4"),
+            ("calibrator = 'mse'", Target::Tract, "`calibrator` is of activations"),
+            ("to = 'fp16'\nweights = { bits = 7 }", Target::Any, "`weights` is of integers"),
+            ("operators = ['Softmax']", Target::Any, "`operators` has Softmax, which tract computes wrongly"),
         ] {
-            assert_eq!(toml::from_str::<QuantizeOptions>(text).expect("options").check().is_ok(), fits, "{text}");
+            let error = choose(text, target).expect_err(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
         }
-        assert_eq!(choose("exclude = ['a']", Target::Any).scheme.exclude, ["a"]);
+        assert!(choose("to = 'fp16'\nform = 'whole'", Target::Any).is_ok());
+        assert!(choose("operators = ['Softmax', 'Conv']", Target::Onnxruntime).is_ok());
     }
 }

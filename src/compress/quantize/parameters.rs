@@ -63,6 +63,8 @@ pub struct QuantizedConstant {
     pub zero_points: Tensor,
     /// The axis along which scales differ; none for one scale.
     pub axis: Option<usize>,
+    /// How many neighbours along it share a scale, where they do.
+    pub block: Option<usize>,
 }
 
 impl QuantizedConstant {
@@ -139,6 +141,7 @@ pub fn with_parameters(
         scales,
         zero_points: integer_tensor(weights.dtype, &layout.shape, &zero_points)?,
         axis: axis.filter(|_| !layout.shape.is_empty()),
+        block: layout.block,
     })
 }
 
@@ -291,6 +294,16 @@ mod tests {
         check(weights(Integer::U8, true, Whole, None), None, &[133, 118, 130, 178, 128, 1], &[0.2]);
         let uneven = [2.92 / 255.0, 35.4 / 255.0];
         check(weights(Integer::U8, false, Channel, None), Some(0), &[255, 0, 219, 255, 183, 0], &uneven);
+    }
+
+    #[test]
+    fn blocks_that_do_not_divide_the_axis_end_in_a_shorter_one() {
+        let numbers: Vec<f32> = (0..5).map(|k| if k < 4 { 1.27 } else { 12.7 }).collect();
+        let tensor = Tensor::new(&[5, 1], numbers).expect("five");
+        let by_four = weights(Integer::I8, true, Granularity::Block(4), None);
+        let quantized = quantize_constant(&tensor, Some(0), by_four, |_| 0.0).expect("floats");
+        assert_eq!((quantized.block, quantized.scales.shape()), (Some(4), &[2usize, 1][..]));
+        assert!(quantized.integers.as_slice::<i8>().expect("bytes").iter().all(|&q| q == 127));
     }
 
     #[test]

@@ -104,10 +104,20 @@ pub fn plan(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Plan, Quant
     if let Some(pattern) = scheme.idle_patterns(&graph.nodes).first() {
         return Err(QuantizeError::Pattern { pattern: pattern.to_string() });
     }
+    for weights in scheme.all_weights() {
+        let option = |option, problem: &str| Err(QuantizeError::Option { option, problem: problem.to_string() });
+        if let Granularity::Block(_) = weights.granularity {
+            return option("weights.granularity", "is by block, which is for weights alone: take the form `weights`");
+        }
+        if !weights.symmetric && weights.granularity == Granularity::Channel {
+            let problem = "is false by channel, whose zero points would differ; runtimes take one: take `tensor`, or symmetric weights";
+            return option("weights.symmetric", problem);
+        }
+    }
     let mut planner = Planner::new(graph, types, scheme);
     planner.reach_forward();
     planner.ask_backward();
-    let plan = planner.finish();
+    let plan = planner.finish()?;
     if plan.integer.is_empty() {
         let named = |float: &Float| format!("{}: {}", float.node, float.reason);
         let reason = plan.float.first().map_or("it has no operator that the scheme names".to_string(), named);
@@ -160,8 +170,10 @@ impl<'a> Planner<'a> {
     /// What a node is; an error where its operator is one that is asked for and it cannot be.
     fn role(&self, node: &Node) -> Result<Role, String> {
         let is_asked = self.scheme.has(&node.op);
-        if is_asked && let Some(pattern) = self.scheme.excludes(node) {
-            return Err(format!("excluded by `{pattern}`"));
+        match self.scheme.excludes(node) {
+            Some(pattern) if is_asked => return Err(format!("excluded by `{pattern}`")),
+            Some(_) => return Ok(Role::Float),
+            None => {}
         }
         match &node.op {
             Op::Conv(_) if is_asked => self.product(node, true),
@@ -333,47 +345,43 @@ impl<'a> Planner<'a> {
     /// What a Relu or Clip that alone reads a value makes of it.
     fn implied_by(&self, name: &Name) -> Option<&'a Name> {
         let reader = self.uses.sole_reader(name)?;
+        // Where zero is in the middle of the integers, negative ones would pass.
+        if self.uses.producer(name).is_none_or(|node| self.scheme.activations_of(node).symmetric) {
+            return None;
+        }
         let is_implied = self.roles[reader.node_idx] == Role::Implied && reader.position == Some(0);
         self.graph.nodes[reader.node_idx].output(0).filter(|_| is_implied)
     }
 
-    fn finish(mut self) -> Plan {
-        let mut wanted: HashMap<&'a Name, Activations> = HashMap::new();
+    fn finish(mut self) -> Result<Plan, QuantizeError> {
+        let mut claims = Claims::default();
         let mut one_scale: Vec<Vec<&'a Name>> = Vec::new();
         for node_idx in 0..self.graph.nodes.len() {
             let node = &self.graph.nodes[node_idx];
             let Some(output) = node.output(0) else { continue };
-            let activations = self.scheme.activations_of(node);
+            let activations = (self.scheme.activations_of(node), self.scheme.has_own_activations(node));
             let reads = self.activations(node_idx);
+            let made = self.implied_by(output).unwrap_or(output);
             match &self.roles[node_idx] {
                 Role::Pass if self.asked.contains(output) && self.reads_are_made(&reads) => {
-                    let kept = reads.iter().find_map(|name| wanted.get(name)).copied().unwrap_or(activations);
-                    reads.iter().chain([&output]).for_each(|name| {
-                        wanted.entry(name).or_insert(kept);
-                    });
-                    one_scale.push(reads.into_iter().chain([output]).collect());
+                    let together: Vec<&Name> = reads.into_iter().chain([output]).collect();
+                    together.iter().try_for_each(|name| claims.claim(name, activations))?;
+                    one_scale.push(together);
                 }
                 Role::Product { needs_output, .. } => {
-                    let made = self.implied_by(output).unwrap_or(output);
-                    reads.iter().for_each(|name| {
-                        wanted.entry(name).or_insert(activations);
-                    });
+                    reads.iter().try_for_each(|name| claims.claim(name, activations))?;
                     if *needs_output || self.asked.contains(made) {
-                        wanted.entry(made).or_insert(activations);
+                        claims.claim(made, activations)?;
                     }
                 }
                 Role::Join if self.integer.contains(&node_idx) => {
-                    let made = self.implied_by(output).unwrap_or(output);
-                    reads.iter().chain([&made]).for_each(|name| {
-                        wanted.entry(name).or_insert(activations);
-                    });
+                    let together: Vec<&Name> = reads.into_iter().chain([made]).collect();
+                    together.iter().try_for_each(|name| claims.claim(name, activations))?;
                     if self.scheme.one_scale.iter().any(|name| name == node.op.name()) {
-                        one_scale.push(reads.into_iter().chain([made]).collect());
+                        one_scale.push(together);
                     }
                 }
-                Role::Implied if self.asked.contains(output) => {
-                    wanted.entry(output).or_insert(activations);
-                }
+                Role::Implied if self.asked.contains(output) => claims.claim(output, (activations.0, false))?,
                 Role::Join => self.float.push(Float {
                     node: node.label(),
                     reason: "not all that it reads are integers, or none that reads it is".to_string(),
@@ -382,14 +390,16 @@ impl<'a> Planner<'a> {
             }
         }
         let mut plan = Plan { float: std::mem::take(&mut self.float), ..Plan::default() };
-        plan.values = in_order(self.graph, &wanted, &one_scale);
+        plan.values = in_order(self.graph, &claims.0, &one_scale);
         let mut integer: Vec<usize> = self.integer.iter().copied().collect();
         integer.sort_unstable();
         for &node_idx in &integer {
             self.constants(node_idx, &mut plan);
         }
         plan.integer = integer;
-        plan
+        let constants = plan.weights.iter().map(|site| &site.name).chain(plan.biases.iter().map(|site| &site.name));
+        check_finite(self.graph, constants)?;
+        Ok(plan)
     }
 
     /// The constants of an integer node.
@@ -426,28 +436,63 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// What nodes want the values to be that they read and make, and whether an exception says so.
+#[derive(Default)]
+struct Claims<'a>(HashMap<&'a Name, (Activations, bool)>);
+
+impl<'a> Claims<'a> {
+    /// The first claim counts, and an exception before all that are none.
+    fn claim(&mut self, name: &'a Name, (activations, is_own): (Activations, bool)) -> Result<(), QuantizeError> {
+        match self.0.get(name) {
+            Some((before, true)) if is_own && *before != activations => {
+                let problem = format!("asks for two types of `{name}`, by who makes and by who reads it");
+                Err(QuantizeError::Option { option: "override", problem })
+            }
+            Some((_, before)) if *before || !is_own => Ok(()),
+            Some(_) | None => {
+                self.0.insert(name, (activations, is_own));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// That constants hold numbers that integers can stand for.
+///
+/// # Errors
+/// Names the first that does not.
+pub(super) fn check_finite<'a>(graph: &Graph, names: impl Iterator<Item = &'a Name>) -> Result<(), QuantizeError> {
+    for name in names {
+        let is_finite = graph.initializers[name].as_slice::<f32>()?.iter().all(|x| x.is_finite());
+        if !is_finite {
+            return Err(QuantizeError::Constant { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// Whether a bias has a number for each channel of a weight, along its last axis.
 fn is_by_channel(bias: &Tensor, weight: &Tensor, axis: usize) -> bool {
     let n_channels = weight.shape().get(axis).copied();
     bias.shape().last().copied() == n_channels && Some(bias.len()) == n_channels
 }
 
-/// The values in the order in which they are made, those of one scale with one number.
+/// The values in the order in which they are made, those of one scale with one number and the type of the first of them.
 fn in_order(
     graph: &Graph,
-    wanted: &HashMap<&Name, Activations>,
+    claims: &HashMap<&Name, (Activations, bool)>,
     one_scale: &[Vec<&Name>],
 ) -> IndexMap<Name, Quantized> {
-    let order: Vec<(&Name, Activations)> =
-        graph.value_names().filter_map(|name| wanted.get(name).map(|activations| (name, *activations))).collect();
-    let mut group_of: BTreeMap<&Name, usize> = order.iter().enumerate().map(|(idx, (name, _))| (*name, idx)).collect();
+    let order: Vec<&Name> = graph.value_names().filter(|name| claims.contains_key(name)).collect();
+    let mut group_of: BTreeMap<&Name, usize> = order.iter().enumerate().map(|(idx, name)| (*name, idx)).collect();
     for names in one_scale {
         let groups: Vec<usize> = names.iter().filter_map(|name| group_of.get(*name).copied()).collect();
         let Some(&least) = groups.iter().min() else { continue };
         group_of.values_mut().filter(|group| groups.contains(group)).for_each(|group| *group = least);
     }
-    order
-        .into_iter()
-        .map(|(name, activations)| (name.clone(), Quantized { activations, group: group_of[name] }))
-        .collect()
+    let quantized = |name: &&Name| {
+        let group = group_of[*name];
+        Quantized { activations: claims[order[group]].0, group }
+    };
+    order.iter().map(|name| ((*name).clone(), quantized(name))).collect()
 }

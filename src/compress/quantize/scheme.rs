@@ -191,7 +191,7 @@ impl Scheme {
     /// Names an option that is out of its range, or an operator that has no integer form.
     pub fn check(&self) -> Result<(), QuantizeError> {
         let option = |option: &'static str, problem: String| Err(QuantizeError::Option { option, problem });
-        for weights in self.overrides.iter().filter_map(|other| other.weights.as_ref()).chain([&self.weights]) {
+        for weights in self.all_weights() {
             let most = weights.dtype.n_bits();
             if weights.bits.is_some_and(|bits| !(2..=most).contains(&bits)) {
                 return option("weights.bits", format!("should be from 2 to {most}, the bits of its type"));
@@ -207,8 +207,11 @@ impl Scheme {
                 return option("activations.dtype", "should have 8 or 16 bits".to_string());
             }
         }
-        match self.operators.iter().chain(&self.one_scale).find(|name| !KNOWN.contains(&name.as_str())) {
-            Some(name) => option("operators", format!("has `{name}`, which has no integer form; {}", KNOWN.join(", "))),
+        if let Some(name) = self.operators.iter().find(|name| !KNOWN.contains(&name.as_str())) {
+            return option("operators", format!("has `{name}`, which has no integer form; {}", KNOWN.join(", ")));
+        }
+        match self.one_scale.iter().find(|name| !JOINING.contains(&name.as_str())) {
+            Some(name) => option("one_scale", format!("has `{name}`; give some of {}", JOINING.join(", "))),
             None => Ok(()),
         }
     }
@@ -228,6 +231,16 @@ impl Scheme {
         self.last(node, |other| other.activations).unwrap_or(self.activations)
     }
 
+    /// Whether an exception says how a node's activations are quantized.
+    pub fn has_own_activations(&self, node: &Node) -> bool {
+        self.last(node, |other| other.activations).is_some()
+    }
+
+    /// Every way in which weights are quantized.
+    pub fn all_weights(&self) -> impl Iterator<Item = &Weights> {
+        self.overrides.iter().filter_map(|other| other.weights.as_ref()).chain([&self.weights])
+    }
+
     /// How a node's weights are quantized.
     pub fn weights_of(&self, node: &Node) -> Weights {
         self.last(node, |other| other.weights).unwrap_or(self.weights)
@@ -243,6 +256,9 @@ impl Scheme {
         self.overrides.iter().rev().filter(|other| is_meant(node, &other.nodes)).find_map(of)
     }
 }
+
+/// Those of them that take and make activations alone.
+const JOINING: [&str; 7] = ["Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"];
 
 /// Every operator with an integer form.
 const KNOWN: [&str; 11] = [

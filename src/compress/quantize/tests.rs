@@ -186,6 +186,52 @@ fn a_relu_read_by_others_too_is_not_implied() {
 }
 
 #[test]
+fn an_exception_counts_for_what_a_node_reads_and_makes() {
+    let graph = residual();
+    let wide = "override = [{ nodes = 'conv_2', activations = { dtype = 'u16' } }]";
+    let plan = planned(&graph, wide).expect("it has products");
+    let types: Vec<Integer> = plan.values.values().map(|quantized| quantized.activations.dtype).collect();
+    // x, relu, conv_2, relu_2, maxpool, globalaveragepool, flatten
+    use Integer::{U8, U16};
+    assert_eq!(types, [U8, U16, U16, U8, U8, U8, U8]);
+    let both = "override = [{ nodes = 'conv_2', activations = { dtype = 'u16' } }, { nodes = 'conv', activations = { dtype = 'i8' } }]";
+    assert_eq!(
+        planned(&graph, both).expect_err("two types").to_string(),
+        "`override` asks for two types of `relu`, by who makes and by who reads it"
+    );
+    // Values of one scale have the type of the first of them.
+    let shared = format!("one_scale = ['Add']\n{wide}");
+    let plan = planned(&graph, &shared).expect("it has products");
+    assert!(plan.values.values().filter(|it| it.group == 1).all(|it| it.activations.dtype == U16), "{plan:?}");
+}
+
+#[test]
+fn what_moves_numbers_can_be_excluded_too() {
+    let plan = planned(&residual(), "exclude = ['MaxPool']").expect("it has products");
+    // The sum before it is then read by nothing in integers, and stays in floats.
+    assert_eq!(groups(&plan), "x relu conv_2 flatten");
+}
+
+#[test]
+fn what_no_runtime_computes_rightly_is_refused() {
+    let graph = residual();
+    let refused = |scheme: &str| planned(&graph, scheme).expect_err(scheme).to_string();
+    assert_eq!(
+        refused("weights = { granularity = { block = 2 } }"),
+        "`weights.granularity` is by block, which is for weights alone: take the form `weights`"
+    );
+    assert!(
+        refused("weights = { dtype = 'u8', symmetric = false }").starts_with("`weights.symmetric` is false by channel")
+    );
+    assert!(planned(&graph, "weights = { dtype = 'u8', symmetric = false, granularity = 'tensor' }").is_ok());
+    let mut parts = graph.to_parts();
+    parts.initializers.insert("head".into(), Tensor::new(&[3, 4], vec![f32::NAN; 12]).expect("twelve"));
+    let broken = Graph::new(parts).expect("a graph");
+    let error = planned(&broken, "").expect_err("no number").to_string();
+    assert!(error.starts_with("the constant `head` holds numbers that are infinite, or none"), "{error}");
+}
+
+#[test]
 fn operators_of_one_scale_share_it() {
     let plan = planned(&residual(), "one_scale = ['Add']").expect("it has products");
     assert_eq!(groups(&plan), "x relu=conv_2=relu_2=maxpool globalaveragepool=flatten");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::QuantizeError;
 use super::insert::{block_size, named};
 use super::parameters::{QuantizedConstant, quantize_constant};
-use super::plan::WeightSite;
+use super::plan::{WeightSite, check_finite};
 use super::scheme::{Granularity, Integer, Scheme, Weights};
 use crate::graph::axes::axes;
 use crate::graph::op::{Cast, DequantizeLinear};
@@ -47,8 +47,10 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
             sites.push(WeightSite { node_idx, position: weight.position, name: name.clone(), axis, weights });
         }
     }
+    check_finite(graph, sites.iter().map(|site| &site.name))?;
+    let reason = || format!("no weight that is not excluded has {FEWEST} elements of f32 or more");
     match sites.is_empty() {
-        true => Err(QuantizeError::Nothing { reason: format!("no weight has {FEWEST} elements or more") }),
+        true => Err(QuantizeError::Nothing { reason: reason() }),
         false => Ok(sites),
     }
 }
@@ -91,7 +93,7 @@ fn restored(
     quantized: &QuantizedConstant,
     weights: Weights,
 ) -> Result<Name, QuantizeError> {
-    let QuantizedConstant { integers, scales, zero_points, axis } = quantized;
+    let QuantizedConstant { integers, scales, zero_points, axis, .. } = quantized;
     let is_plain = weights.symmetric && weights.dtype.is_signed() && !matches!(weights.dtype, Integer::I4);
     let is_blocked = scales.rank() > 1;
     let stored = patch.add_initializer(&format!("{name}_quantized"), integers.clone());

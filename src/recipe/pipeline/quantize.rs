@@ -8,12 +8,12 @@ use super::matter::Matter;
 use super::run::{Book, Course, Fitted, Made, Watcher};
 use super::teacher;
 use crate::compress::quantize::fake::fake;
-use crate::compress::quantize::options::Target;
-use crate::graph::Model;
+use crate::compress::quantize::options::{Form, Target};
+use crate::compress::quantize::plan::Float;
 use crate::measure::runtime::Runtime;
 use crate::onnx;
 use crate::recipe::RecipeError;
-use crate::recipe::quantize::{Look, Samples, finish, quantize, ready};
+use crate::recipe::quantize::{Look, Quantized, Samples, finish, quantize, ready};
 
 impl Book<'_> {
     /// A student in narrow numbers.
@@ -31,11 +31,15 @@ impl Book<'_> {
         let samples = Samples::Dataset(Arc::clone(&matter.data));
         let (options, output) = (&step.options, made.output.clone());
         let Some(learn) = &step.learn else {
-            let model = quantize(&made.model, options, target, Some(&samples), runtime, &mut |_| ())?.model;
-            warn_of_size(&line, made, &model, watcher)?;
-            return Ok(Fitted { model, output, line });
+            let quantized = quantize(&made.model, options, target, Some(&samples), runtime, &mut |_| ())?;
+            tell(&line, made, &quantized, watcher)?;
+            return Ok(Fitted { model: quantized.model, output, line });
         };
         let ready = ready(&made.model, options, target)?;
+        if !matches!(ready.choice.form, Form::Qdq | Form::Qoperator) {
+            let problem = "goes with activations, and for this runtime weights alone are quantized: say `form = \"qdq\"`, or leave it out";
+            return Err(RecipeError::Part { part: "step.quantize.epochs".to_string(), problem: problem.to_string() });
+        }
         let mut look = Look {
             model: &ready.model,
             types: &ready.types,
@@ -56,9 +60,9 @@ impl Book<'_> {
         };
         let taught = self.distill(line, &course, matter, teacher, learn, watcher)?;
         let frozen = fake.freeze(&taught.model.graph)?;
-        let model = finish(&ready.model, &frozen, ready.choice, calibrated, target)?.model;
-        warn_of_size(&taught.line, made, &model, watcher)?;
-        Ok(Fitted { model, ..taught })
+        let quantized = finish(&ready.model, &frozen, ready.choice, calibrated, target)?;
+        tell(&taught.line, made, &quantized, watcher)?;
+        Ok(Fitted { model: quantized.model, ..taught })
     }
 
     /// The runtime that shows what values look like: that for which the network is quantized where it is at hand, else the last one
@@ -80,9 +84,17 @@ impl Book<'_> {
     }
 }
 
-/// What says how to read integers can outweigh them in a small network.
-fn warn_of_size(line: &Line, made: &Made, model: &Model, watcher: &mut dyn Watcher) -> Result<(), RecipeError> {
-    let [before, after] = [&made.model, model].map(|model| onnx::to_bytes(model).map(|bytes| bytes.len()));
+/// Says what stays in floats, and where the file has grown: what says how to read integers can outweigh them.
+fn tell(line: &Line, made: &Made, quantized: &Quantized, watcher: &mut dyn Watcher) -> Result<(), RecipeError> {
+    const SHOWN: usize = 4;
+    let float = &quantized.report.float;
+    for Float { node, reason } in float.iter().take(SHOWN) {
+        watcher.note(&format!("{}: {node} stays in floats: {reason}", line.step));
+    }
+    if float.len() > SHOWN {
+        watcher.note(&format!("{}: and {} other nodes", line.step, float.len() - SHOWN));
+    }
+    let [before, after] = [&made.model, &quantized.model].map(|model| onnx::to_bytes(model).map(|bytes| bytes.len()));
     let (before, after) = (before?, after?);
     if after > before {
         let what = "what says how to read narrow numbers outweighs them in so small a network";

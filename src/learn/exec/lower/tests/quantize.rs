@@ -501,11 +501,11 @@ fn the_number_of_threads_changes_no_bit() {
 /// The gradient of a weight that is quantized is that of the numbers it is rounded to, where nothing saturates: the same graph with
 /// these in its place has it.
 #[track_caller]
-fn check_passes(x: Tensor, weight: Tensor, build: impl Fn(&mut GraphBuilder, &Name, &Name) -> Name) {
+fn check_passes(x: &Tensor, weight: &Tensor, build: impl Fn(&mut GraphBuilder, &Name, &Name) -> Name) {
     let scale = 0.01f32;
     let graph = |is_quantized: bool| {
         let mut builder = GraphBuilder::new("passes");
-        let input = builder.input("x", TensorType::of(&x));
+        let input = builder.input("x", TensorType::of(x));
         let rounded = |value: &f32| (value / scale).round_ties_even() * scale;
         let values: Vec<f32> = weight.to_f32s().expect("floats").iter().map(rounded).collect();
         let own = if is_quantized { weight.clone() } else { f32s(weight.shape(), values) };
@@ -536,11 +536,11 @@ fn check_passes(x: Tensor, weight: Tensor, build: impl Fn(&mut GraphBuilder, &Na
 
 #[test]
 fn gradients_pass_to_recurrent_weights() {
-    check_passes(random(&[5, 2, 3], 1.0), random(&[1, 16, 3], 0.5), |builder, x, w| {
+    check_passes(&random(&[5, 2, 3], 1.0), &random(&[1, 16, 3], 0.5), |builder, x, w| {
         let r = builder.initializer("r", random(&[1, 16, 4], 0.5));
         builder.node(Op::LSTM(op::LSTM { hidden_size: Some(4), ..Default::default() }), &[x, w, &r])
     });
-    check_passes(random(&[5, 2, 3], 1.0), random(&[1, 12, 3], 0.5), |builder, x, w| {
+    check_passes(&random(&[5, 2, 3], 1.0), &random(&[1, 12, 3], 0.5), |builder, x, w| {
         let r = builder.initializer("r", random(&[1, 12, 4], 0.5));
         builder.node(Op::GRU(op::GRU { hidden_size: Some(4), ..Default::default() }), &[x, w, &r])
     });
@@ -548,7 +548,7 @@ fn gradients_pass_to_recurrent_weights() {
 
 #[test]
 fn gradients_pass_to_the_weights_of_attention() {
-    check_passes(random(&[2, 3, 8], 1.0), random(&[8, 8], 0.8), |builder, x, w| {
+    check_passes(&random(&[2, 3, 8], 1.0), &random(&[8, 8], 0.8), |builder, x, w| {
         let q = builder.node(Op::MatMul, &[x, w]);
         let keys = builder.node(Op::Transpose(op::Transpose { perm: vec![0, 2, 1] }), &[x]);
         let scores = builder.node(Op::MatMul, &[&q, &keys]);

@@ -408,7 +408,7 @@ fn convolutional_layer(b: &mut Builder, layer: &Layer) {
     };
 }
 
-fn max_pool() -> op::MaxPool {
+pub(crate) fn max_pool() -> op::MaxPool {
     op::MaxPool {
         auto_pad: op::AutoPad::NotSet,
         ceil_mode: false,

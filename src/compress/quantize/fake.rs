@@ -5,6 +5,9 @@
 //! Through Stochastic Neurons", 2013), and scales get those of Esser et al., "Learned Step Size Quantization", 2020. Zero points
 //! stay. A batch normalisation is part of its convolution before (Jacob et al., 2018, section 3.2).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use indexmap::IndexMap;
 
 use super::QuantizeError;
@@ -36,25 +39,19 @@ pub struct Fake {
 /// When the scales are not those of the plan.
 pub fn fake(graph: &Graph, plan: &Plan, scales: &Scales) -> Result<Fake, QuantizeError> {
     let mut inserter = Inserter::new(graph, plan, scales);
-    let mut made: Vec<(&WeightSite, Name, Name)> = Vec::new();
+    let mut made = HashMap::new();
     let mut weight_scales = Vec::with_capacity(plan.weights.len());
     for (site, parameters) in plan.weights.iter().zip(&scales.weights) {
-        let is_same =
-            |other: &WeightSite| (&other.name, other.axis, other.weights) == (&site.name, site.axis, site.weights);
-        let known =
-            made.iter().find(|(other, ..)| is_same(other)).map(|(_, floats, scale)| (floats.clone(), scale.clone()));
-        let (floats, scale) = match known {
-            Some(known) => known,
-            None => {
+        let (floats, scale) = match made.entry(site.key()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
                 let constant = &graph.initializers[&site.name];
                 let quantized = with_parameters(constant, site.axis, site.weights, parameters)?;
-                let (floats, scale) = around(&mut inserter.patch, site, &quantized, parameters)?;
-                made.push((site, floats.clone(), scale.clone()));
-                (floats, scale)
+                place.insert(around(&mut inserter.patch, site, &quantized, parameters)?)
             }
         };
-        inserter.inputs.entry(site.node_idx).or_default().insert(site.position, floats);
-        weight_scales.push(scale);
+        inserter.inputs.entry(site.node_idx).or_default().insert(site.position, floats.clone());
+        weight_scales.push(scale.clone());
     }
     let by_group = inserter.activations()?;
     let activation_scales =
@@ -87,15 +84,10 @@ impl Fake {
             parameters.scale = usable(learned(name)?.first().copied().unwrap_or(parameters.scale), 0.0);
         }
         for (weight_idx, name) in self.weight_scales.iter().enumerate() {
-            let bias = self.plan.biases.iter().find(|bias| bias.weight == weight_idx);
-            let least = least_scales(&float, bias, &scales.activations)?;
-            let greatest = least.iter().copied().fold(0.0, f64::max);
-            let parameters = &mut scales.weights[weight_idx];
-            let is_one = parameters.len() == 1;
-            for (channel, (Parameters { scale, .. }, learned)) in parameters.iter_mut().zip(learned(name)?).enumerate()
-            {
-                let least = if is_one { greatest } else { least.get(channel).copied().unwrap_or(0.0) };
-                *scale = usable(learned, least);
+            let least = least_scales(&float, &self.plan, weight_idx, &scales.activations)?;
+            let least = least.into_iter().chain(std::iter::repeat(0.0));
+            for ((parameters, learned), least) in scales.weights[weight_idx].iter_mut().zip(learned(name)?).zip(least) {
+                parameters.scale = usable(learned, least);
             }
         }
         insert(&float, &self.plan, &scales)

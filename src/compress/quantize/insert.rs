@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::QuantizeError;
-use super::parameters::{Parameters, QuantizedConstant, integer_tensor, quantize_constant, with_parameters};
+use super::parameters::{Parameters, QuantizedConstant, integer_tensor, of_constant, with_parameters};
 use super::plan::{BiasSite, Plan};
 use crate::graph::op::{DequantizeLinear, QuantizeLinear};
 use crate::graph::patch::{Patch, Place};
@@ -35,32 +35,31 @@ pub fn scales(graph: &Graph, plan: &Plan, bounds: &IndexMap<Name, (f32, f32)>) -
         activations.insert(name.clone(), Parameters::of_range(range, quantized.activations));
     }
     let weights = plan.weights.iter().enumerate().map(|(weight_idx, site)| {
-        let bias = plan.biases.iter().find(|bias| bias.weight == weight_idx);
-        let least = least_scales(graph, bias, &activations)?;
-        let greatest = least.iter().copied().fold(0.0, f64::max);
-        let at = |channel: usize| match site.axis {
-            Some(_) => least.get(channel).copied().unwrap_or(0.0),
-            None => greatest,
-        };
-        let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights, at)?;
-        Ok(quantized.parameters()?)
+        let least = least_scales(graph, plan, weight_idx, &activations)?;
+        let at = |channel: usize| least.get(channel).copied().unwrap_or(0.0);
+        Ok(of_constant(&graph.initializers[&site.name], site.axis, site.weights, at)?)
     });
     let weights = weights.collect::<Result<_, QuantizeError>>()?;
     Ok(Scales { activations, weights })
 }
 
-/// By channel, the least scale of a weight whose bias then fits 32 bits.
+/// For each scale of a weight the least with which its bias fits 32 bits; none where it has no bias.
 pub(super) fn least_scales(
     graph: &Graph,
-    bias: Option<&BiasSite>,
+    plan: &Plan,
+    weight_idx: usize,
     activations: &IndexMap<Name, Parameters>,
 ) -> Result<Vec<f64>, QuantizeError> {
     /// What a bias may be in integers: half of what fits, the other half for what it is added to.
     const MOST: f64 = (1u64 << 30) as f64;
-    let Some(bias) = bias else { return Ok(Vec::new()) };
+    let Some(bias) = plan.biases.iter().find(|bias| bias.weight == weight_idx) else { return Ok(Vec::new()) };
     let scale = f64::from(activations[&bias.input].scale);
     let numbers = graph.initializers[&bias.name].as_slice::<f32>()?;
-    Ok(numbers.iter().map(|b| f64::from(b.abs()) / scale / MOST).collect())
+    let by_channel: Vec<f64> = numbers.iter().map(|b| f64::from(b.abs()) / scale / MOST).collect();
+    match plan.weights[weight_idx].axis {
+        Some(_) => Ok(by_channel),
+        None => Ok(vec![by_channel.into_iter().fold(0.0, f64::max)]),
+    }
 }
 
 /// The network with its values quantized. Its inputs and outputs stay as they are.
@@ -195,7 +194,7 @@ impl<'a> Inserter<'a> {
 }
 
 /// A constant's integers, scales and zero points as initializers, and the node that makes floats of them.
-fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) -> Name {
+pub(super) fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) -> Name {
     let QuantizedConstant { integers, scales, zero_points, axis, .. } = quantized;
     let integers = patch.add_initializer(&format!("{name}_quantized"), integers.clone());
     let scale = patch.add_initializer(&format!("{name}_scale"), scales.clone());
@@ -211,7 +210,7 @@ fn dequantized(patch: &mut Patch, name: &Name, quantized: &QuantizedConstant) ->
 }
 
 /// Elements of a block; 0 where scales are not by block.
-pub(super) fn block_size(quantized: &QuantizedConstant) -> i64 {
+fn block_size(quantized: &QuantizedConstant) -> i64 {
     quantized.block.map_or(0, |block| i64::try_from(block).unwrap_or(i64::MAX))
 }
 

@@ -2,7 +2,7 @@
 //! Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, equation 1).
 
 use super::scheme::{Activations, Granularity, Integer, Weights};
-use crate::graph::tensor::{DType, Tensor, TensorError};
+use crate::graph::tensor::{Tensor, TensorError};
 
 /// Scale and zero point of an activation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,20 +67,7 @@ pub struct QuantizedConstant {
     pub block: Option<usize>,
 }
 
-impl QuantizedConstant {
-    /// Scale and zero point, by channel or block.
-    ///
-    /// # Errors
-    /// When they are not of the types that they should be.
-    pub fn parameters(&self) -> Result<Vec<Parameters>, TensorError> {
-        let zero_points = integers(&self.zero_points)?;
-        let scales = self.scales.as_slice::<f32>()?;
-        Ok(scales.iter().zip(zero_points).map(|(&scale, zero_point)| Parameters { scale, zero_point }).collect())
-    }
-}
-
-/// A constant's integers, each nearest to its number. `axis` is that of the scales; with blocks the axis along which they lie.
-/// `least_scale` gives, by channel, a scale below which it must not be, as a bias may ask.
+/// A constant's integers, each nearest to its number, by [`of_constant`].
 ///
 /// # Errors
 /// When the constant holds no `f32`.
@@ -88,8 +75,21 @@ pub fn quantize_constant(
     constant: &Tensor,
     axis: Option<usize>,
     weights: Weights,
-    least_scale: impl Fn(usize) -> f64,
 ) -> Result<QuantizedConstant, TensorError> {
+    with_parameters(constant, axis, weights, &of_constant(constant, axis, weights, |_| 0.0)?)
+}
+
+/// Scales and zero points whose integers cover all numbers of a constant. `axis` is that of the scales; with blocks the axis along
+/// which they lie. `least_scale` gives, by channel, a scale below which it must not be, as a bias may ask.
+///
+/// # Errors
+/// When the constant holds no `f32`.
+pub fn of_constant(
+    constant: &Tensor,
+    axis: Option<usize>,
+    weights: Weights,
+    least_scale: impl Fn(usize) -> f64,
+) -> Result<Vec<Parameters>, TensorError> {
     let numbers = constant.as_slice::<f32>()?;
     let layout = Layout::new(constant.shape(), axis, weights.granularity);
     let mut ranges = vec![(0f32, 0f32); layout.n_scales];
@@ -112,11 +112,10 @@ pub fn quantize_constant(
         };
         Parameters { scale, zero_point }
     });
-    let parameters: Vec<Parameters> = parameters.collect();
-    with_parameters(constant, axis, weights, &parameters)
+    Ok(parameters.collect())
 }
 
-/// A constant's integers by these scales and zero points, one pair or one for each that [`quantize_constant`] would choose.
+/// A constant's integers by these scales and zero points, as many as [`of_constant`] would choose.
 ///
 /// # Errors
 /// When the constant holds no `f32`, or there is another number of parameters.
@@ -180,24 +179,6 @@ pub(super) fn integer_tensor(dtype: Integer, shape: &[usize], integers: &[i32]) 
         }
     };
     Tensor::from_bytes(dtype.dtype(), shape, bytes.into())
-}
-
-/// The numbers of a tensor that [`integer_tensor`] made.
-fn integers(tensor: &Tensor) -> Result<Vec<i32>, TensorError> {
-    let wide = |nibble: u8| i32::from(nibble);
-    match tensor.dtype() {
-        DType::I8 => Ok(tensor.as_slice::<i8>()?.iter().map(|&q| i32::from(q)).collect()),
-        DType::U8 => Ok(tensor.as_slice::<u8>()?.iter().map(|&q| i32::from(q)).collect()),
-        DType::I16 => Ok(tensor.as_slice::<i16>()?.iter().map(|&q| i32::from(q)).collect()),
-        DType::U16 => Ok(tensor.as_slice::<u16>()?.iter().map(|&q| i32::from(q)).collect()),
-        DType::U4 | DType::I4 => {
-            let bytes = tensor.bytes().map(|bytes| bytes.to_vec()).unwrap_or_default();
-            let nibbles = bytes.into_iter().flat_map(|byte| [byte & 15, byte >> 4]).take(tensor.len()).map(wide);
-            let sign = |q: i32| if tensor.dtype() == DType::I4 && q > 7 { q - 16 } else { q };
-            Ok(nibbles.map(sign).collect())
-        }
-        other => Err(TensorError::Type { expected: DType::I8, got: other }),
-    }
 }
 
 /// Which scale is for which element.
@@ -273,7 +254,7 @@ mod tests {
 
     fn check(w: Weights, axis: Option<usize>, integers: &[i32], scales: &[f32]) {
         let tensor = Tensor::new(&[2, 3], vec![0.92f32, -2.0, 0.5, 10.0, 0.0, -25.4]).expect("six");
-        let quantized = quantize_constant(&tensor, axis, w, |_| 0.0).expect("floats");
+        let quantized = quantize_constant(&tensor, axis, w).expect("floats");
         let expected = integer_tensor(w.dtype, &[2, 3], integers).expect("six");
         assert_eq!(quantized.integers, expected, "{w:?}");
         for (got, expected) in quantized.scales.as_slice::<f32>().expect("floats").iter().zip(scales) {
@@ -301,7 +282,7 @@ mod tests {
         let numbers: Vec<f32> = (0..5).map(|k| if k < 4 { 1.27 } else { 12.7 }).collect();
         let tensor = Tensor::new(&[5, 1], numbers).expect("five");
         let by_four = weights(Integer::I8, true, Granularity::Block(4), None);
-        let quantized = quantize_constant(&tensor, Some(0), by_four, |_| 0.0).expect("floats");
+        let quantized = quantize_constant(&tensor, Some(0), by_four).expect("floats");
         assert_eq!((quantized.block, quantized.scales.shape()), (Some(4), &[2usize, 1][..]));
         assert!(quantized.integers.as_slice::<i8>().expect("bytes").iter().all(|&q| q == 127));
     }
@@ -309,8 +290,9 @@ mod tests {
     #[test]
     fn a_scale_is_no_less_than_a_bias_asks() {
         let tensor = Tensor::new(&[2, 1], vec![0.0f32, 1.27]).expect("two");
-        let quantized = quantize_constant(&tensor, Some(0), Weights::default(), |channel| [0.25, 0.0][channel]);
-        let quantized = quantized.expect("floats");
+        let parameters = of_constant(&tensor, Some(0), Weights::default(), |channel| [0.25, 0.0][channel]);
+        let parameters = parameters.expect("floats");
+        let quantized = with_parameters(&tensor, Some(0), Weights::default(), &parameters).expect("floats");
         assert_eq!(quantized.scales.as_slice::<f32>().expect("floats"), [0.25, 1.27 / 127.0]);
         assert_eq!(quantized.axis, Some(0));
     }

@@ -56,6 +56,13 @@ pub struct WeightSite {
     pub weights: Weights,
 }
 
+impl WeightSite {
+    /// What is made of the constant: the same for sites of one key.
+    pub(super) fn key(&self) -> (&Name, Option<usize>, Weights) {
+        (&self.name, self.axis, self.weights)
+    }
+}
+
 /// A bias that is quantized to 32 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BiasSite {
@@ -304,7 +311,7 @@ impl<'a> Planner<'a> {
                     self.reached.extend(reads);
                     self.reached.insert(output);
                 }
-                Role::Join | Role::Pass | Role::Implied if reads.iter().all(|name| self.reached.contains(name)) => {
+                Role::Join | Role::Pass | Role::Implied if self.are_reached(&reads) => {
                     self.reached.insert(output);
                 }
                 Role::Join | Role::Pass | Role::Implied | Role::Float => {}
@@ -317,17 +324,17 @@ impl<'a> Planner<'a> {
         for node_idx in (0..self.graph.nodes.len()).rev() {
             let Some(output) = self.graph.nodes[node_idx].output(0) else { continue };
             let reads = self.activations(node_idx);
-            let goes_along = self.asked.contains(output) && reads.iter().all(|name| self.reached.contains(name));
+            let (is_asked, are_reached) = (self.asked.contains(output), self.are_reached(&reads));
             match &self.roles[node_idx] {
                 Role::Product { .. } => {
                     self.integer.insert(node_idx);
                     self.asked.extend(reads);
                 }
-                Role::Join if goes_along || (self.is_implied_behind(output) && self.reads_are_made(&reads)) => {
+                Role::Join if are_reached && (is_asked || self.is_implied_behind(output)) => {
                     self.integer.insert(node_idx);
                     self.asked.extend(reads);
                 }
-                Role::Pass if goes_along => self.asked.extend(reads),
+                Role::Pass if are_reached && is_asked => self.asked.extend(reads),
                 Role::Join | Role::Pass | Role::Implied | Role::Float => {}
             }
         }
@@ -338,7 +345,8 @@ impl<'a> Planner<'a> {
         self.implied_by(name).is_some_and(|made| self.asked.contains(made))
     }
 
-    fn reads_are_made(&self, reads: &[&Name]) -> bool {
+    /// Whether all these values could be integers.
+    fn are_reached(&self, reads: &[&Name]) -> bool {
         reads.iter().all(|name| self.reached.contains(name))
     }
 
@@ -363,7 +371,7 @@ impl<'a> Planner<'a> {
             let reads = self.activations(node_idx);
             let made = self.implied_by(output).unwrap_or(output);
             match &self.roles[node_idx] {
-                Role::Pass if self.asked.contains(output) && self.reads_are_made(&reads) => {
+                Role::Pass if self.asked.contains(output) && self.are_reached(&reads) => {
                     let together: Vec<&Name> = reads.into_iter().chain([output]).collect();
                     together.iter().try_for_each(|name| claims.claim(name, activations))?;
                     one_scale.push(together);

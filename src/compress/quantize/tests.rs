@@ -104,7 +104,7 @@ fn residual() -> Graph {
     let inner = net.conv(&stem, 4, 4);
     let sum = net.0.node(Op::Add, &[&inner, &stem]);
     let out = net.0.node(Op::Relu, &[&sum]);
-    let pool = op::MaxPool { kernel_shape: vec![2, 2], strides: vec![2, 2], ..max_pool() };
+    let pool = op::MaxPool { kernel_shape: vec![2, 2], strides: vec![2, 2], ..random_graphs::max_pool() };
     let pooled = net.0.node(Op::MaxPool(pool), &[&out]);
     let mean = net.0.node(Op::GlobalAveragePool, &[&pooled]);
     let flat = net.0.node(Op::Flatten(op::Flatten::default()), &[&mean]);
@@ -113,18 +113,6 @@ fn residual() -> Graph {
     let head = op::Gemm { trans_b: true, ..op::Gemm::default() };
     let logits = net.0.node(Op::Gemm(head), &[&flat, &weight, &bias]);
     net.finish(&logits)
-}
-
-fn max_pool() -> op::MaxPool {
-    op::MaxPool {
-        auto_pad: op::AutoPad::NotSet,
-        ceil_mode: false,
-        dilations: vec![],
-        kernel_shape: vec![],
-        pads: vec![],
-        storage_order: 0,
-        strides: vec![],
-    }
 }
 
 #[test]

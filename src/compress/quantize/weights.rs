@@ -1,14 +1,15 @@
 //! Weights alone as integers: a quarter of the bytes or an eighth, computed in floats as before.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use super::QuantizeError;
-use super::insert::{block_size, named};
+use super::insert::{dequantized, named};
 use super::parameters::{QuantizedConstant, quantize_constant};
 use super::plan::{WeightSite, check_finite};
 use super::scheme::{Granularity, Integer, Scheme, Weights};
 use crate::graph::axes::axes;
-use crate::graph::op::{Cast, DequantizeLinear};
+use crate::graph::op::{Cast, RoundMode};
 use crate::graph::patch::{Patch, Place};
 use crate::graph::shape::Types;
 use crate::graph::tensor::{DType, Tensor};
@@ -64,22 +65,17 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
 pub fn insert_weights(graph: &Graph, sites: &[WeightSite]) -> Result<Graph, QuantizeError> {
     let mut patch = Patch::new(graph);
     let mut nodes: BTreeMap<usize, Node> = BTreeMap::new();
-    let mut made: Vec<(&Name, Option<usize>, Weights, Name)> = Vec::new();
+    let mut made = HashMap::new();
     for site in sites {
-        let is_same = |other: &&(&Name, Option<usize>, Weights, Name)| {
-            (other.0, other.1, other.2) == (&site.name, site.axis, site.weights)
-        };
-        let floats = match made.iter().find(is_same) {
-            Some(other) => other.3.clone(),
-            None => {
-                let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights, |_| 0.0)?;
-                let floats = restored(&mut patch, &site.name, &quantized, site.weights)?;
-                made.push((&site.name, site.axis, site.weights, floats.clone()));
-                floats
+        let floats = match made.entry(site.key()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights)?;
+                place.insert(restored(&mut patch, &site.name, &quantized, site.weights)?)
             }
         };
         let node = nodes.entry(site.node_idx).or_insert_with(|| graph.nodes[site.node_idx].clone());
-        node.inputs[site.position] = Some(floats);
+        node.inputs[site.position] = Some(floats.clone());
     }
     nodes.into_iter().for_each(|(node_idx, node)| patch.replace(node_idx, vec![node]));
     patch.remove_unused_initializers();
@@ -93,30 +89,20 @@ fn restored(
     quantized: &QuantizedConstant,
     weights: Weights,
 ) -> Result<Name, QuantizeError> {
-    let QuantizedConstant { integers, scales, zero_points, axis, .. } = quantized;
+    let QuantizedConstant { integers, scales, axis, block, .. } = quantized;
     let is_plain = weights.symmetric && weights.dtype.is_signed() && !matches!(weights.dtype, Integer::I4);
-    let is_blocked = scales.rank() > 1;
+    if !is_plain || block.is_some() {
+        return Ok(dequantized(patch, name, quantized));
+    }
     let stored = patch.add_initializer(&format!("{name}_quantized"), integers.clone());
     let floats = patch.fresh(&format!("{name}_dequantized"));
-    if is_plain && !is_blocked {
-        let scale = patch.add_initializer(&format!("{name}_scale"), broadcast(scales, *axis, integers.rank())?);
-        let wide = patch.fresh(&format!("{name}_cast"));
-        let cast = Op::Cast(Cast { to: DType::F32, ..CAST });
-        patch.insert(Place::Before(0), named(cast, vec![Some(stored)], &wide));
-        patch.insert(Place::Before(0), named(Op::Mul, vec![Some(wide), Some(scale)], &floats));
-        return Ok(floats);
-    }
-    let scale = patch.add_initializer(&format!("{name}_scale"), scales.clone());
-    let zero_point = patch.add_initializer(&format!("{name}_zero_point"), zero_points.clone());
-    let default = DequantizeLinear::default();
-    let axis = axis.map_or(default.axis, |axis| i64::try_from(axis).expect("a tensor has few axes"));
-    let op = DequantizeLinear { axis, block_size: block_size(quantized), ..default };
-    let inputs = vec![Some(stored), Some(scale), Some(zero_point)];
-    patch.insert(Place::Before(0), named(Op::DequantizeLinear(op), inputs, &floats));
+    let scale = patch.add_initializer(&format!("{name}_scale"), broadcast(scales, *axis, integers.rank())?);
+    let wide = patch.fresh(&format!("{name}_cast"));
+    let cast = Op::Cast(Cast { to: DType::F32, saturate: true, round_mode: RoundMode::Up });
+    patch.insert(Place::Before(0), named(cast, vec![Some(stored)], &wide));
+    patch.insert(Place::Before(0), named(Op::Mul, vec![Some(wide), Some(scale)], &floats));
     Ok(floats)
 }
-
-const CAST: Cast = Cast { to: DType::F32, saturate: true, round_mode: crate::graph::op::RoundMode::Up };
 
 /// Scales along an axis in a shape that broadcasts over a tensor of this rank.
 fn broadcast(scales: &Tensor, axis: Option<usize>, rank: usize) -> Result<Tensor, QuantizeError> {

@@ -160,7 +160,7 @@ pub fn axes(node: &Node, types: &Types) -> Axes {
 }
 
 /// An axis as ONNX counts it, from the back where it is negative; none where it is outside.
-pub(super) fn axis_from_start(axis: i64, rank: usize) -> Option<usize> {
+pub(crate) fn axis_from_start(axis: i64, rank: usize) -> Option<usize> {
     let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
     usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }

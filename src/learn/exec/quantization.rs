@@ -1,6 +1,7 @@
 //! QuantizeLinear and DequantizeLinear one after the other, as one function of numbers: fake quantization.
 
 use super::ExecError;
+use crate::graph::axes::axis_from_start;
 use crate::graph::op::{DequantizeLinear, QuantizeLinear};
 use crate::graph::tensor::DType;
 
@@ -49,8 +50,7 @@ pub(super) fn from_start(axis: i64, rank: usize) -> Option<usize> {
     if rank == 1 {
         return Some(0);
     }
-    let from_start = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
-    usize::try_from(from_start).ok().filter(|&axis| axis < rank)
+    axis_from_start(axis, rank)
 }
 
 /// That nothing is divided by zero or turned around. NaN is left to what is computed from it, which is NaN.

@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::compress::distill::objective::{Mix, Objective};
+use super::steps::{by_labels, step, without_labels};
+use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
-use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
+use crate::compress::quantize::options::{QuantizeOptions, Target};
 use crate::data::{Augmentation, Descriptor, Shares};
 use crate::graph::spelling::distance;
 use crate::learn::train::fit::TrainOptions;
-use crate::learn::train::loss::Loss;
 use crate::recipe::{self, ModelPart, RecipeError};
 
 /// A teacher, its students, and what is done to them.
@@ -355,141 +355,6 @@ fn students(recipe: &str, teachers: &[TeacherPart], value: Option<Value>) -> Res
     Ok(students)
 }
 
-fn step(table: Table) -> Result<StepPart, RecipeError> {
-    const STEPS: [&str; 3] = ["train", "distill", "quantize"];
-    let text = table.to_string();
-    let mut entries = table.into_iter();
-    let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-        return Err(part("step", &format!("should have one key, of: {}", STEPS.join(", "))));
-    };
-    let step = match name.as_str() {
-        "train" => Step::Train(read("step.train", value)?),
-        "distill" => Step::Distill(distill("step.distill", self::table("step.distill", Some(value))?)?),
-        "quantize" => Step::Quantize(quantize(self::table("step.quantize", Some(value))?)?),
-        other => return Err(unknown(other, &STEPS)),
-    };
-    if let Some(train) = step.train() {
-        train.check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
-    }
-    if let Step::Train(train) = &step {
-        by_labels("step.train", train)?;
-    }
-    Ok(StepPart { step, text })
-}
-
-/// Who learns from labels alone has nothing to learn from a sample without one.
-fn by_labels(name: &str, train: &TrainOptions) -> Result<(), RecipeError> {
-    match train.unlabelled > 0.0 {
-        true => Err(part(name, "has `unlabelled`, of which only a teacher has something to say; leave it out")),
-        false => Ok(()),
-    }
-}
-
-/// Where samples come without a label, its loss must be one that reads nothing there.
-fn without_labels(steps: &[StepPart], students: &[Student]) -> Result<(), RecipeError> {
-    let is_bounded = |objective: &Objective| matches!(objective, Objective::Regression { bounded: Some(_), .. });
-    for StepPart { step, .. } in steps {
-        let name = format!("step.{}", step.name());
-        let Some(train) = step.train() else { continue };
-        if train.unlabelled == 0.0 && students.iter().all(|student| student.classes.is_none()) {
-            continue;
-        }
-        if train.loss != Loss::CrossEntropy {
-            return Err(part(
-                &name,
-                "has samples without a label, which goes with `cross-entropy` of the labels alone",
-            ));
-        }
-        if let Some(options) = step.distill()
-            && options.mix.loss.iter().any(|term| is_bounded(&term.objective))
-        {
-            return Err(part(&name, "has samples without a label, which a `bounded` regression would read"));
-        }
-    }
-    Ok(())
-}
-
-/// A distillation; `name` is that of the part.
-fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> {
-    const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];
-    const TEACHER: [&str; 3] = ["cache", "views", "mean_teacher"];
-    let own_average = table.get("mean_teacher") == Some(&Value::Boolean(true));
-    if let Some(key) = ["cache", "views"].into_iter().find(|key| own_average && table.contains_key(*key)) {
-        return Err(part(&format!("{name}.{key}"), "is of values that are kept, which `mean_teacher` changes"));
-    }
-    let mix: Mix = read(name, Value::Table(taken(&mut table, &MIX)))?;
-    mix.check().map_err(|error| part(name, &error.to_string()))?;
-    let teacher: TeacherOptions = read(name, Value::Table(taken(&mut table, &TEACHER)))?;
-    if let Some(loss) = table.remove("label_loss") {
-        table.insert("loss".to_string(), loss);
-    }
-    let train: TrainOptions = read(name, Value::Table(table))?;
-    if teacher.views == 0 {
-        return Err(part(&format!("{name}.views"), "is 0; give 1 or more"));
-    }
-    if teacher.mean_teacher && train.ema.is_none() {
-        return Err(part(&format!("{name}.mean_teacher"), "needs an average: give `ema = 0.99`"));
-    }
-    Ok(DistillOptions { mix, train, teacher })
-}
-
-/// A quantization, and with `epochs` the training that goes with it: from the teacher's softened predictions where no loss is given.
-fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
-    const NAME: &str = "step.quantize";
-    const OPTIONS: [&str; 11] = [
-        "to",
-        "form",
-        "activations",
-        "weights",
-        "operators",
-        "exclude",
-        "override",
-        "one_scale",
-        "activation_products",
-        "calibrator",
-        "samples",
-    ];
-    let options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &OPTIONS)))?;
-    options.check().map_err(|error| part(NAME, &error.to_string()))?;
-    let runtime = match table.remove("runtime") {
-        None => None,
-        Some(Value::String(name)) if name == "tract" => Some(Target::Tract),
-        Some(Value::String(name)) if name == "ort" => Some(Target::Onnxruntime),
-        Some(_) => return Err(part("step.quantize.runtime", "should be `tract` or `ort`")),
-    };
-    let learn = match table.contains_key("epochs") {
-        true => {
-            table.entry("loss").or_insert_with(|| Value::Array(vec![Value::String("kd".to_string())]));
-            Some(distill(NAME, table)?)
-        }
-        false => match table.keys().next() {
-            Some(key) if is_training_key(key) => {
-                return Err(part(&format!("{NAME}.{key}"), "is of a training: give `epochs`, too"));
-            }
-            Some(key) => {
-                return Err(unknown(key, &OPTIONS));
-            }
-            None => None,
-        },
-    };
-    if learn.is_some() && (options.to != To::Int8 || matches!(options.form, Some(Form::Weights | Form::Whole))) {
-        return Err(part("step.quantize.epochs", "is for int8 in the forms qdq and qoperator; leave it out"));
-    }
-    Ok(QuantizeStep { options, runtime, learn })
-}
-
-/// Whether a distillation has this key.
-fn is_training_key(key: &str) -> bool {
-    let one = Table::from_iter([(key.to_string(), Value::Boolean(false))]);
-    let is_unknown = |error: RecipeError| error.to_string().contains("unknown field");
-    distill("step", one).err().is_none_or(|error| !is_unknown(error))
-}
-
-/// These keys of a table, taken out of it.
-fn taken(table: &mut Table, keys: &[&str]) -> Table {
-    keys.iter().filter_map(|key| Some(((*key).to_string(), table.remove(*key)?))).collect()
-}
-
 /// Sets a key, its tables on the way made where they are missing; of a list that of every entry that has the table.
 fn replace(file: &mut Table, key: &str, value: &str) -> Result<(), RecipeError> {
     let parsed: Result<Table, _> = toml::from_str(&format!("value = {value}"));
@@ -525,7 +390,7 @@ fn replace(file: &mut Table, key: &str, value: &str) -> Result<(), RecipeError> 
     Ok(())
 }
 
-fn table(name: &str, value: Option<Value>) -> Result<Table, RecipeError> {
+pub(super) fn table(name: &str, value: Option<Value>) -> Result<Table, RecipeError> {
     match value {
         Some(Value::Table(table)) => Ok(table),
         Some(_) => Err(part(name, "should be a table")),
@@ -533,15 +398,15 @@ fn table(name: &str, value: Option<Value>) -> Result<Table, RecipeError> {
     }
 }
 
-fn read<'de, T: Deserialize<'de>>(name: &str, value: Value) -> Result<T, RecipeError> {
+pub(super) fn read<'de, T: Deserialize<'de>>(name: &str, value: Value) -> Result<T, RecipeError> {
     T::deserialize(value).map_err(|error: toml::de::Error| part(name, error.to_string().trim()))
 }
 
-fn part(name: &str, problem: &str) -> RecipeError {
+pub(super) fn part(name: &str, problem: &str) -> RecipeError {
     RecipeError::Part { part: name.to_string(), problem: problem.to_string() }
 }
 
-fn unknown(key: &str, known: &[&str]) -> RecipeError {
+pub(super) fn unknown(key: &str, known: &[&str]) -> RecipeError {
     let nearest = known.iter().min_by_key(|name| distance(key, name)).copied().unwrap_or_default();
     part(key, &format!("is no key of a recipe; did you mean `{nearest}`? There are: {}", known.join(", ")))
 }

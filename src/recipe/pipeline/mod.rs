@@ -7,6 +7,7 @@ mod matter;
 mod quantize;
 mod run;
 mod schema;
+mod steps;
 mod teacher;
 mod teachers;
 mod worth;

@@ -1,5 +1,6 @@
 //! What stands before and behind a node of a graph in Q/DQ form.
 
+use crate::graph::axes::axis_from_start;
 use crate::graph::op::{MICROSOFT, Op};
 use crate::graph::patch::Patch;
 use crate::graph::shape::Types;
@@ -53,9 +54,7 @@ impl<'a> Quantized<'a> {
 
     /// Whether the scales, where there are several, stand along this axis of a tensor of this rank.
     pub(super) fn is_along(&self, axis: usize, rank: usize) -> bool {
-        let own =
-            if self.axis < 0 { usize::try_from(self.axis + rank as i64).ok() } else { usize::try_from(self.axis).ok() };
-        self.is_whole() || own == Some(axis)
+        self.is_whole() || axis_from_start(self.axis, rank) == Some(axis)
     }
 
     /// Whether the same integers stand for the same numbers.

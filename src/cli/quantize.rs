@@ -77,6 +77,9 @@ pub(super) struct Arguments {
     activation_products: bool,
     #[command(flatten)]
     runtime: RuntimeChoice,
+    /// Leave in integers what floats were measured to be quicker at on the runtime that is named; nothing is timed then
+    #[arg(long)]
+    keep_slow: bool,
     /// Write what was seen of the values to this file, for --ranges
     #[arg(long, value_name = "FILE.json")]
     save_ranges: Option<PathBuf>,
@@ -135,7 +138,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut told = |n: u64| progress.set_message(format!("calibrating: {n} samples"));
     let options = options(arguments);
     let quantized =
-        recipe::quantize(&loaded.model, &options, target, samples.as_ref(), runtime.runtime.as_ref(), &mut told)
+        recipe::quantize(&loaded.model, &options, target, samples.as_ref(), runtime.runtime.as_ref(), None, &mut told)
             .with_context(|| format!("{} was not quantized", arguments.model.display()))?;
     drop(progress);
     if let Some(path) = &arguments.save_ranges {
@@ -176,6 +179,7 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
         activation_products: arguments.activation_products.then_some(true),
         calibrator: arguments.calibrator,
         samples: arguments.samples.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        keep_slow: arguments.keep_slow,
         ..QuantizeOptions::default()
     }
 }
@@ -225,6 +229,9 @@ fn text(report: &Report, explain: bool) -> String {
     }
     if let Some(reason) = &report.raised_because {
         text.push_str(&format!("the opset was raised to {}: {reason}\n", report.opset));
+    }
+    if let Some(harm) = &done.harm {
+        harm.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     }
     done.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
     if explain {

@@ -2,8 +2,10 @@
 
 use indexmap::IndexMap;
 
-use super::Name;
+use serde::{Deserialize, Serialize};
+
 use super::tensor::Tensor;
+use super::{Graph, Name};
 
 /// A network could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -22,4 +24,24 @@ pub trait Forward {
     /// # Errors
     /// When it cannot run on them.
     fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError>;
+}
+
+/// How long one network takes over how long another does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeRatio {
+    /// The lower end of its interval.
+    pub low: f64,
+    /// Its median.
+    pub median: f64,
+    /// The upper end of its interval.
+    pub high: f64,
+}
+
+/// Something that tells what a network is worth where it will run.
+pub trait Score {
+    /// The time of `candidate` over that of `baseline`, measured in turns on the bytes that would be written.
+    ///
+    /// # Errors
+    /// When one of them cannot be run.
+    fn time_ratio(&mut self, baseline: &Graph, candidate: &Graph) -> Result<TimeRatio, ProbeError>;
 }

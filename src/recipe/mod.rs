@@ -6,6 +6,7 @@ pub mod normalization;
 pub mod pipeline;
 mod probe;
 pub mod quantize;
+mod score;
 mod train;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::probe::{self, columns};
+use super::score::Timer;
 use super::{RecipeError, normalization};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
@@ -14,14 +15,18 @@ use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
+use crate::compress::quantize::slow::{Slow, slow_nodes};
 use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Scales};
 use crate::data::{Dataset, Split, npz};
+use crate::graph::probe::TimeRatio;
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, Model, Name, Op};
-use crate::measure::runtime::Runtime;
+use crate::measure::inputs;
+use crate::measure::runtime::{ModelBytes, Options, Runtime};
+use crate::onnx;
 
 /// Where the samples of a calibration come from.
 #[derive(Clone, Debug)]
@@ -53,8 +58,47 @@ pub struct Report {
     pub n_halved: usize,
     /// The nodes that could compute in narrow numbers and do not.
     pub float: Vec<Float>,
+    /// Where floats were measured to be quicker; none where nobody measured.
+    pub harm: Option<Harm>,
     /// What else was done that changes values by more than rounding.
     pub notes: Vec<String>,
+}
+
+/// What was measured so that integers do no harm.
+#[derive(Clone, Debug, Serialize)]
+pub struct Harm {
+    /// The runtime, one thread, one sample.
+    pub runtime: String,
+    /// What was timed, and what became of it.
+    #[serde(flatten)]
+    pub slow: Slow,
+    /// The time that it took.
+    pub seconds: f64,
+}
+
+impl Harm {
+    /// In words, what was found.
+    pub fn lines(&self) -> Vec<String> {
+        let Harm { runtime, slow, seconds } = self;
+        let ratio = |ratio: &TimeRatio| format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high);
+        let mut lines =
+            vec![format!("in integers the network takes {} of its time in floats on {runtime}", ratio(&slow.all))];
+        for timed in slow.regions.iter().filter(|timed| timed.is_slow) {
+            let first = timed.nodes.first().map_or("", Name::as_str);
+            let others =
+                if timed.nodes.len() > 1 { format!(" and {} others", timed.nodes.len() - 1) } else { String::new() };
+            lines.push(format!("back in floats, with which it takes {}: {first}{others}", ratio(&timed.in_floats)));
+        }
+        match &slow.rest {
+            Some(rest) => lines.push(format!("the rest in integers takes {}", ratio(rest))),
+            None if !slow.nodes.is_empty() => lines.push(
+                "all of it went back to floats, its weights alone are narrow; `keep_slow` keeps integers".to_string(),
+            ),
+            None => {}
+        }
+        lines.push(format!("timing took {seconds:.1} s"));
+        lines
+    }
 }
 
 impl Report {
@@ -67,6 +111,7 @@ impl Report {
             n_weights: 0,
             n_halved: 0,
             float: Vec::new(),
+            harm: None,
             notes: Vec::new(),
         }
     }
@@ -106,7 +151,8 @@ pub(super) fn ready(model: &Model, options: &QuantizeOptions, target: Target) ->
     Ok(Ready { model, types, choice })
 }
 
-/// Quantizes a network. `runtime` runs the samples; `told` how many are done.
+/// Quantizes a network. `runtime` runs the samples; `told` how many are done. `slow` are the nodes of which a run before has found
+/// that floats are quicker; where nobody has looked, they are looked for on the runtime that the network is quantized for.
 ///
 /// # Errors
 /// When the options cannot be carried out on the network, samples are missing or do not fit, or the runtime fails.
@@ -116,6 +162,7 @@ pub fn quantize(
     target: Target,
     samples: Option<&Samples>,
     runtime: &dyn Runtime,
+    slow: Option<&[Name]>,
     told: &mut dyn FnMut(u64),
 ) -> Result<Quantized, RecipeError> {
     let Ready { model, types, choice } = ready(model, options, target)?;
@@ -124,16 +171,45 @@ pub fn quantize(
         return halved(&mut look, choice, dtype);
     }
     if choice.form == Form::Weights {
-        let sites = quantize::weight_sites(&model.graph, &types, &choice.scheme)?;
-        let graph = quantize::insert_weights(&model.graph, &sites)?;
+        let mut quantized = weights_alone(&model, &types, choice)?;
         let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
-        let notes = none_run.into_iter().collect();
-        let report = Report { n_weights: sites.len(), notes, ..Report::new(choice) };
-        return Ok(Quantized { model: model.with_graph(graph), ranges: None, report });
+        quantized.report.notes.extend(none_run);
+        return Ok(quantized);
     }
     let calibrated = look.calibrated(&choice)?;
+    let calibrated = look.unharmed(calibrated, &choice, target, slow)?;
+    if calibrated.plan.integer.is_empty() {
+        return floats(&model, &types, choice, calibrated);
+    }
     let graph = quantize::insert(&model.graph, &calibrated.plan, &calibrated.scales)?;
     finish(&model, &graph, choice, calibrated, target)
+}
+
+/// The network with its weights alone in integers.
+fn weights_alone(model: &Model, types: &Types, choice: Choice) -> Result<Quantized, RecipeError> {
+    let sites = quantize::weight_sites(&model.graph, types, &choice.scheme)?;
+    let graph = quantize::insert_weights(&model.graph, &sites)?;
+    let report = Report { n_weights: sites.len(), ..Report::new(choice) };
+    Ok(Quantized { model: model.with_graph(graph), ranges: None, report })
+}
+
+/// The network of which nothing is quicker in integers: its weights alone are.
+pub(super) fn floats(
+    model: &Model,
+    types: &Types,
+    mut choice: Choice,
+    calibrated: Calibrated,
+) -> Result<Quantized, RecipeError> {
+    choice.form = Form::Weights;
+    choice.reasons.push("weights alone: floats are quicker; `keep_slow` keeps integers".to_string());
+    let quantized = weights_alone(model, types, choice)?;
+    let report = Report {
+        calibrated_on: calibrated.by,
+        n_samples: calibrated.ranges.n_samples,
+        harm: calibrated.harm,
+        ..quantized.report
+    };
+    Ok(Quantized { ranges: Some(calibrated.ranges), report, ..quantized })
 }
 
 /// Where a network's values become integers, and by which scales.
@@ -142,6 +218,9 @@ pub(super) struct Calibrated {
     pub(super) scales: Scales,
     ranges: Ranges,
     by: Option<String>,
+    /// The nodes that are back in floats, by the first output of each.
+    pub(super) slow: Vec<Name>,
+    pub(super) harm: Option<Harm>,
 }
 
 /// The network in integers as it is written, and what was done.
@@ -152,11 +231,11 @@ pub(super) fn finish(
     calibrated: Calibrated,
     target: Target,
 ) -> Result<Quantized, RecipeError> {
-    let Calibrated { plan, ranges, by, .. } = calibrated;
+    let Calibrated { plan, ranges, by, slow, harm, .. } = calibrated;
     let mut float = plan.float.clone();
-    let (mut graph, n_stored) = stored(graph, &choice.scheme)?;
+    let (mut graph, n_stored) = stored(graph, &choice.scheme, &slow)?;
     if choice.form == Form::Qoperator {
-        let lowered = to_qoperator(&graph, &QOperatorOptions { microsoft: target != Target::Tract })?;
+        let lowered = to_qoperator(&graph, &qoperators(target))?;
         float.extend(lowered.declined.into_iter().map(|Declined { node, reason }| Float { node, reason }));
         graph = lowered.graph;
     }
@@ -166,9 +245,15 @@ pub(super) fn finish(
         integer: by_operator(&model.graph, &plan.integer),
         n_weights: plan.weights.len() + n_stored,
         float,
+        harm,
         ..Report::new(choice)
     };
     Ok(Quantized { model: model.with_graph(graph), ranges: Some(ranges), report })
+}
+
+/// The operators on integers that a target has.
+fn qoperators(target: Target) -> QOperatorOptions {
+    QOperatorOptions { microsoft: target != Target::Tract }
 }
 
 /// A network in 16-bit floats.
@@ -222,7 +307,67 @@ impl Look<'_> {
         let (ranges, by) = self.ranges(&values, choice.calibrator.needs_histogram())?;
         let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
         let scales = quantize::scales(&self.model.graph, &plan, &bounds)?;
-        Ok(Calibrated { plan, scales, ranges, by })
+        Ok(Calibrated { plan, scales, ranges, by, slow: Vec::new(), harm: None })
+    }
+
+    /// What is left of it where floats are not quicker: those nodes that a run before has found, or those that are found now. Of a
+    /// network for nobody in particular all is.
+    pub(super) fn unharmed(
+        &self,
+        calibrated: Calibrated,
+        choice: &Choice,
+        target: Target,
+        known: Option<&[Name]>,
+    ) -> Result<Calibrated, RecipeError> {
+        if self.options.keep_slow || target == Target::Any {
+            return Ok(calibrated);
+        }
+        let Calibrated { ranges, by, .. } = calibrated;
+        let harm = match known {
+            Some(_) => None,
+            None => Some(self.harm(choice, &ranges, target)?),
+        };
+        let slow = known.or(harm.as_ref().map(|harm| &harm.slow.nodes[..])).unwrap_or_default().to_vec();
+        let plan = match quantize::plan(&self.model.graph, self.types, &choice.scheme.without(&slow)) {
+            Err(QuantizeError::Nothing { .. }) => Plan::default(),
+            plan => plan?,
+        };
+        let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
+        let scales = quantize::scales(&self.model.graph, &plan, &bounds)?;
+        Ok(Calibrated { plan, scales, ranges, by, slow, harm })
+    }
+
+    /// Where floats are quicker on the runtime.
+    fn harm(&self, choice: &Choice, ranges: &Ranges, target: Target) -> Result<Harm, RecipeError> {
+        let written = |graph: &Graph| match choice.form {
+            Form::Qoperator => Ok(to_qoperator(graph, &qoperators(target))?.graph),
+            Form::Qdq | Form::Weights | Form::Whole => Ok(graph.clone()),
+        };
+        let mut timer = Timer::new(self.runtime, self.model, self.one_sample()?, &written);
+        let slow = slow_nodes(&self.model.graph, self.types, choice, ranges, &mut timer)?;
+        Ok(Harm { runtime: self.runtime.name().to_string(), slow, seconds: timer.seconds })
+    }
+
+    /// A sample, or a batch of a network of one batch size; one that is made up where there are only ranges.
+    fn one_sample(&self) -> Result<Vec<(String, Tensor)>, RecipeError> {
+        let size = BatchSize::of(self.model, self.types, &[]);
+        let n_samples = if size.is_fixed { size.n_samples } else { 1 };
+        let mut batches = self.samples.map(|samples| batches(self.model, samples, n_samples, &size)).transpose()?;
+        if let Some(batch) = batches.as_mut().and_then(|batches| batches.next()) {
+            let few = |(name, tensor): (Name, Tensor)| {
+                let n_rows = tensor.shape().first().map_or(0, |&n_rows| n_rows.min(n_samples));
+                Ok((name.to_string(), tensor.rows(0, n_rows).map_err(QuantizeError::from)?))
+            };
+            return batch?.into_iter().map(few).collect();
+        }
+        let bytes = ModelBytes::new(onnx::to_bytes(self.model)?);
+        let session = self.runtime.load(&bytes, &Options::default())?;
+        inputs::random(session.inputs(), &inputs::Bindings::new(), 0).map_err(|error| RecipeError::Part {
+            part: "ranges".to_string(),
+            problem: format!(
+                "are no samples to time the network with, and {error} (hint: give samples, or `keep_slow`)"
+            ),
+        })
     }
 
     /// What these values look like, and by which runtime.
@@ -243,13 +388,16 @@ impl Look<'_> {
     }
 }
 
-/// The network with the weights that nothing reads as integers (embeddings, recurrent operators) as integers in the file, too.
-fn stored(graph: &Graph, scheme: &Scheme) -> Result<(Graph, usize), RecipeError> {
+/// The network with the weights that nothing reads as integers as integers in the file, too: those of embeddings, recurrent
+/// operators, and what makes the values `slow`.
+fn stored(graph: &Graph, scheme: &Scheme, slow: &[Name]) -> Result<(Graph, usize), RecipeError> {
     let types = shape::infer(graph, &Bindings::default())?;
     // Seven bits are for sums of products; these are none.
     let scheme = Scheme { weights: Weights { bits: None, ..scheme.weights }, ..scheme.clone() };
     let is_stored = |site: &WeightSite| {
-        matches!(graph.nodes[site.node_idx].op, Op::Gather(_) | Op::LSTM(_) | Op::GRU(_) | Op::RNN(_))
+        let node = &graph.nodes[site.node_idx];
+        let is_slow = node.output(0).is_some_and(|made| slow.contains(made));
+        is_slow || matches!(node.op, Op::Gather(_) | Op::LSTM(_) | Op::GRU(_) | Op::RNN(_))
     };
     let sites = match quantize::weight_sites(graph, &types, &scheme) {
         Err(QuantizeError::Nothing { .. }) => Vec::new(),

@@ -39,8 +39,9 @@ fn models(data: &Path) -> Vec<Real> {
 fn quantized(real: &Real, runtime: &dyn Runtime, target: Target, options: &str) -> Result<Quantized, String> {
     let model = onnx::read(&real.path).expect("every shared file is a network");
     let batch = real.feed(runtime).into_iter().map(|(name, tensor)| (name.into(), tensor)).collect();
-    let options: QuantizeOptions = toml::from_str(options).expect("options");
-    quantize(&model, &options, target, Some(&Samples::Batches(vec![batch])), runtime, &mut |_| ())
+    let mut options: QuantizeOptions = toml::from_str(options).expect("options");
+    options.keep_slow = true;
+    quantize(&model, &options, target, Some(&Samples::Batches(vec![batch])), runtime, None, &mut |_| ())
         .map_err(|error| error.to_string())
 }
 
@@ -201,7 +202,18 @@ fn the_command_calibrates_writes_and_takes_ranges_up_again() {
     let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
     archive(&data, "x", &[20, 3, 8, 8]);
     let [first, again, ranges] = ["a.onnx", "b.onnx", "ranges.json"].map(|name| folder.path().join(name));
-    let common = ["quantize", text(&model), "--runtime", "tract", "--form", "qdq", "--calibrator", "mse", "--json"];
+    let common = [
+        "quantize",
+        text(&model),
+        "--runtime",
+        "tract",
+        "--form",
+        "qdq",
+        "--keep-slow",
+        "--calibrator",
+        "mse",
+        "--json",
+    ];
     let call = |more: &[&str]| {
         let output = aludel(&[&common[..], more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -229,4 +241,28 @@ fn the_command_calibrates_writes_and_takes_ranges_up_again() {
     archive(&other, "y", &[20, 3, 8, 8]);
     refused(&["--data", text(&other), "--form", "qdq"], "array `x`: is not there; there are: y");
     refused(&["--runtime", "tract,ort", "--form", "weights"], "a file is quantized for one runtime");
+}
+
+#[test]
+fn what_is_slower_in_integers_goes_back_to_floats() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
+    archive(&data, "x", &[20, 3, 8, 8]);
+    let written = folder.path().join("q.onnx");
+    let common = ["quantize", text(&model), "--runtime", "tract", "--form", "qdq", "--data", text(&data)];
+    let output = aludel(&[&common[..], &["-o", text(&written), "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["harm"]["runtime"], "tract");
+    assert!(report["harm"]["all"]["median"].as_f64().expect("it was timed") > 0.0);
+    // How quick either is, is the machine's affair; that the file is as was decided is ours.
+    let in_integers = onnx::read(&written)
+        .expect("it was written")
+        .graph
+        .nodes
+        .iter()
+        .any(|node| matches!(node.op, Op::QuantizeLinear(_)));
+    let is_slow = report["harm"]["nodes"].as_array().is_some_and(|nodes| nodes.len() == 3);
+    assert_eq!(in_integers, !is_slow);
+    assert_eq!(report["choice"]["form"], if is_slow { "weights" } else { "qdq" });
 }

@@ -16,6 +16,7 @@ pub mod parameters;
 pub mod plan;
 pub mod qoperator;
 pub mod scheme;
+pub mod slow;
 #[cfg(test)]
 mod tests;
 mod weights;

@@ -112,6 +112,8 @@ pub struct QuantizeOptions {
     pub calibrator: Option<Calibrator>,
     /// Samples to calibrate with; 512 where it is not given.
     pub samples: Option<usize>,
+    /// Whether integers stay where floats were measured to be quicker on the runtime that is named.
+    pub keep_slow: bool,
 }
 
 /// What is done, and why.

@@ -28,6 +28,8 @@ pub struct Plan {
     pub biases: Vec<BiasSite>,
     /// The nodes that compute in integers, by position.
     pub integer: Vec<usize>,
+    /// The nodes that only move integers, or that a range implies, by position.
+    pub along: Vec<usize>,
     /// The nodes that could and do not, and why.
     pub float: Vec<Float>,
 }
@@ -364,6 +366,7 @@ impl<'a> Planner<'a> {
     fn finish(mut self) -> Result<Plan, QuantizeError> {
         let mut claims = Claims::default();
         let mut one_scale: Vec<Vec<&'a Name>> = Vec::new();
+        let mut along = Vec::new();
         for node_idx in 0..self.graph.nodes.len() {
             let node = &self.graph.nodes[node_idx];
             let Some(output) = node.output(0) else { continue };
@@ -375,6 +378,7 @@ impl<'a> Planner<'a> {
                     let together: Vec<&Name> = reads.into_iter().chain([output]).collect();
                     together.iter().try_for_each(|name| claims.claim(name, activations))?;
                     one_scale.push(together);
+                    along.push(node_idx);
                 }
                 Role::Product { needs_output, .. } => {
                     reads.iter().try_for_each(|name| claims.claim(name, activations))?;
@@ -389,7 +393,10 @@ impl<'a> Planner<'a> {
                         one_scale.push(together);
                     }
                 }
-                Role::Implied if self.asked.contains(output) => claims.claim(output, (activations.0, false))?,
+                Role::Implied if self.asked.contains(output) => {
+                    claims.claim(output, (activations.0, false))?;
+                    along.push(node_idx);
+                }
                 Role::Join => self.float.push(Float {
                     node: node.label(),
                     reason: "not all that it reads are integers, or none that reads it is".to_string(),
@@ -397,7 +404,7 @@ impl<'a> Planner<'a> {
                 Role::Pass | Role::Implied | Role::Float => {}
             }
         }
-        let mut plan = Plan { float: std::mem::take(&mut self.float), ..Plan::default() };
+        let mut plan = Plan { float: std::mem::take(&mut self.float), along, ..Plan::default() };
         plan.values = in_order(self.graph, &claims.0, &one_scale);
         let mut integer: Vec<usize> = self.integer.iter().copied().collect();
         integer.sort_unstable();

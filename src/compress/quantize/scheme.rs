@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::QuantizeError;
 use crate::graph::spelling::matches;
 use crate::graph::tensor::DType;
-use crate::graph::{Node, Op};
+use crate::graph::{Name, Node, Op};
 
 /// An integer type that values are quantized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -219,6 +219,12 @@ impl Scheme {
     /// Whether nodes of this operator compute in integers.
     pub fn has(&self, op: &Op) -> bool {
         self.operators.iter().any(|name| name == op.name())
+    }
+
+    /// The same, but that what makes these values stays in floats, too.
+    pub fn without<'a>(&self, made: impl IntoIterator<Item = &'a Name>) -> Scheme {
+        let exclude = self.exclude.iter().cloned().chain(made.into_iter().map(ToString::to_string));
+        Scheme { exclude: exclude.collect(), ..self.clone() }
     }
 
     /// The pattern by which a node stays in floats.

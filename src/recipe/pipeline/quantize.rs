@@ -10,12 +10,13 @@ use super::teacher;
 use crate::compress::quantize::fake::fake;
 use crate::compress::quantize::options::{Form, Target};
 use crate::compress::quantize::plan::Float;
+use crate::graph::Name;
 use crate::measure::runtime::Runtime;
 use crate::onnx;
 use crate::recipe::RecipeError;
-use crate::recipe::quantize::{Look, Quantized, Samples, finish, quantize, ready};
+use crate::recipe::quantize::{Harm, Look, Quantized, Samples, finish, floats, quantize, ready};
 
-impl Book<'_> {
+impl<'a> Book<'a> {
     /// A student in narrow numbers.
     pub(super) fn quantize(
         &mut self,
@@ -30,8 +31,12 @@ impl Book<'_> {
         let runtime = self.calibrates(&line.step, target)?;
         let samples = Samples::Dataset(Arc::clone(&matter.data));
         let (options, output) = (&step.options, made.output.clone());
+        let decision = format!("slower in integers in {}", line.step);
+        let known = self.decision(&decision).map(|text| names(&decision, text)).transpose()?;
         let Some(learn) = &step.learn else {
-            let quantized = quantize(&made.model, options, target, Some(&samples), runtime, &mut |_| ())?;
+            let known = known.as_deref();
+            let quantized = quantize(&made.model, options, target, Some(&samples), runtime, known, &mut |_| ())?;
+            self.decide_slow(&decision, known, quantized.report.harm.as_ref())?;
             tell(&line, made, &quantized, watcher)?;
             return Ok(Fitted { model: quantized.model, output, line });
         };
@@ -49,6 +54,14 @@ impl Book<'_> {
             told: &mut |_| (),
         };
         let calibrated = look.calibrated(&ready.choice)?;
+        let calibrated = look.unharmed(calibrated, &ready.choice, target, known.as_deref())?;
+        self.decide_slow(&decision, known.as_deref(), calibrated.harm.as_ref())?;
+        if calibrated.plan.integer.is_empty() {
+            watcher.note(&format!("{}: nothing learns, for no integers are left", line.step));
+            let quantized = floats(&ready.model, &ready.types, ready.choice, calibrated)?;
+            tell(&line, made, &quantized, watcher)?;
+            return Ok(Fitted { model: quantized.model, output, line });
+        }
         let fake = fake(&ready.model.graph, &calibrated.plan, &calibrated.scales)?;
         let course = Course {
             model: &ready.model.with_graph(fake.graph.clone()),
@@ -65,9 +78,17 @@ impl Book<'_> {
         Ok(Fitted { model: quantized.model, ..taught })
     }
 
+    /// Keeps which nodes are slower in integers, where that was found out now or before.
+    fn decide_slow(&mut self, decision: &str, known: Option<&[Name]>, harm: Option<&Harm>) -> Result<(), RecipeError> {
+        match harm.map(|harm| &harm.slow.nodes[..]).or(known) {
+            Some(slow) => self.decide(decision, &serde_json::to_string(slow).expect("names are JSON")),
+            None => Ok(()),
+        }
+    }
+
     /// The runtime that shows what values look like: that for which the network is quantized where it is at hand, else the last one
     /// that is; the one of the run that is replayed.
-    fn calibrates(&mut self, step: &str, target: Target) -> Result<&dyn Runtime, RecipeError> {
+    fn calibrates(&mut self, step: &str, target: Target) -> Result<&'a dyn Runtime, RecipeError> {
         let runtimes = self.options.runtimes;
         let decision = format!("runtime of the calibration in {step}");
         let at_hand = |name: &str| runtimes.iter().copied().find(|runtime| runtime.name() == name);
@@ -84,9 +105,19 @@ impl Book<'_> {
     }
 }
 
-/// Says what stays in floats, and where the file has grown: what says how to read integers can outweigh them.
+/// The names in a decision.
+fn names(decision: &str, text: &str) -> Result<Vec<Name>, RecipeError> {
+    let problem = |error| format!("is no list of names: {error}");
+    serde_json::from_str(text)
+        .map_err(|error| RecipeError::Part { part: decision.to_string(), problem: problem(error) })
+}
+
+/// Says what went back to floats and what stays in them, and where the file has grown: what says how to read integers can outweigh them.
 fn tell(line: &Line, made: &Made, quantized: &Quantized, watcher: &mut dyn Watcher) -> Result<(), RecipeError> {
     const SHOWN: usize = 4;
+    if let Some(harm) = &quantized.report.harm {
+        harm.lines().iter().for_each(|told| watcher.note(&format!("{}: {told}", line.step)));
+    }
     let float = &quantized.report.float;
     for Float { node, reason } in float.iter().take(SHOWN) {
         watcher.note(&format!("{}: {node} stays in floats: {reason}", line.step));

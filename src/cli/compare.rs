@@ -1,8 +1,9 @@
-//! `aludel compare`: how far the outputs of two files lie apart, on each runtime and between the runtimes.
+//! `aludel compare`: how far the outputs of two files lie apart, on each runtime and between the runtimes, and where they part.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::feeds::{self, Feed};
@@ -10,9 +11,12 @@ use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
+use crate::compress::quantize::debug::Distance;
+use crate::graph::Name;
 use crate::graph::tensor::Tensor;
 use crate::measure::difference::{self, Difference};
 use crate::measure::runtime::{ModelBytes, Options, ValueInfo};
+use crate::recipe::debug::{self, Layers};
 
 /// How far the outputs of two files lie apart
 ///
@@ -43,6 +47,9 @@ pub(super) struct Arguments {
     /// Seed of the random inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Also compare inner values and weights, by name, on the last of the runtimes: which operator adds most noise
+    #[arg(long, requires = "b")]
+    layers: bool,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +61,8 @@ struct Report {
     n_runs: usize,
     inputs: String,
     rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<Layers>,
 }
 
 /// One output of one pair.
@@ -113,13 +122,33 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if rows.is_empty() {
         bail!("nothing was compared: fewer runtimes than needed ran the files");
     }
+    let layers = match (&arguments.b, runtimes.last()) {
+        (Some(b), Some(open)) if arguments.layers => {
+            progress.set_message(format!("comparing inner values on {}", open.runtime.name()));
+            Some(layers(arguments, open, b)?)
+        }
+        _ => None,
+    };
     drop(progress);
     let inputs = match &arguments.inputs {
         Some(path) => path.display().to_string(),
         None => format!("random, seed {}", arguments.seed),
     };
-    let report = Report { aludel: env!("CARGO_PKG_VERSION"), n_runs, inputs, rows };
+    let report = Report { aludel: env!("CARGO_PKG_VERSION"), n_runs, inputs, rows, layers };
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }
+}
+
+/// The inner values of both files on a runtime.
+fn layers(arguments: &Arguments, open: &OpenRuntime, b: &Path) -> anyhow::Result<Layers> {
+    let [float, quantized] = [&arguments.a, b].map(load::load);
+    let (float, quantized) = (float?.model, quantized?.model);
+    let session = open.runtime.load(&load::model_bytes(&arguments.a)?, &Options::default())?;
+    let batches = make_feeds(arguments, session.inputs())?;
+    let batches: Vec<IndexMap<Name, Tensor>> = batches
+        .into_iter()
+        .map(|feed| feed.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect())
+        .collect();
+    Ok(debug::layers(&float, &quantized, &batches, open.runtime.as_ref())?)
 }
 
 /// Both files on one runtime.
@@ -245,5 +274,40 @@ fn text(report: &Report) -> String {
         ]
     });
     let runs = if report.n_runs == 1 { "1 run" } else { &format!("{} runs", report.n_runs) };
-    format!("{runs}, inputs: {}\n\n{}", report.inputs, table(&columns, rows))
+    let inner = report.layers.as_ref().map_or_else(String::new, layers_text);
+    format!("{runs}, inputs: {}\n\n{}{inner}", report.inputs, table(&columns, rows))
+}
+
+/// The worst values and weights.
+fn layers_text(layers: &Layers) -> String {
+    const SHOWN: usize = 20;
+    let per_cent = |noise: Option<f64>| noise.map_or("–".to_string(), |noise| format!("{:.3} %", 100.0 * noise));
+    let figures = |distance: &Distance| {
+        let decibels = distance.sqnr_db.map_or("–".to_string(), |value| format!("{value:.1}"));
+        let cosine = distance.cosine.map_or("–".to_string(), |value| format!("{value:.5}"));
+        vec![decibels, cosine, per_cent(distance.noise)]
+    };
+    let figure_columns = [("SQNR dB", Side::Right), ("cosine", Side::Right), ("noise / signal", Side::Right)];
+    let named = |first, second| [(first, Side::Left), (second, Side::Left)].into_iter().chain(figure_columns);
+    let more = |n: usize| if n > SHOWN { format!("… and {} others\n", n - SHOWN) } else { String::new() };
+
+    let columns: Vec<(&str, Side)> = named("value", "made by").chain([("added here", Side::Right)]).collect();
+    let values = layers.values.iter().take(SHOWN).map(|error| {
+        let names = vec![error.value.to_string(), error.operator.clone()];
+        [names, figures(&error.distance), vec![per_cent(error.added)]].concat()
+    });
+    let mut text = format!("\ninner values on {}, what adds most noise first\n\n", layers.runtime);
+    text.push_str(&table(&columns, values));
+    text.push_str(&more(layers.values.len()));
+    if !layers.weights.is_empty() {
+        let columns: Vec<(&str, Side)> = named("weight", "read by").collect();
+        let weights =
+            layers.weights.iter().take(SHOWN).map(|error| {
+                [vec![error.weight.to_string(), error.operator.clone()], figures(&error.distance)].concat()
+            });
+        text.push_str("\nweights, the worst first\n\n");
+        text.push_str(&table(&columns, weights));
+        text.push_str(&more(layers.weights.len()));
+    }
+    text
 }

@@ -1,5 +1,6 @@
 //! Recipes: a TOML file says which network learns from which data, and how; this room does it.
 
+pub mod debug;
 mod error;
 pub mod evaluate;
 pub mod normalization;

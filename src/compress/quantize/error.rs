@@ -51,6 +51,16 @@ pub enum QuantizeError {
         /// the constant
         name: Name,
     },
+    /// A value has another shape than in floats.
+    #[error("`{value}` has shape {got:?}, in floats {expected:?} (hint: are both files of one network?)")]
+    Different {
+        /// the value
+        value: Name,
+        /// its shape in floats
+        expected: Vec<usize>,
+        /// the other
+        got: Vec<usize>,
+    },
     /// A calibration that saw nothing.
     #[error("there are no samples to calibrate with (hint: give some hundreds that are like those of use)")]
     NoSamples,

@@ -6,6 +6,7 @@
 
 pub mod calibrate;
 pub mod calibrator;
+pub mod debug;
 mod error;
 pub mod fake;
 pub mod half;

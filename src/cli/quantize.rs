@@ -10,12 +10,17 @@ use super::load::{self, RuntimeChoice};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
+use crate::compress::quantize::mixed::Budget;
 use crate::compress::quantize::options::{ActivationOptions, Form, QuantizeOptions, Target, To, WeightOptions};
 use crate::compress::quantize::plan::Float;
 use crate::compress::quantize::scheme::{Granularity, Integer};
+use crate::compress::quantize::sensitivity::Layer;
 use crate::compress::quantize::{Calibrator, Ranges};
 use crate::data::Dataset;
+use crate::graph::Model;
+use crate::graph::probe::Quality;
 use crate::measure::child::RuntimeName;
+use crate::measure::runtime::Runtime;
 use crate::onnx::{self, WriteOptions};
 use crate::recipe::quantize::{self as recipe, Quantized, Samples};
 use crate::store;
@@ -31,8 +36,8 @@ pub(super) struct Arguments {
     /// An ONNX file
     model: PathBuf,
     /// Where to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "sensitivity")]
+    output: Option<PathBuf>,
     /// int8, int4 (weights alone), fp16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = word::<To>)]
     to: To,
@@ -80,6 +85,21 @@ pub(super) struct Arguments {
     /// Leave in integers what floats were measured to be quicker at on the runtime that is named; nothing is timed then
     #[arg(long)]
     keep_slow: bool,
+    /// Points of accuracy that may be lost on labelled samples, 0.01 for one in a hundred: as few layers as can be stay in floats for it
+    #[arg(long, value_name = "SHARE")]
+    accuracy_drop: Option<f64>,
+    /// The least signal over noise of the outputs, in dB: as few layers as can be stay in floats for it
+    #[arg(long, value_name = "DB")]
+    min_sqnr: Option<f64>,
+    /// The most time that the network may take, in times of that in floats: layers stay in floats as far as that allows
+    #[arg(long, value_name = "RATIO")]
+    max_time: Option<f64>,
+    /// The most bytes that the file may have
+    #[arg(long, value_name = "N")]
+    max_bytes: Option<u64>,
+    /// Say how much each layer suffers from integers, alone in them and alone out of them, and write nothing
+    #[arg(long, conflicts_with_all = ["output", "save_ranges", "ranges"])]
+    sensitivity: bool,
     /// Write what was seen of the values to this file, for --ranges
     #[arg(long, value_name = "FILE.json")]
     save_ranges: Option<PathBuf>,
@@ -134,6 +154,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     // onnxruntime comes last where both are at hand, and is the quicker one for networks of floats.
     let runtime = runtimes.last().context("no runtime is at hand to calibrate with")?;
+    if arguments.sensitivity {
+        return sensitivity(arguments, &loaded.model, target, samples.as_ref(), runtime.runtime.as_ref());
+    }
     let progress = Progress::start("calibrating");
     let mut told = |n: u64| progress.set_message(format!("calibrating: {n} samples"));
     let options = options(arguments);
@@ -145,8 +168,53 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let ranges = quantized.ranges.as_ref().context("--save-ranges: no values were looked at in this form")?;
         store::write_atomic(path, &serde_json::to_vec(ranges)?)?;
     }
-    let report = write(arguments, &quantized, loaded.file_bytes)?;
-    if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report, arguments.explain))) }
+    let output = arguments.output.as_ref().context("-o is missing: where to write")?;
+    let report = write(arguments, output, &quantized, loaded.file_bytes)?;
+    let code = u8::from(report.done.mixed.as_ref().is_some_and(|precision| !precision.mixed.is_met));
+    let outcome =
+        if arguments.json { Outcome::json(&report)? } else { Outcome::done(text(&report, arguments.explain)) };
+    Ok(Outcome { code, ..outcome })
+}
+
+/// How much each layer suffers.
+fn sensitivity(
+    arguments: &Arguments,
+    model: &Model,
+    target: Target,
+    samples: Option<&Samples>,
+    runtime: &dyn Runtime,
+) -> anyhow::Result<Outcome> {
+    let samples = samples.context("--data is missing: how much layers suffer shows on samples")?;
+    let progress = Progress::start("calibrating");
+    let mut told = |done: usize, of: usize| progress.set_message(format!("layer {} of {of}", done + 1));
+    let layers = recipe::sensitivity(model, &options(arguments), target, samples, runtime, &mut told)?;
+    drop(progress);
+    if arguments.json {
+        return Outcome::json(
+            &serde_json::json!({ "aludel": env!("CARGO_PKG_VERSION"), "runtime": runtime.name(), "layers": layers }),
+        );
+    }
+    let has_labels = layers.iter().any(|layer| layer.alone.accuracy.is_some());
+    let shown = |quality: &Quality| {
+        let accuracy =
+            has_labels.then(|| quality.accuracy.map_or("–".to_string(), |share| format!("{:.2}", 100.0 * share)));
+        [Some(format!("{:.1}", quality.sqnr_db())), accuracy].into_iter().flatten().collect::<Vec<String>>()
+    };
+    let mut columns = vec![
+        ("layer", Side::Left),
+        ("operator", Side::Left),
+        ("MACs", Side::Right),
+        ("alone in integers, dB", Side::Right),
+    ];
+    columns.extend(has_labels.then_some(("right, %", Side::Right)));
+    columns.push(("all but it, dB", Side::Right));
+    columns.extend(has_labels.then_some(("right, %", Side::Right)));
+    let row = |layer: &Layer| {
+        let names = vec![layer.node.to_string(), layer.operator.clone(), format::count(layer.macs)];
+        [names, shown(&layer.alone), layer.without.as_ref().map(shown).unwrap_or_default()].concat()
+    };
+    let title = format!("on {}, what harms most for the work that it saves first\n\n", runtime.name());
+    Ok(Outcome::done(title + &table(&columns, layers.iter().map(row))))
 }
 
 fn samples(arguments: &Arguments) -> anyhow::Result<Option<Samples>> {
@@ -180,18 +248,24 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
         calibrator: arguments.calibrator,
         samples: arguments.samples.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         keep_slow: arguments.keep_slow,
+        budget: Budget {
+            accuracy_drop: arguments.accuracy_drop,
+            sqnr_db: arguments.min_sqnr,
+            time: arguments.max_time,
+            bytes: arguments.max_bytes,
+        },
         ..QuantizeOptions::default()
     }
 }
 
-fn write(arguments: &Arguments, quantized: &Quantized, bytes_before: u64) -> anyhow::Result<Report> {
+fn write(arguments: &Arguments, output: &Path, quantized: &Quantized, bytes_before: u64) -> anyhow::Result<Report> {
     let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
-    let written = onnx::write(&quantized.model, &arguments.output, &options)
-        .with_context(|| format!("{} was not written", arguments.output.display()))?;
+    let written = onnx::write(&quantized.model, output, &options)
+        .with_context(|| format!("{} was not written", output.display()))?;
     let data = written.data.as_deref().and_then(|path: &Path| std::fs::metadata(path).ok());
     Ok(Report {
         aludel: env!("CARGO_PKG_VERSION"),
-        output: arguments.output.clone(),
+        output: output.to_owned(),
         opset: written.opset,
         raised_because: written.raised,
         bytes_before,
@@ -230,9 +304,7 @@ fn text(report: &Report, explain: bool) -> String {
     if let Some(reason) = &report.raised_because {
         text.push_str(&format!("the opset was raised to {}: {reason}\n", report.opset));
     }
-    if let Some(harm) = &done.harm {
-        harm.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
-    }
+    done.measured().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     done.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
     if explain {
         text.push('\n');

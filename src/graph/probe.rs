@@ -37,6 +37,22 @@ pub struct TimeRatio {
     pub high: f64,
 }
 
+/// How good a network's answers are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Of what it says, the power of the difference from what the original says over the power of that.
+    pub noise: f64,
+    /// The share of labelled samples that it puts right; none where none have labels.
+    pub accuracy: Option<f64>,
+}
+
+impl Quality {
+    /// Signal to noise in dB; infinite where nothing differs.
+    pub fn sqnr_db(&self) -> f64 {
+        -10.0 * self.noise.log10()
+    }
+}
+
 /// Something that tells what a network is worth where it will run.
 pub trait Score {
     /// The time of `candidate` over that of `baseline`, measured in turns on the bytes that would be written.
@@ -44,4 +60,16 @@ pub trait Score {
     /// # Errors
     /// When one of them cannot be run.
     fn time_ratio(&mut self, baseline: &Graph, candidate: &Graph) -> Result<TimeRatio, ProbeError>;
+
+    /// How good the candidate's answers are.
+    ///
+    /// # Errors
+    /// When it cannot be run, or there is nothing to run it on.
+    fn quality(&mut self, candidate: &Graph) -> Result<Quality, ProbeError>;
+
+    /// The bytes of the candidate's file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn n_bytes(&mut self, candidate: &Graph) -> Result<u64, ProbeError>;
 }

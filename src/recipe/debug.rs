@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{RecipeError, probe};
 use crate::compress::quantize::debug::{ValueError, WeightError, common_values, value_errors, weight_errors};
 use crate::graph::shape::{self, Bindings};
+use crate::graph::simplify;
 use crate::graph::tensor::Tensor;
 use crate::graph::{Model, Name};
 use crate::measure::runtime::Runtime;
@@ -34,6 +35,9 @@ pub fn layers(
     inputs: &[IndexMap<Name, Tensor>],
     runtime: &dyn Runtime,
 ) -> Result<Layers, RecipeError> {
+    // As quantization does first: batch normalizations are in the weights.
+    let options = simplify::Options { opset: Some(float.opset), ..simplify::Options::default() };
+    let float = &float.with_graph(simplify::simplify(&float.graph, &options)?.graph);
     let [types, their_types] = [float, quantized].map(|model| shape::infer(&model.graph, &Bindings::default()));
     let values = common_values(&float.graph, &types?, &quantized.graph, &their_types?);
     if values.is_empty() {

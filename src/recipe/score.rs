@@ -1,43 +1,117 @@
-//! What a network is worth on a runtime: its time, in turns with that of another, on the bytes that would be written.
+//! What a network is worth on a runtime: how good its answers are, and its time in turns with that of another, on the bytes that would be
+//! written.
+
+use indexmap::IndexMap;
 
 use super::RecipeError;
-use crate::graph::probe::{ProbeError, Score, TimeRatio};
+use crate::graph::probe::{ProbeError, Quality, Score, TimeRatio};
 use crate::graph::tensor::Tensor;
-use crate::graph::{Graph, Model};
+use crate::graph::{Graph, Model, Name};
+use crate::learn::train::metrics::greatest;
 use crate::measure::latency::{self, Contender, interleaved, timed};
-use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError, run_rows};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError, Session, run_rows};
 use crate::onnx;
 
-/// A runtime with a stopwatch: one thread, one sample.
-pub(super) struct Timer<'a> {
-    runtime: &'a dyn Runtime,
+/// A runtime that scores networks.
+pub(super) struct Scorer<'a> {
+    pub(super) runtime: &'a dyn Runtime,
     /// What the graphs are written with.
-    model: &'a Model,
-    /// The sample, by input.
-    inputs: Vec<(String, Tensor)>,
+    pub(super) model: &'a Model,
     /// What becomes of a graph before it is written.
-    written: &'a dyn Fn(&Graph) -> Result<Graph, RecipeError>,
-    /// The time that all this has taken.
+    pub(super) written: &'a dyn Fn(&Graph) -> Result<Graph, RecipeError>,
+    /// What is timed, by input: a sample.
+    pub(super) sample: Vec<(String, Tensor)>,
+    /// What answers are judged by.
+    pub(super) judge: Option<Judge<'a>>,
+    /// The time that scoring has taken.
     pub(super) seconds: f64,
 }
 
-impl<'a> Timer<'a> {
-    /// A stopwatch that has not run.
+/// Batches of inputs.
+pub(super) type Batches<'a> = Box<dyn Iterator<Item = Result<IndexMap<Name, Tensor>, RecipeError>> + 'a>;
+
+/// Samples, and what is right for them.
+pub(super) struct Judge<'a> {
+    /// The samples, from the first on.
+    batches: Box<dyn Fn() -> Result<Batches<'a>, RecipeError> + 'a>,
+    /// Their classes.
+    labels: Option<Vec<usize>>,
+    /// What the original says of each batch.
+    said: Vec<Vec<Tensor>>,
+}
+
+impl<'a> Judge<'a> {
+    /// One that holds answers against those of `original` and, where there are any, against classes.
+    ///
+    /// # Errors
+    /// When the original cannot be run on the samples.
     pub(super) fn new(
-        runtime: &'a dyn Runtime,
-        model: &'a Model,
-        inputs: Vec<(String, Tensor)>,
-        written: &'a dyn Fn(&Graph) -> Result<Graph, RecipeError>,
-    ) -> Timer<'a> {
-        Timer { runtime, model, inputs, written, seconds: 0.0 }
+        runtime: &dyn Runtime,
+        original: &Model,
+        batches: Box<dyn Fn() -> Result<Batches<'a>, RecipeError> + 'a>,
+        labels: Option<Vec<usize>>,
+    ) -> Result<Judge<'a>, RecipeError> {
+        let mut session = load(runtime, original, true)?;
+        let said = batches()?.map(|batch| answers(session.as_mut(), batch?)).collect::<Result<_, RecipeError>>()?;
+        drop(session);
+        Ok(Judge { batches, labels, said })
+    }
+
+    /// How good a network's answers are.
+    fn quality(&self, session: &mut dyn Session) -> Result<Quality, RecipeError> {
+        let mut powers = Vec::new();
+        let mut labels = self.labels.iter().flatten();
+        let (mut n_right, mut n_labelled) = (0usize, 0usize);
+        for (batch, said) in (self.batches)()?.zip(&self.said) {
+            let given = answers(session, batch?)?;
+            powers.resize(given.len(), (0.0, 0.0));
+            for ((power, given), said) in powers.iter_mut().zip(&given).zip(said) {
+                let (signal, noise) = difference(said, given);
+                *power = (power.0 + signal, power.1 + noise);
+            }
+            let Some(classes) = given.iter().find(|tensor| tensor.rank() == 2 && tensor.shape()[1] > 1) else {
+                continue;
+            };
+            let numbers = classes.to_f32s().unwrap_or_default();
+            for (row, &label) in numbers.chunks(classes.shape()[1]).zip(&mut labels) {
+                n_labelled += 1;
+                n_right += usize::from(greatest(row) == label);
+            }
+        }
+        let share = |(signal, noise): &(f64, f64)| if *signal > 0.0 { noise / signal } else { 0.0 };
+        let noise = powers.iter().map(share).sum::<f64>() / powers.len().max(1) as f64;
+        Ok(Quality { noise, accuracy: (n_labelled > 0).then(|| n_right as f64 / n_labelled as f64) })
+    }
+}
+
+/// The power of what was said, and of what is said otherwise.
+fn difference(said: &Tensor, given: &Tensor) -> (f64, f64) {
+    let (Ok(said), Ok(given)) = (said.to_f32s(), given.to_f32s()) else { return (0.0, 0.0) };
+    let pairs = said.iter().zip(given.iter()).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    pairs.fold((0.0, 0.0), |(signal, noise), (a, b)| (signal + a * a, noise + (a - b) * (a - b)))
+}
+
+fn answers(session: &mut dyn Session, batch: IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, RecipeError> {
+    let feeds: Vec<(String, Tensor)> = batch.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+    Ok(run_rows(session, &feeds)?.into_iter().map(|(_, tensor)| tensor).collect())
+}
+
+fn load(runtime: &dyn Runtime, model: &Model, all_cores: bool) -> Result<Box<dyn Session>, RecipeError> {
+    let n_threads = if all_cores { std::thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let bytes = ModelBytes::new(onnx::to_bytes(model)?);
+    Ok(runtime.load(&bytes, &Options { n_threads, ..Options::default() })?)
+}
+
+impl Scorer<'_> {
+    fn model(&self, graph: &Graph) -> Result<Model, RecipeError> {
+        Ok(self.model.with_graph((self.written)(graph)?))
     }
 
     fn ratio(&self, baseline: &Graph, candidate: &Graph) -> Result<TimeRatio, RecipeError> {
         let mut contenders = Vec::new();
         for graph in [baseline, candidate] {
-            let model = self.model.with_graph((self.written)(graph)?);
-            let mut session = self.runtime.load(&ModelBytes::new(onnx::to_bytes(&model)?), &Options::default())?;
-            let run = move || run_rows(session.as_mut(), &self.inputs).map(|_| ());
+            let mut session = load(self.runtime, &self.model(graph)?, false)?;
+            let run = move || run_rows(session.as_mut(), &self.sample).map(|_| ());
             contenders.push(Contender::<RuntimeError> { label: String::new(), run: Box::new(run) });
         }
         let latencies = interleaved(&mut contenders, &brief(), &mut |_| ())?;
@@ -47,6 +121,20 @@ impl<'a> Timer<'a> {
         let sure = latencies[1].ratio_to_first;
         Ok(sure.map_or_else(unsure, |it| TimeRatio { low: it.low, median: it.estimate, high: it.high }))
     }
+
+    fn judged(&self, candidate: &Graph) -> Result<Quality, RecipeError> {
+        let Some(judge) = &self.judge else {
+            let problem = "is missing: how good a network is shows on samples";
+            return Err(RecipeError::Part { part: "data".to_string(), problem: problem.to_string() });
+        };
+        judge.quality(load(self.runtime, &self.model(candidate)?, true)?.as_mut())
+    }
+
+    fn spent<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, RecipeError>) -> Result<T, ProbeError> {
+        let (result, duration) = timed(|| work(self));
+        self.seconds += duration.as_secs_f64();
+        result.map_err(|error| ProbeError { what: "the network".to_string(), problem: error.to_string() })
+    }
 }
 
 /// Some per cent are enough to tell which is quicker, and there are many to tell.
@@ -55,10 +143,16 @@ fn brief() -> latency::Options {
     options.with_budget_s(2.0).unwrap_or(options)
 }
 
-impl Score for Timer<'_> {
+impl Score for Scorer<'_> {
     fn time_ratio(&mut self, baseline: &Graph, candidate: &Graph) -> Result<TimeRatio, ProbeError> {
-        let (ratio, duration) = timed(|| self.ratio(baseline, candidate));
-        self.seconds += duration.as_secs_f64();
-        ratio.map_err(|error| ProbeError { what: "the network".to_string(), problem: error.to_string() })
+        self.spent(|scorer| scorer.ratio(baseline, candidate))
+    }
+
+    fn quality(&mut self, candidate: &Graph) -> Result<Quality, ProbeError> {
+        self.spent(|scorer| scorer.judged(candidate))
+    }
+
+    fn n_bytes(&mut self, candidate: &Graph) -> Result<u64, ProbeError> {
+        self.spent(|scorer| Ok(onnx::to_bytes(&scorer.model(candidate)?)?.len() as u64))
     }
 }

@@ -266,3 +266,54 @@ fn what_is_slower_in_integers_goes_back_to_floats() {
     assert_eq!(in_integers, !is_slow);
     assert_eq!(report["choice"]["form"], if is_slow { "weights" } else { "qdq" });
 }
+
+#[test]
+fn layers_stay_in_floats_as_the_budget_asks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
+    archive(&data, "x", &[20, 3, 8, 8]);
+    let written = folder.path().join("q.onnx");
+    let common = [
+        "quantize",
+        text(&model),
+        "--runtime",
+        "tract",
+        "--form",
+        "qdq",
+        "--keep-slow",
+        "--data",
+        text(&data),
+        "--json",
+    ];
+    let call = |more: &[&str]| {
+        let output = aludel(&[&common[..], more].concat());
+        let report = serde_json::from_slice::<Value>(&output.stdout);
+        (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+    };
+    let sqnr_db = |report: &Value| -10.0 * report["mixed"]["quality"]["noise"].as_f64().expect("a number").log10();
+
+    let (code, layers) = call(&["--sensitivity"]);
+    assert_eq!(code, Some(0));
+    let layers = layers["layers"].as_array().expect("layers").clone();
+    assert_eq!(layers.len(), 2, "a Conv and a MatMul");
+    assert!(layers.iter().all(|layer| layer["alone"]["noise"].as_f64() > Some(0.0)), "{layers:?}");
+    assert!(!written.exists());
+
+    let (_, all) = call(&["--min-sqnr", "0", "-o", text(&written)]);
+    assert_eq!(all["mixed"]["floats"], serde_json::json!([]));
+    let between = format!("{}", sqnr_db(&all) + 0.1);
+    let (code, some) = call(&["--min-sqnr", &between, "-o", text(&written)]);
+    assert_eq!((code, some["mixed"]["floats"].as_array().map(Vec::len)), (Some(0), Some(1)), "{some}");
+    assert!(sqnr_db(&some) > sqnr_db(&all));
+    // More than integers can keep: all in floats, which keeps everything.
+    let (code, none) = call(&["--min-sqnr", "300", "-o", text(&written)]);
+    assert_eq!((code, &none["choice"]["form"]), (Some(0), &serde_json::json!("weights")));
+    // No network of so few bytes is so good: the best of them is written, and the exit code says so.
+    let n_bytes = all["bytes_after"].as_u64().expect("a number").to_string();
+    let (code, best) = call(&["--min-sqnr", "300", "--max-bytes", &n_bytes, "-o", text(&written)]);
+    assert_eq!((code, best["mixed"]["is_met"].as_bool()), (Some(1), Some(false)));
+    assert!(fs::metadata(&written).expect("written").len() <= all["bytes_after"].as_u64().expect("a number"));
+    let output = aludel(&[&common[..], &["--accuracy-drop", "0.01", "-o", text(&written)]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("these have no labels"), "{said}");
+}

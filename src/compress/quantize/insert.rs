@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::QuantizeError;
+use super::calibrate::Ranges;
+use super::calibrator::Calibrator;
 use super::parameters::{Parameters, QuantizedConstant, integer_tensor, of_constant, with_parameters};
-use super::plan::{BiasSite, Plan};
+use super::plan::{BiasSite, Plan, plan};
+use super::scheme::Scheme;
 use crate::graph::op::{DequantizeLinear, QuantizeLinear};
 use crate::graph::patch::{Patch, Place};
+use crate::graph::shape::Types;
 use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
@@ -60,6 +64,22 @@ pub(super) fn least_scales(
         Some(_) => Ok(by_channel),
         None => Ok(vec![by_channel.into_iter().fold(0.0, f64::max)]),
     }
+}
+
+/// A network in the integers of a scheme, by what was seen of its values.
+///
+/// # Errors
+/// As [`plan`](super::plan()) and [`Ranges::bounds`].
+pub(super) fn quantized(
+    graph: &Graph,
+    types: &Types,
+    scheme: &Scheme,
+    ranges: &Ranges,
+    calibrator: Calibrator,
+) -> Result<Graph, QuantizeError> {
+    let plan = plan(graph, types, scheme)?;
+    let bounds = ranges.bounds(&plan.values, calibrator)?;
+    insert(graph, &plan, &scales(graph, &plan, &bounds)?)
 }
 
 /// The network with its values quantized. Its inputs and outputs stay as they are.

@@ -12,11 +12,13 @@ pub mod fake;
 pub mod half;
 pub mod histogram;
 mod insert;
+pub mod mixed;
 pub mod options;
 pub mod parameters;
 pub mod plan;
 pub mod qoperator;
 pub mod scheme;
+pub mod sensitivity;
 pub mod slow;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::QuantizeError;
 use super::calibrator::Calibrator;
 use super::half::HalfType;
+use super::mixed::Budget;
 use super::scheme::{Granularity, Integer, Override, Scheme};
 use crate::graph::structure::blocks::Structure;
 
@@ -114,6 +115,8 @@ pub struct QuantizeOptions {
     pub samples: Option<usize>,
     /// Whether integers stay where floats were measured to be quicker on the runtime that is named.
     pub keep_slow: bool,
+    /// What the network must keep, and what it may cost: layers stay in floats for it.
+    pub budget: Budget,
 }
 
 /// What is done, and why.
@@ -189,6 +192,7 @@ impl QuantizeOptions {
             ("one_scale", !self.one_scale.is_empty()),
             ("activation_products", self.activation_products.is_some()),
             ("calibrator", self.calibrator.is_some()),
+            ("budget", self.budget.is_something()),
         ];
         let of_integers =
             [("weights", self.weights != WeightOptions::default()), ("override", !self.overrides.is_empty())];

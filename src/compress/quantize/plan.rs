@@ -28,6 +28,8 @@ pub struct Plan {
     pub biases: Vec<BiasSite>,
     /// The nodes that compute in integers, by position.
     pub integer: Vec<usize>,
+    /// Those of them that are worth it by themselves: products.
+    pub products: Vec<usize>,
     /// The nodes that only move integers, or that a range implies, by position.
     pub along: Vec<usize>,
     /// The nodes that could and do not, and why.
@@ -411,6 +413,8 @@ impl<'a> Planner<'a> {
         for &node_idx in &integer {
             self.constants(node_idx, &mut plan);
         }
+        let is_product = |node_idx: &usize| matches!(self.roles[*node_idx], Role::Product { .. });
+        plan.products = integer.iter().copied().filter(is_product).collect();
         plan.integer = integer;
         let constants = plan.weights.iter().map(|site| &site.name).chain(plan.biases.iter().map(|site| &site.name));
         check_finite(self.graph, constants)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::QuantizeError;
 use super::calibrate::Ranges;
-use super::insert::{insert, scales};
+use super::insert::quantized;
 use super::options::Choice;
 use super::plan::{Plan, plan};
 use super::scheme::Scheme;
@@ -54,11 +54,7 @@ pub fn slow_nodes(
     ranges: &Ranges,
     score: &mut dyn Score,
 ) -> Result<Slow, QuantizeError> {
-    let quantized = |scheme: &Scheme| -> Result<Graph, QuantizeError> {
-        let plan = plan(graph, types, scheme)?;
-        let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
-        insert(graph, &plan, &scales(graph, &plan, &bounds)?)
-    };
+    let quantized = |scheme: &Scheme| quantized(graph, types, scheme, ranges, choice.calibrator);
     let whole = plan(graph, types, &choice.scheme)?;
     let mut current = quantized(&choice.scheme)?;
     let all = score.time_ratio(graph, &current)?;
@@ -155,7 +151,7 @@ mod tests {
     use crate::compress::quantize::histogram::Statistics;
     use crate::compress::quantize::options::{QuantizeOptions, Target};
     use crate::graph::op::{self, Op};
-    use crate::graph::probe::ProbeError;
+    use crate::graph::probe::{ProbeError, Quality};
     use crate::graph::shape::{self, Bindings};
     use crate::graph::structure::blocks::Structure;
     use crate::graph::tensor::{DType, Tensor};
@@ -189,6 +185,14 @@ mod tests {
             self.n_asked += 1;
             let median = self.time(candidate) / self.time(baseline);
             Ok(TimeRatio { low: median - self.noise, median, high: median + self.noise })
+        }
+
+        fn quality(&mut self, _: &Graph) -> Result<Quality, ProbeError> {
+            unreachable!("only times count")
+        }
+
+        fn n_bytes(&mut self, _: &Graph) -> Result<u64, ProbeError> {
+            unreachable!("only times count")
         }
     }
 

@@ -98,7 +98,7 @@ pub enum Step {
     /// It learns from its teacher.
     Distill(DistillOptions),
     /// Its numbers become narrow.
-    Quantize(QuantizeStep),
+    Quantize(Box<QuantizeStep>),
 }
 
 impl Step {

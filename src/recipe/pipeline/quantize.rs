@@ -10,11 +10,10 @@ use super::teacher;
 use crate::compress::quantize::fake::fake;
 use crate::compress::quantize::options::{Form, Target};
 use crate::compress::quantize::plan::Float;
-use crate::graph::Name;
 use crate::measure::runtime::Runtime;
 use crate::onnx;
 use crate::recipe::RecipeError;
-use crate::recipe::quantize::{Harm, Look, Quantized, Samples, finish, floats, quantize, ready};
+use crate::recipe::quantize::{Left, Look, Quantized, Samples, finish, floats, quantize, ready};
 
 impl<'a> Book<'a> {
     /// A student in narrow numbers.
@@ -31,12 +30,15 @@ impl<'a> Book<'a> {
         let runtime = self.calibrates(&line.step, target)?;
         let samples = Samples::Dataset(Arc::clone(&matter.data));
         let (options, output) = (&step.options, made.output.clone());
-        let decision = format!("slower in integers in {}", line.step);
-        let known = self.decision(&decision).map(|text| names(&decision, text)).transpose()?;
+        let decision = format!("stays in floats in {}", line.step);
+        let known = match self.decision(&decision) {
+            Some(text) if Left::is_sought(options, target) => Some(left(&decision, text)?),
+            _ => None,
+        };
         let Some(learn) = &step.learn else {
-            let known = known.as_deref();
+            let known = known.as_ref();
             let quantized = quantize(&made.model, options, target, Some(&samples), runtime, known, &mut |_| ())?;
-            self.decide_slow(&decision, known, quantized.report.harm.as_ref())?;
+            self.decide_left(&decision, &quantized.left)?;
             tell(&line, made, &quantized, watcher)?;
             return Ok(Fitted { model: quantized.model, output, line });
         };
@@ -54,8 +56,8 @@ impl<'a> Book<'a> {
             told: &mut |_| (),
         };
         let calibrated = look.calibrated(&ready.choice)?;
-        let calibrated = look.unharmed(calibrated, &ready.choice, target, known.as_deref())?;
-        self.decide_slow(&decision, known.as_deref(), calibrated.harm.as_ref())?;
+        let calibrated = look.settled(calibrated, &ready.choice, target, known.as_ref())?;
+        self.decide_left(&decision, &calibrated.left)?;
         if calibrated.plan.integer.is_empty() {
             watcher.note(&format!("{}: nothing learns, for no integers are left", line.step));
             let quantized = floats(&ready.model, &ready.types, ready.choice, calibrated)?;
@@ -78,10 +80,10 @@ impl<'a> Book<'a> {
         Ok(Fitted { model: quantized.model, ..taught })
     }
 
-    /// Keeps which nodes are slower in integers, where that was found out now or before.
-    fn decide_slow(&mut self, decision: &str, known: Option<&[Name]>, harm: Option<&Harm>) -> Result<(), RecipeError> {
-        match harm.map(|harm| &harm.slow.nodes[..]).or(known) {
-            Some(slow) => self.decide(decision, &serde_json::to_string(slow).expect("names are JSON")),
+    /// Keeps what stays in floats, where that was found out.
+    fn decide_left(&mut self, decision: &str, left: &Option<Left>) -> Result<(), RecipeError> {
+        match left {
+            Some(left) => self.decide(decision, &serde_json::to_string(left).expect("names are JSON")),
             None => Ok(()),
         }
     }
@@ -105,9 +107,9 @@ impl<'a> Book<'a> {
     }
 }
 
-/// The names in a decision.
-fn names(decision: &str, text: &str) -> Result<Vec<Name>, RecipeError> {
-    let problem = |error| format!("is no list of names: {error}");
+/// A decision on what stays in floats.
+fn left(decision: &str, text: &str) -> Result<Left, RecipeError> {
+    let problem = |error| format!("is not what stays in floats: {error}");
     serde_json::from_str(text)
         .map_err(|error| RecipeError::Part { part: decision.to_string(), problem: problem(error) })
 }
@@ -115,9 +117,7 @@ fn names(decision: &str, text: &str) -> Result<Vec<Name>, RecipeError> {
 /// Says what went back to floats and what stays in them, and where the file has grown: what says how to read integers can outweigh them.
 fn tell(line: &Line, made: &Made, quantized: &Quantized, watcher: &mut dyn Watcher) -> Result<(), RecipeError> {
     const SHOWN: usize = 4;
-    if let Some(harm) = &quantized.report.harm {
-        harm.lines().iter().for_each(|told| watcher.note(&format!("{}: {told}", line.step)));
-    }
+    quantized.report.measured().iter().for_each(|told| watcher.note(&format!("{}: {told}", line.step)));
     let float = &quantized.report.float;
     for Float { node, reason } in float.iter().take(SHOWN) {
         watcher.note(&format!("{}: {node} stays in floats: {reason}", line.step));

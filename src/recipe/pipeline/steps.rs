@@ -22,7 +22,7 @@ pub(super) fn step(table: Table) -> Result<StepPart, RecipeError> {
     let step = match name.as_str() {
         "train" => Step::Train(read("step.train", value)?),
         "distill" => Step::Distill(distill("step.distill", table_of("step.distill", Some(value))?)?),
-        "quantize" => Step::Quantize(quantize(table_of("step.quantize", Some(value))?)?),
+        "quantize" => Step::Quantize(Box::new(quantize(table_of("step.quantize", Some(value))?)?)),
         other => return Err(unknown(other, &STEPS)),
     };
     if let Some(train) = step.train() {

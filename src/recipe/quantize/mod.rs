@@ -1,121 +1,36 @@
 //! The quantization of a network's file: tidied, calibrated on a runtime, and written in integers.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod report;
+mod samples;
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::probe::{self, columns};
-use super::score::Timer;
-use super::{RecipeError, normalization};
+use super::RecipeError;
+use super::probe;
+use super::score::{Judge, Scorer};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
+use crate::compress::quantize::mixed::mixed;
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
-use crate::compress::quantize::slow::{Slow, slow_nodes};
+use crate::compress::quantize::sensitivity::Layer;
+use crate::compress::quantize::slow::slow_nodes;
 use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Scales};
-use crate::data::{Dataset, Split, npz};
-use crate::graph::probe::TimeRatio;
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Dim, Graph, Model, Name, Op};
+use crate::graph::{Graph, Model, Name, Op};
 use crate::measure::inputs;
 use crate::measure::runtime::{ModelBytes, Options, Runtime};
 use crate::onnx;
+use samples::{BatchSize, Purpose, batches};
 
-/// Where the samples of a calibration come from.
-#[derive(Clone, Debug)]
-pub enum Samples {
-    /// An archive of arrays named after the network's inputs, or `x` for a single one; read as it is needed.
-    Archive(PathBuf),
-    /// The calibration split of a data set; its training split where it has none.
-    Dataset(Arc<Dataset>),
-    /// Batches of the network's inputs.
-    Batches(Vec<IndexMap<Name, Tensor>>),
-    /// What a calibration before has seen.
-    Ranges(Box<Ranges>),
-}
-
-/// What was done to a network.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// What was chosen, and why.
-    pub choice: Choice,
-    /// The runtime that the samples ran on; none where there were none.
-    pub calibrated_on: Option<String>,
-    /// How many samples there were.
-    pub n_samples: u64,
-    /// The nodes that compute in integers, by operator.
-    pub integer: IndexMap<String, usize>,
-    /// The constants that are narrow.
-    pub n_weights: usize,
-    /// The nodes that compute in 16-bit floats.
-    pub n_halved: usize,
-    /// The nodes that could compute in narrow numbers and do not.
-    pub float: Vec<Float>,
-    /// Where floats were measured to be quicker; none where nobody measured.
-    pub harm: Option<Harm>,
-    /// What else was done that changes values by more than rounding.
-    pub notes: Vec<String>,
-}
-
-/// What was measured so that integers do no harm.
-#[derive(Clone, Debug, Serialize)]
-pub struct Harm {
-    /// The runtime, one thread, one sample.
-    pub runtime: String,
-    /// What was timed, and what became of it.
-    #[serde(flatten)]
-    pub slow: Slow,
-    /// The time that it took.
-    pub seconds: f64,
-}
-
-impl Harm {
-    /// In words, what was found.
-    pub fn lines(&self) -> Vec<String> {
-        let Harm { runtime, slow, seconds } = self;
-        let ratio = |ratio: &TimeRatio| format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high);
-        let mut lines =
-            vec![format!("in integers the network takes {} of its time in floats on {runtime}", ratio(&slow.all))];
-        for timed in slow.regions.iter().filter(|timed| timed.is_slow) {
-            let first = timed.nodes.first().map_or("", Name::as_str);
-            let others =
-                if timed.nodes.len() > 1 { format!(" and {} others", timed.nodes.len() - 1) } else { String::new() };
-            lines.push(format!("back in floats, with which it takes {}: {first}{others}", ratio(&timed.in_floats)));
-        }
-        match &slow.rest {
-            Some(rest) => lines.push(format!("the rest in integers takes {}", ratio(rest))),
-            None if !slow.nodes.is_empty() => lines.push(
-                "all of it went back to floats, its weights alone are narrow; `keep_slow` keeps integers".to_string(),
-            ),
-            None => {}
-        }
-        lines.push(format!("timing took {seconds:.1} s"));
-        lines
-    }
-}
-
-impl Report {
-    fn new(choice: Choice) -> Report {
-        Report {
-            choice,
-            calibrated_on: None,
-            n_samples: 0,
-            integer: IndexMap::new(),
-            n_weights: 0,
-            n_halved: 0,
-            float: Vec::new(),
-            harm: None,
-            notes: Vec::new(),
-        }
-    }
-}
+pub use report::{Harm, Precision, Report};
+pub use samples::Samples;
 
 /// A quantized network.
 #[derive(Clone, Debug)]
@@ -124,6 +39,8 @@ pub struct Quantized {
     pub model: Model,
     /// What its values looked like; none where nobody looked.
     pub ranges: Option<Ranges>,
+    /// What was found to be better off in floats; none where nobody looked.
+    pub left: Option<Left>,
     /// What was done.
     pub report: Report,
 }
@@ -151,8 +68,8 @@ pub(super) fn ready(model: &Model, options: &QuantizeOptions, target: Target) ->
     Ok(Ready { model, types, choice })
 }
 
-/// Quantizes a network. `runtime` runs the samples; `told` how many are done. `slow` are the nodes of which a run before has found
-/// that floats are quicker; where nobody has looked, they are looked for on the runtime that the network is quantized for.
+/// Quantizes a network. `runtime` runs the samples; `told` how many are done. `known` are the nodes of which a run before has found
+/// that they had better stay in floats; where nobody has looked, they are looked for now.
 ///
 /// # Errors
 /// When the options cannot be carried out on the network, samples are missing or do not fit, or the runtime fails.
@@ -162,7 +79,7 @@ pub fn quantize(
     target: Target,
     samples: Option<&Samples>,
     runtime: &dyn Runtime,
-    slow: Option<&[Name]>,
+    known: Option<&Left>,
     told: &mut dyn FnMut(u64),
 ) -> Result<Quantized, RecipeError> {
     let Ready { model, types, choice } = ready(model, options, target)?;
@@ -177,7 +94,7 @@ pub fn quantize(
         return Ok(quantized);
     }
     let calibrated = look.calibrated(&choice)?;
-    let calibrated = look.unharmed(calibrated, &choice, target, slow)?;
+    let calibrated = look.settled(calibrated, &choice, target, known)?;
     if calibrated.plan.integer.is_empty() {
         return floats(&model, &types, choice, calibrated);
     }
@@ -185,15 +102,41 @@ pub fn quantize(
     finish(&model, &graph, choice, calibrated, target)
 }
 
+/// How much each layer of a network suffers from integers, alone in them and alone out of them: what harms most for the work that it
+/// saves first.
+///
+/// # Errors
+/// As [`quantize()`]; when there are no samples, or the form has no integer activations.
+pub fn sensitivity(
+    model: &Model,
+    options: &QuantizeOptions,
+    target: Target,
+    samples: &Samples,
+    runtime: &dyn Runtime,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Layer>, RecipeError> {
+    let Ready { model, types, choice } = ready(model, options, target)?;
+    if !matches!(choice.form, Form::Qdq | Form::Qoperator) {
+        let problem = "is of integer activations: say `form = \"qdq\"`";
+        return Err(RecipeError::Part { part: "sensitivity".to_string(), problem: problem.to_string() });
+    }
+    let mut look = Look { model: &model, types: &types, samples: Some(samples), options, runtime, told: &mut |_| () };
+    let calibrated = look.calibrated(&choice)?;
+    let written = written(&choice, target, &[]);
+    let mut scorer = look.scorer(&written)?;
+    scorer.judge = Some(look.judge()?);
+    Ok(quantize::sensitivity::sensitivity(&model.graph, &types, &choice, &calibrated.ranges, true, &mut scorer, told)?)
+}
+
 /// The network with its weights alone in integers.
 fn weights_alone(model: &Model, types: &Types, choice: Choice) -> Result<Quantized, RecipeError> {
     let sites = quantize::weight_sites(&model.graph, types, &choice.scheme)?;
     let graph = quantize::insert_weights(&model.graph, &sites)?;
     let report = Report { n_weights: sites.len(), ..Report::new(choice) };
-    Ok(Quantized { model: model.with_graph(graph), ranges: None, report })
+    Ok(Quantized { model: model.with_graph(graph), ranges: None, left: None, report })
 }
 
-/// The network of which nothing is quicker in integers: its weights alone are.
+/// The network of which nothing is left in integers: the weights of what is not sensitive alone are.
 pub(super) fn floats(
     model: &Model,
     types: &Types,
@@ -201,15 +144,22 @@ pub(super) fn floats(
     calibrated: Calibrated,
 ) -> Result<Quantized, RecipeError> {
     choice.form = Form::Weights;
-    choice.reasons.push("weights alone: floats are quicker; `keep_slow` keeps integers".to_string());
-    let quantized = weights_alone(model, types, choice)?;
+    let whole = choice.clone();
+    choice.scheme = choice.scheme.without(calibrated.left.iter().flat_map(|left| &left.sensitive));
+    let quantized = match weights_alone(model, types, choice) {
+        Err(RecipeError::Quantize(QuantizeError::Nothing { .. })) => {
+            Quantized { model: model.clone(), ranges: None, left: None, report: Report::new(whole) }
+        }
+        quantized => quantized?,
+    };
     let report = Report {
         calibrated_on: calibrated.by,
         n_samples: calibrated.ranges.n_samples,
         harm: calibrated.harm,
+        mixed: calibrated.mixed,
         ..quantized.report
     };
-    Ok(Quantized { ranges: Some(calibrated.ranges), report, ..quantized })
+    Ok(Quantized { ranges: Some(calibrated.ranges), left: calibrated.left, report, ..quantized })
 }
 
 /// Where a network's values become integers, and by which scales.
@@ -218,9 +168,27 @@ pub(super) struct Calibrated {
     pub(super) scales: Scales,
     ranges: Ranges,
     by: Option<String>,
-    /// The nodes that are back in floats, by the first output of each.
-    pub(super) slow: Vec<Name>,
-    pub(super) harm: Option<Harm>,
+    /// What is left in floats; none where nobody looked.
+    pub(super) left: Option<Left>,
+    harm: Option<Harm>,
+    mixed: Option<Precision>,
+}
+
+/// Nodes that were found to be better off in floats, by the first output of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Left {
+    /// Those that integers make slower; their weights are narrow all the same.
+    pub slow: Vec<Name>,
+    /// Those that the network's budget of accuracy has no room for.
+    pub sensitive: Vec<Name>,
+}
+
+impl Left {
+    /// Whether anybody has anything to find out.
+    pub(super) fn is_sought(options: &QuantizeOptions, target: Target) -> bool {
+        options.budget.is_something() || !(options.keep_slow || target == Target::Any)
+    }
 }
 
 /// The network in integers as it is written, and what was done.
@@ -231,9 +199,9 @@ pub(super) fn finish(
     calibrated: Calibrated,
     target: Target,
 ) -> Result<Quantized, RecipeError> {
-    let Calibrated { plan, ranges, by, slow, harm, .. } = calibrated;
+    let Calibrated { plan, ranges, by, left, harm, mixed, .. } = calibrated;
     let mut float = plan.float.clone();
-    let (mut graph, n_stored) = stored(graph, &choice.scheme, &slow)?;
+    let (mut graph, n_stored) = stored(graph, &choice.scheme, left.as_ref().map_or(&[], |left| &left.slow))?;
     if choice.form == Form::Qoperator {
         let lowered = to_qoperator(&graph, &qoperators(target))?;
         float.extend(lowered.declined.into_iter().map(|Declined { node, reason }| Float { node, reason }));
@@ -246,9 +214,25 @@ pub(super) fn finish(
         n_weights: plan.weights.len() + n_stored,
         float,
         harm,
+        mixed,
         ..Report::new(choice)
     };
-    Ok(Quantized { model: model.with_graph(graph), ranges: Some(ranges), report })
+    Ok(Quantized { model: model.with_graph(graph), ranges: Some(ranges), left, report })
+}
+
+/// What becomes of a graph before it is written.
+fn written<'a>(
+    choice: &'a Choice,
+    target: Target,
+    slow: &'a [Name],
+) -> impl Fn(&Graph) -> Result<Graph, RecipeError> + use<'a> {
+    move |graph| {
+        let graph = stored(graph, &choice.scheme, slow)?.0;
+        match choice.form {
+            Form::Qoperator => Ok(to_qoperator(&graph, &qoperators(target))?.graph),
+            Form::Qdq | Form::Weights | Form::Whole => Ok(graph),
+        }
+    }
 }
 
 /// The operators on integers that a target has.
@@ -286,7 +270,7 @@ fn halved(look: &mut Look<'_>, choice: Choice, dtype: HalfType) -> Result<Quanti
         ..Report::new(choice)
     };
     let model = Model { opset, ..look.model.with_graph(halved.graph) };
-    Ok(Quantized { model, ranges, report })
+    Ok(Quantized { model, ranges, left: None, report })
 }
 
 /// A look at a network's values on data.
@@ -307,52 +291,102 @@ impl Look<'_> {
         let (ranges, by) = self.ranges(&values, choice.calibrator.needs_histogram())?;
         let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
         let scales = quantize::scales(&self.model.graph, &plan, &bounds)?;
-        Ok(Calibrated { plan, scales, ranges, by, slow: Vec::new(), harm: None })
+        Ok(Calibrated { plan, scales, ranges, by, left: None, harm: None, mixed: None })
     }
 
-    /// What is left of it where floats are not quicker: those nodes that a run before has found, or those that are found now. Of a
-    /// network for nobody in particular all is.
-    pub(super) fn unharmed(
+    /// What is left of it where floats are not better: by what a run before has found, or by what is found now.
+    pub(super) fn settled(
         &self,
         calibrated: Calibrated,
         choice: &Choice,
         target: Target,
-        known: Option<&[Name]>,
+        known: Option<&Left>,
     ) -> Result<Calibrated, RecipeError> {
-        if self.options.keep_slow || target == Target::Any {
+        if !Left::is_sought(self.options, target) {
             return Ok(calibrated);
         }
         let Calibrated { ranges, by, .. } = calibrated;
-        let harm = match known {
-            Some(_) => None,
-            None => Some(self.harm(choice, &ranges, target)?),
+        let (left, harm, mixed) = match known {
+            Some(known) => (known.clone(), None, None),
+            None => self.left(choice, &ranges, target)?,
         };
-        let slow = known.or(harm.as_ref().map(|harm| &harm.slow.nodes[..])).unwrap_or_default().to_vec();
-        let plan = match quantize::plan(&self.model.graph, self.types, &choice.scheme.without(&slow)) {
+        let scheme = choice.scheme.without(left.slow.iter().chain(&left.sensitive));
+        let plan = match quantize::plan(&self.model.graph, self.types, &scheme) {
             Err(QuantizeError::Nothing { .. }) => Plan::default(),
             plan => plan?,
         };
         let bounds = ranges.bounds(&plan.values, choice.calibrator)?;
         let scales = quantize::scales(&self.model.graph, &plan, &bounds)?;
-        Ok(Calibrated { plan, scales, ranges, by, slow, harm })
+        Ok(Calibrated { plan, scales, ranges, by, left: Some(left), harm, mixed })
     }
 
-    /// Where floats are quicker on the runtime.
-    fn harm(&self, choice: &Choice, ranges: &Ranges, target: Target) -> Result<Harm, RecipeError> {
-        let written = |graph: &Graph| match choice.form {
-            Form::Qoperator => Ok(to_qoperator(graph, &qoperators(target))?.graph),
-            Form::Qdq | Form::Weights | Form::Whole => Ok(graph.clone()),
+    /// What is slower in integers on the runtime, and of the rest what the budget leaves in floats.
+    fn left(
+        &self,
+        choice: &Choice,
+        ranges: &Ranges,
+        target: Target,
+    ) -> Result<(Left, Option<Harm>, Option<Precision>), RecipeError> {
+        let mut left = Left::default();
+        let (graph, runtime) = (&self.model.graph, self.runtime.name().to_string());
+        let mut harm = None;
+        if !self.options.keep_slow && target != Target::Any {
+            let written = written(choice, target, &[]);
+            let mut scorer = self.scorer(&written)?;
+            let slow = slow_nodes(graph, self.types, choice, ranges, &mut scorer)?;
+            left.slow.clone_from(&slow.nodes);
+            harm = Some(Harm { runtime: runtime.clone(), slow, seconds: scorer.seconds });
+        }
+        if !self.options.budget.is_something() {
+            return Ok((left, harm, None));
+        }
+        let choice = Choice { scheme: choice.scheme.without(&left.slow), ..choice.clone() };
+        if let Err(QuantizeError::Nothing { .. }) = quantize::plan(graph, self.types, &choice.scheme) {
+            return Ok((left, harm, None));
+        }
+        let slow = left.slow.clone();
+        let written = written(&choice, target, &slow);
+        let mut scorer = self.scorer(&written)?;
+        scorer.judge = Some(self.judge()?);
+        let mixed = mixed(graph, self.types, &choice, ranges, &self.options.budget, &mut scorer, &mut |_, _| ())?;
+        left.sensitive.clone_from(&mixed.floats);
+        let precision = Precision { runtime, mixed, seconds: scorer.seconds };
+        Ok((left, harm, Some(precision)))
+    }
+
+    /// What times networks on the runtime.
+    fn scorer<'s>(
+        &'s self,
+        written: &'s dyn Fn(&Graph) -> Result<Graph, RecipeError>,
+    ) -> Result<Scorer<'s>, RecipeError> {
+        let (runtime, model, sample) = (self.runtime, self.model, self.one_sample()?);
+        Ok(Scorer { runtime, model, written, sample, judge: None, seconds: 0.0 })
+    }
+
+    /// What tells how good answers are: labels where there are any, and what the network says in floats.
+    fn judge(&self) -> Result<Judge<'_>, RecipeError> {
+        const MOST_SAMPLES: usize = 2_000;
+        let missing = || {
+            let problem = "is missing: how good a network is shows on samples".to_string();
+            RecipeError::Part { part: "data".to_string(), problem }
         };
-        let mut timer = Timer::new(self.runtime, self.model, self.one_sample()?, &written);
-        let slow = slow_nodes(&self.model.graph, self.types, choice, ranges, &mut timer)?;
-        Ok(Harm { runtime: self.runtime.name().to_string(), slow, seconds: timer.seconds })
+        let samples = self.samples.filter(|samples| !matches!(samples, Samples::Ranges(_))).ok_or_else(missing)?;
+        let outputs: Vec<Name> = self.model.graph.outputs.iter().map(|output| output.name.clone()).collect();
+        let size = BatchSize::of(self.model, self.types, &outputs);
+        let labels = samples::labels(samples, Purpose::Judge, MOST_SAMPLES, &size)?;
+        let model = self.model;
+        let batches = move || batches(model, samples, Purpose::Judge, MOST_SAMPLES, &size);
+        Judge::new(self.runtime, self.model, Box::new(batches), labels)
     }
 
     /// A sample, or a batch of a network of one batch size; one that is made up where there are only ranges.
     fn one_sample(&self) -> Result<Vec<(String, Tensor)>, RecipeError> {
         let size = BatchSize::of(self.model, self.types, &[]);
         let n_samples = if size.is_fixed { size.n_samples } else { 1 };
-        let mut batches = self.samples.map(|samples| batches(self.model, samples, n_samples, &size)).transpose()?;
+        let mut batches = self
+            .samples
+            .map(|samples| batches(self.model, samples, Purpose::Calibrate, n_samples, &size))
+            .transpose()?;
         if let Some(batch) = batches.as_mut().and_then(|batches| batches.next()) {
             let few = |(name, tensor): (Name, Tensor)| {
                 let n_rows = tensor.shape().first().map_or(0, |&n_rows| n_rows.min(n_samples));
@@ -382,7 +416,8 @@ impl Look<'_> {
         }
         let mut network = probe::open(self.runtime, self.model, values, "the network")?;
         let size = BatchSize::of(self.model, self.types, values);
-        let batches = batches(self.model, samples, self.options.samples.unwrap_or(N_SAMPLES), &size)?;
+        let batches =
+            batches(self.model, samples, Purpose::Calibrate, self.options.samples.unwrap_or(N_SAMPLES), &size)?;
         let ranges = quantize::calibrate(network.as_mut(), values, histograms, batches, &mut *self.told)?;
         Ok((ranges, Some(self.runtime.name().to_string())))
     }
@@ -414,88 +449,4 @@ fn by_operator(graph: &Graph, nodes: &[usize]) -> IndexMap<String, usize> {
     }
     counts.sort_keys();
     counts
-}
-
-/// How many samples make a batch: the only size that a network takes, or as many as keep what is looked at within some megabytes.
-struct BatchSize {
-    n_samples: usize,
-    /// Whether it takes no other: what fills up an incomplete batch would be looked at, too.
-    is_fixed: bool,
-}
-
-impl BatchSize {
-    fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
-        const MOST: usize = 32;
-        const MOST_BYTES: usize = 8 << 20;
-        let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
-        if let Some(Dim::Known(size)) = first {
-            return BatchSize { n_samples: size.max(1), is_fixed: true };
-        }
-        let bytes = |name: &Name| {
-            let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
-            let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(1));
-            row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
-        };
-        let bytes = values.iter().map(bytes).fold(0usize, usize::saturating_add);
-        BatchSize { n_samples: (MOST_BYTES / bytes.max(1)).clamp(1, MOST), is_fixed: false }
-    }
-
-    /// How many of so many samples are run: whole batches where it takes no others, and at least one.
-    fn run_of(&self, n_samples: usize) -> usize {
-        match self.is_fixed && n_samples >= self.n_samples {
-            true => n_samples / self.n_samples * self.n_samples,
-            false => n_samples,
-        }
-    }
-}
-
-type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
-
-/// So many samples, a batch at a time: the first of an archive, of a data set some that lie evenly in it.
-fn batches<'a>(
-    model: &'a Model,
-    samples: &Samples,
-    n_samples: usize,
-    size: &BatchSize,
-) -> Result<Box<dyn Iterator<Item = Batch> + 'a>, RecipeError> {
-    match samples {
-        Samples::Archive(path) => {
-            let inputs: Vec<Name> = model.graph.inputs.iter().map(|input| input.name.clone()).collect();
-            let headers = npz::headers(path)?;
-            let has = |name: &str| headers.iter().any(|header| header.name == name);
-            let array = |input: &Name| match &inputs[..] {
-                [_] if !has(input) => "x".to_string(),
-                _ => input.to_string(),
-            };
-            let arrays: Vec<String> = inputs.iter().map(array).collect();
-            let n_rows = headers.iter().find(|header| arrays.first() == Some(&header.name));
-            let n_rows = n_rows.and_then(|header| header.shape.first().copied()).unwrap_or(0);
-            let rows = npz::rows(path, &arrays, size.n_samples, size.run_of(n_rows.min(n_samples)))?;
-            let batch = move |batch: Vec<(String, Tensor)>| {
-                inputs.iter().cloned().zip(batch.into_iter().map(|(_, tensor)| tensor)).collect()
-            };
-            Ok(Box::new(rows.map(move |rows| Ok(batch(rows?)))))
-        }
-        Samples::Dataset(data) => {
-            let data = normalization::data_for(model, data)?;
-            let own = data.samples(Split::Calibration);
-            let all = if own.is_empty() { data.samples(Split::Train) } else { own };
-            let n = size.run_of(n_samples.min(all.len()));
-            // Files often hold one class after the other.
-            let chosen: Vec<usize> = (0..n).map(|place| all[place * all.len() / n]).collect();
-            let (columns, n_batch) = (columns(model, &data), size.n_samples);
-            let starts = (0..chosen.len()).step_by(n_batch);
-            Ok(Box::new(starts.map(move |start| {
-                let batch = data.batch(&chosen[start..(start + n_batch).min(chosen.len())])?;
-                let column = |(column, name): &(String, Name)| {
-                    let problem = format!("has no column `{column}`");
-                    let missing = || RecipeError::Part { part: "data".to_string(), problem };
-                    Ok((name.clone(), batch.get(column).ok_or_else(missing)?.clone()))
-                };
-                columns.iter().map(column).collect()
-            })))
-        }
-        Samples::Batches(batches) => Ok(Box::new(batches.clone().into_iter().map(Ok))),
-        Samples::Ranges(_) => Ok(Box::new(std::iter::empty())),
-    }
 }

@@ -1,0 +1,168 @@
+//! The samples that a network is looked at with, a batch at a time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::compress::quantize::Ranges;
+use crate::data::{Dataset, Split, npz};
+use crate::graph::shape::Types;
+use crate::graph::tensor::Tensor;
+use crate::graph::{Dim, Model, Name};
+use crate::recipe::probe::columns;
+use crate::recipe::{RecipeError, normalization};
+
+/// Where the samples of a calibration come from.
+#[derive(Clone, Debug)]
+pub enum Samples {
+    /// An archive of arrays named after the network's inputs, or `x` for a single one; read as it is needed.
+    Archive(PathBuf),
+    /// The calibration split of a data set; its training split where it has none.
+    Dataset(Arc<Dataset>),
+    /// Batches of the network's inputs.
+    Batches(Vec<IndexMap<Name, Tensor>>),
+    /// What a calibration before has seen.
+    Ranges(Box<Ranges>),
+}
+
+/// What samples are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To see ranges: the calibration split of a data set, or else its training split.
+    Calibrate,
+    /// To see how good a network is: the validation split, or else what it is calibrated with.
+    Judge,
+}
+
+impl Purpose {
+    /// So many samples of a data set, lying evenly in it: files often hold one class after the other.
+    fn choose(self, data: &Dataset, n_samples: impl Fn(usize) -> usize) -> Vec<usize> {
+        let splits = match self {
+            Purpose::Calibrate => &[Split::Calibration, Split::Train][..],
+            Purpose::Judge => &[Split::Validation, Split::Calibration, Split::Train],
+        };
+        let all = splits.iter().map(|&split| data.samples(split)).find(|samples| !samples.is_empty());
+        let all = all.unwrap_or_default();
+        let n = n_samples(all.len());
+        (0..n).map(|place| all[place * all.len() / n]).collect()
+    }
+}
+
+/// The array of an archive that holds the class of each sample.
+const LABEL: &str = "label";
+
+/// How many samples make a batch: the only size that a network takes, or as many as keep what is looked at within some megabytes.
+pub(super) struct BatchSize {
+    pub(super) n_samples: usize,
+    /// Whether it takes no other: what fills up an incomplete batch would be looked at, too.
+    pub(super) is_fixed: bool,
+}
+
+impl BatchSize {
+    pub(super) fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
+        const MOST: usize = 32;
+        const MOST_BYTES: usize = 8 << 20;
+        let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
+        if let Some(Dim::Known(size)) = first {
+            return BatchSize { n_samples: size.max(1), is_fixed: true };
+        }
+        let bytes = |name: &Name| {
+            let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
+            let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(1));
+            row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
+        };
+        let bytes = values.iter().map(bytes).fold(0usize, usize::saturating_add);
+        BatchSize { n_samples: (MOST_BYTES / bytes.max(1)).clamp(1, MOST), is_fixed: false }
+    }
+
+    /// How many of so many samples are run: whole batches where it takes no others, and at least one.
+    fn run_of(&self, n_samples: usize) -> usize {
+        match self.is_fixed && n_samples >= self.n_samples {
+            true => n_samples / self.n_samples * self.n_samples,
+            false => n_samples,
+        }
+    }
+}
+
+pub(super) type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
+
+/// So many samples, a batch at a time: the first of an archive, of a data set some that lie evenly in it.
+pub(super) fn batches<'a>(
+    model: &'a Model,
+    samples: &Samples,
+    purpose: Purpose,
+    n_samples: usize,
+    size: &BatchSize,
+) -> Result<Box<dyn Iterator<Item = Batch> + 'a>, RecipeError> {
+    match samples {
+        Samples::Archive(path) => {
+            let inputs: Vec<Name> = model.graph.inputs.iter().map(|input| input.name.clone()).collect();
+            let headers = npz::headers(path)?;
+            let has = |name: &str| headers.iter().any(|header| header.name == name);
+            let array = |input: &Name| match &inputs[..] {
+                [_] if !has(input) => "x".to_string(),
+                _ => input.to_string(),
+            };
+            let arrays: Vec<String> = inputs.iter().map(array).collect();
+            let n_rows = headers.iter().find(|header| arrays.first() == Some(&header.name));
+            let n_rows = n_rows.and_then(|header| header.shape.first().copied()).unwrap_or(0);
+            let rows = npz::rows(path, &arrays, size.n_samples, size.run_of(n_rows.min(n_samples)))?;
+            let batch = move |batch: Vec<(String, Tensor)>| {
+                inputs.iter().cloned().zip(batch.into_iter().map(|(_, tensor)| tensor)).collect()
+            };
+            Ok(Box::new(rows.map(move |rows| Ok(batch(rows?)))))
+        }
+        Samples::Dataset(data) => {
+            let data = normalization::data_for(model, data)?;
+            let chosen = purpose.choose(&data, |n_all| size.run_of(n_samples.min(n_all)));
+            let (columns, n_batch) = (columns(model, &data), size.n_samples);
+            let starts = (0..chosen.len()).step_by(n_batch);
+            Ok(Box::new(starts.map(move |start| {
+                let batch = data.batch(&chosen[start..(start + n_batch).min(chosen.len())])?;
+                let column = |(column, name): &(String, Name)| {
+                    let problem = format!("has no column `{column}`");
+                    let missing = || RecipeError::Part { part: "data".to_string(), problem };
+                    Ok((name.clone(), batch.get(column).ok_or_else(missing)?.clone()))
+                };
+                columns.iter().map(column).collect()
+            })))
+        }
+        Samples::Batches(batches) => Ok(Box::new(batches.clone().into_iter().map(Ok))),
+        Samples::Ranges(_) => Ok(Box::new(std::iter::empty())),
+    }
+}
+
+/// The class of each of the samples that [`batches`] gives; none where they have no classes.
+pub(super) fn labels(
+    samples: &Samples,
+    purpose: Purpose,
+    n_samples: usize,
+    size: &BatchSize,
+) -> Result<Option<Vec<usize>>, RecipeError> {
+    match samples {
+        Samples::Archive(path) => {
+            let headers = npz::headers(path)?;
+            let Some(header) = headers.iter().find(|header| header.name == LABEL) else { return Ok(None) };
+            let n = size.run_of(header.shape.first().copied().unwrap_or(0).min(n_samples));
+            let mut labels = Vec::with_capacity(n);
+            for rows in npz::rows(path, &[LABEL.to_string()], n, n)? {
+                for (_, tensor) in rows? {
+                    let wrong = |problem: String| RecipeError::Part { part: LABEL.to_string(), problem };
+                    let classes = tensor.to_vec::<i64>().or_else(|_| {
+                        tensor.to_vec::<i32>().map(|classes| classes.into_iter().map(i64::from).collect())
+                    });
+                    for class in classes.map_err(|_| wrong(format!("is {}, not classes as i64", tensor.dtype())))? {
+                        labels.push(usize::try_from(class).map_err(|_| wrong(format!("holds {class}, no class")))?);
+                    }
+                }
+            }
+            Ok(Some(labels))
+        }
+        Samples::Dataset(data) => {
+            let chosen = purpose.choose(data, |n_all| size.run_of(n_samples.min(n_all)));
+            Ok(chosen.into_iter().map(|sample| data.class(sample)).collect())
+        }
+        Samples::Batches(_) | Samples::Ranges(_) => Ok(None),
+    }
+}

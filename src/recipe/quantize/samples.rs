@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use crate::compress::quantize::Ranges;
 use crate::data::{Dataset, Split, npz};
 use crate::graph::shape::Types;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Model, Name};
 use crate::recipe::probe::columns;
 use crate::recipe::{RecipeError, normalization};
@@ -149,10 +149,15 @@ pub(super) fn labels(
             for rows in npz::rows(path, &[LABEL.to_string()], n, n)? {
                 for (_, tensor) in rows? {
                     let wrong = |problem: String| RecipeError::Part { part: LABEL.to_string(), problem };
-                    let classes = tensor.to_vec::<i64>().or_else(|_| {
-                        tensor.to_vec::<i32>().map(|classes| classes.into_iter().map(i64::from).collect())
-                    });
-                    for class in classes.map_err(|_| wrong(format!("is {}, not classes as i64", tensor.dtype())))? {
+                    let classes = match tensor.dtype() {
+                        DType::U8 => tensor.to_vec::<u8>().map(|classes| classes.into_iter().map(i64::from).collect()),
+                        DType::I32 => {
+                            tensor.to_vec::<i32>().map(|classes| classes.into_iter().map(i64::from).collect())
+                        }
+                        _ => tensor.to_vec::<i64>(),
+                    };
+                    let dtypes = |_| wrong(format!("is {}, not classes as i64, i32 or u8", tensor.dtype()));
+                    for class in classes.map_err(dtypes)? {
                         labels.push(usize::try_from(class).map_err(|_| wrong(format!("holds {class}, no class")))?);
                     }
                 }

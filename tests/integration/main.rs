@@ -17,6 +17,7 @@ mod random_graphs;
 mod real;
 mod recipe;
 mod round_trip;
+mod rounding;
 mod schema;
 mod simplify;
 mod support;

@@ -80,6 +80,15 @@ pub(super) struct Arguments {
     /// Quantize products of two activations, as in attention, too
     #[arg(long)]
     activation_products: bool,
+    /// Bring the weights of neighbouring products to one range, channel by channel: for depthwise networks, and one scale a weight
+    #[arg(long)]
+    equalize: bool,
+    /// Let biases make up for the mean of what rounding adds
+    #[arg(long)]
+    bias_correction: bool,
+    /// Move so much of the outliers of activations into weights: 0 none, 1 all; 0.5 is usual
+    #[arg(long, value_name = "ALPHA")]
+    smooth: Option<f64>,
     #[command(flatten)]
     runtime: RuntimeChoice,
     /// Leave in integers what floats were measured to be quicker at on the runtime that is named; nothing is timed then
@@ -254,6 +263,9 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
             time: arguments.max_time,
             bytes: arguments.max_bytes,
         },
+        equalize: arguments.equalize,
+        bias_correction: arguments.bias_correction,
+        smooth: arguments.smooth,
         ..QuantizeOptions::default()
     }
 }

@@ -5,6 +5,7 @@ mod error;
 pub mod evaluate;
 pub mod normalization;
 pub mod pipeline;
+mod prepare;
 mod probe;
 pub mod quantize;
 mod score;

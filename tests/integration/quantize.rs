@@ -317,3 +317,37 @@ fn layers_stay_in_floats_as_the_budget_asks() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("these have no labels"), "{said}");
 }
+
+#[test]
+fn the_command_says_what_was_done_before_and_after() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
+    archive(&data, "x", &[20, 3, 8, 8]);
+    let [output, ranges] = ["a.onnx", "ranges.json"].map(|name| folder.path().join(name));
+    let call = |more: &[&str]| {
+        let common = ["quantize", text(&model), "-o", text(&output), "--runtime", "tract", "--json"];
+        aludel(&[&common[..], more].concat())
+    };
+    let all = ["--form", "qdq", "--keep-slow", "--equalize", "--smooth", "0.5", "--bias-correction"];
+    let done = call(&[&all[..], &["--data", text(&data), "--save-ranges", text(&ranges)]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let report: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let notes = [
+        "equalized: Conv `conv`",
+        "smoothed: MatMul `matmul`",
+        "not smoothed: Conv `conv`: it reads an input of the network",
+        "corrected by its bias: Conv `conv`",
+        "not corrected by its bias: MatMul `matmul`: no constant is added to what it alone makes",
+    ];
+    assert_eq!(report["notes"], serde_json::json!(notes));
+    for (arguments, expected) in [
+        (&["--form", "qdq", "--bias-correction"][..], "`data` is missing"),
+        (&["--form", "qdq", "--equalize", "--ranges", text(&ranges)], "`ranges` may be of other channels"),
+        (&["--smooth", "0.5"], "`smooth` is of activations"),
+    ] {
+        let refused = call(arguments);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}

@@ -45,6 +45,14 @@ pub enum QuantizeError {
         /// `infinite` or `not a number`
         what: &'static str,
     },
+    /// The channels of a value cannot be told apart.
+    #[error("`{value}` {problem}, so that its channels cannot be counted (hint: leave out what changes them)")]
+    Channels {
+        /// the value
+        value: Name,
+        /// why
+        problem: &'static str,
+    },
     /// A constant holds numbers that no integer stands for.
     #[error("the constant `{name}` holds numbers that are infinite, or none (hint: exclude the node that reads it)")]
     Constant {

@@ -16,6 +16,7 @@ pub mod mixed;
 pub mod options;
 pub mod parameters;
 pub mod plan;
+pub mod prepare;
 pub mod qoperator;
 pub mod scheme;
 pub mod sensitivity;

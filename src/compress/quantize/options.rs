@@ -117,6 +117,12 @@ pub struct QuantizeOptions {
     pub keep_slow: bool,
     /// What the network must keep, and what it may cost: layers stay in floats for it.
     pub budget: Budget,
+    /// Whether the weights of neighbouring products are brought to one range, channel by channel.
+    pub equalize: bool,
+    /// Whether biases make up for the mean of what rounding adds to their products.
+    pub bias_correction: bool,
+    /// How much of the outliers of activations goes into weights: 0 none, 1 all; 0.5 is usual.
+    pub smooth: Option<f64>,
 }
 
 /// What is done, and why.
@@ -150,6 +156,9 @@ impl QuantizeOptions {
                 "form",
                 "should be qdq, qoperator or weights for int8, weights for int4, weights or whole for fp16",
             );
+        }
+        if self.smooth.is_some_and(|alpha| !(0.0..=1.0).contains(&alpha)) {
+            return option("smooth", "should be from 0 to 1, as in 0.5");
         }
         match (self.to, self.weights.dtype.map(Integer::n_bits)) {
             (To::Int8, Some(4)) => option("weights.dtype", "has 4 bits: say `to = \"int4\"`, or `bits = 4` of eight"),
@@ -193,9 +202,14 @@ impl QuantizeOptions {
             ("activation_products", self.activation_products.is_some()),
             ("calibrator", self.calibrator.is_some()),
             ("budget", self.budget.is_something()),
+            ("bias_correction", self.bias_correction),
+            ("smooth", self.smooth.is_some()),
         ];
-        let of_integers =
-            [("weights", self.weights != WeightOptions::default()), ("override", !self.overrides.is_empty())];
+        let of_integers = [
+            ("weights", self.weights != WeightOptions::default()),
+            ("override", !self.overrides.is_empty()),
+            ("equalize", self.equalize),
+        ];
         let is_given = |rows: &[(&'static str, bool)]| rows.iter().find(|(_, is_given)| *is_given).map(|row| row.0);
         match (self.to.half(), form) {
             (Some(_), _) => is_given(&of_activations).or(is_given(&of_integers)),
@@ -304,6 +318,9 @@ mod tests {
             ("to = 'int4'\nweights = { dtype = 'i8' }", Target::Any, "`weights.dtype` has more bits than int4"),
             ("calibrator = 'mse'", Target::Tract, "`calibrator` is of activations"),
             ("to = 'fp16'\nweights = { bits = 7 }", Target::Any, "`weights` is of integers"),
+            ("bias_correction = true", Target::Tract, "`bias_correction` is of activations"),
+            ("to = 'fp16'\nequalize = true", Target::Any, "`equalize` is of integers"),
+            ("smooth = 1.5", Target::Any, "`smooth` should be from 0 to 1"),
             ("operators = ['Softmax']", Target::Any, "`operators` has Softmax, which tract computes wrongly"),
         ] {
             let error = choose(text, target).expect_err(text);

@@ -127,13 +127,9 @@ pub fn with_parameters(
 ) -> Result<QuantizedConstant, TensorError> {
     let numbers = constant.as_slice::<f32>()?;
     let layout = Layout::new(constant.shape(), axis, weights.granularity);
-    let (least, greatest) = used(weights);
     let (scales, zero_points): (Vec<f32>, Vec<i32>) = parameters.iter().map(|it| (it.scale, it.zero_point)).unzip();
     let scales = Tensor::new(&layout.shape, scales)?;
-    let integer = |(position, &x): (usize, &f32)| {
-        let Parameters { scale, zero_point } = parameters[layout.scale_of(position)];
-        ((x / scale).round_ties_even() as i32).saturating_add(zero_point).clamp(least, greatest)
-    };
+    let integer = |(position, &x): (usize, &f32)| nearest(x, parameters[layout.scale_of(position)], weights);
     let integers: Vec<i32> = numbers.iter().enumerate().map(integer).collect();
     Ok(QuantizedConstant {
         integers: integer_tensor(weights.dtype, constant.shape(), &integers)?,
@@ -142,6 +138,30 @@ pub fn with_parameters(
         axis: axis.filter(|_| !layout.shape.is_empty()),
         block: layout.block,
     })
+}
+
+/// What a constant's integers by these scales and zero points stand for.
+///
+/// # Errors
+/// As [`with_parameters`].
+pub fn rounded(
+    constant: &Tensor,
+    axis: Option<usize>,
+    weights: Weights,
+    parameters: &[Parameters],
+) -> Result<Vec<f32>, TensorError> {
+    let layout = Layout::new(constant.shape(), axis, weights.granularity);
+    let number = |(position, &x): (usize, &f32)| {
+        let own = parameters[layout.scale_of(position)];
+        (nearest(x, own, weights) - own.zero_point) as f32 * own.scale
+    };
+    Ok(constant.as_slice::<f32>()?.iter().enumerate().map(number).collect())
+}
+
+/// The integer nearest to a number.
+fn nearest(x: f32, Parameters { scale, zero_point }: Parameters, weights: Weights) -> i32 {
+    let (least, greatest) = used(weights);
+    ((x / scale).round_ties_even() as i32).saturating_add(zero_point).clamp(least, greatest)
 }
 
 /// The integer in the middle of a type, which stands for 0 in a symmetric scheme.

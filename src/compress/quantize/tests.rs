@@ -15,13 +15,13 @@ use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType, eval};
 
 /// Numbers that depend on nothing but their place.
-fn wave(shape: &[usize], phase: f32) -> Tensor {
+pub(super) fn wave(shape: &[usize], phase: f32) -> Tensor {
     let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
     Tensor::new(shape, numbers).expect("as many as the shape has")
 }
 
 /// The reference, giving these values.
-struct Reference(Graph, Vec<Name>);
+pub(super) struct Reference(pub(super) Graph, pub(super) Vec<Name>);
 
 impl Forward for Reference {
     fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
@@ -31,14 +31,14 @@ impl Forward for Reference {
     }
 }
 
-fn inputs(graph: &Graph, phase: f32) -> IndexMap<Name, Tensor> {
+pub(super) fn inputs(graph: &Graph, phase: f32) -> IndexMap<Name, Tensor> {
     let input = &graph.inputs[0];
     let dims = input.tensor_type().and_then(|known| known.shape.clone()).expect("a shape");
     let shape: Vec<usize> = dims.iter().map(|dim| dim.known().unwrap_or(2)).collect();
     IndexMap::from([(input.name.clone(), wave(&shape, phase))])
 }
 
-fn planned(graph: &Graph, scheme: &str) -> Result<Plan, QuantizeError> {
+pub(super) fn planned(graph: &Graph, scheme: &str) -> Result<Plan, QuantizeError> {
     let types = shape::infer(graph, &Bindings::default()).expect("types fit");
     plan(graph, &types, &toml::from_str::<Scheme>(scheme).expect("a scheme"))
 }
@@ -55,13 +55,13 @@ fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
     quantized
 }
 
-fn outputs(graph: &Graph, phase: f32) -> Vec<f32> {
+pub(super) fn outputs(graph: &Graph, phase: f32) -> Vec<f32> {
     let outputs = eval::run(graph, &inputs(graph, phase)).expect("it runs");
     outputs.into_values().flat_map(|tensor| tensor.to_vec::<f32>().expect("floats")).collect()
 }
 
 /// The greatest difference of the outputs, as part of the greatest magnitude.
-fn difference(a: &Graph, b: &Graph) -> f32 {
+pub(super) fn difference(a: &Graph, b: &Graph) -> f32 {
     let (a, b) = (outputs(a, 0.4), outputs(b, 0.4));
     let greatest = a.iter().fold(1e-3f32, |greatest, x| greatest.max(x.abs()));
     a.iter().zip(&b).map(|(a, b)| (a - b).abs() / greatest).fold(0.0, f32::max)

@@ -13,6 +13,7 @@ use crate::compress::quantize::plan::Float;
 use crate::measure::runtime::Runtime;
 use crate::onnx;
 use crate::recipe::RecipeError;
+use crate::recipe::prepare::prepare;
 use crate::recipe::quantize::{Left, Look, Quantized, Samples, finish, floats, quantize, ready};
 
 impl<'a> Book<'a> {
@@ -47,6 +48,12 @@ impl<'a> Book<'a> {
             let problem = "goes with activations, and for this runtime weights alone are quantized: say `form = \"qdq\"`, or leave it out";
             return Err(RecipeError::Part { part: "step.quantize.epochs".to_string(), problem: problem.to_string() });
         }
+        if options.bias_correction {
+            let problem = "makes up for rounding that nobody teaches: leave it out, or the epochs";
+            let part = "step.quantize.bias_correction".to_string();
+            return Err(RecipeError::Part { part, problem: problem.to_string() });
+        }
+        let (ready, notes) = prepare(&ready, Some(&samples), options, runtime, &mut |_| ())?;
         let mut look = Look {
             model: &ready.model,
             types: &ready.types,
@@ -75,7 +82,8 @@ impl<'a> Book<'a> {
         };
         let taught = self.distill(line, &course, matter, teacher, learn, watcher)?;
         let frozen = fake.freeze(&taught.model.graph)?;
-        let quantized = finish(&ready.model, &frozen, ready.choice, calibrated, target)?;
+        let mut quantized = finish(&ready.model, &frozen, ready.choice, calibrated, target)?;
+        quantized.report.notes.extend(notes);
         tell(&taught.line, made, &quantized, watcher)?;
         Ok(Fitted { model: quantized.model, ..taught })
     }

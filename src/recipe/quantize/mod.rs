@@ -7,13 +7,14 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::RecipeError;
-use super::probe;
 use super::score::{Judge, Scorer};
+use super::{prepare, probe};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
 use crate::compress::quantize::mixed::mixed;
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
+use crate::compress::quantize::prepare::{ChannelStatistics, measure};
 use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
 use crate::compress::quantize::sensitivity::Layer;
@@ -82,7 +83,9 @@ pub fn quantize(
     known: Option<&Left>,
     told: &mut dyn FnMut(u64),
 ) -> Result<Quantized, RecipeError> {
-    let Ready { model, types, choice } = ready(model, options, target)?;
+    let ready = ready(model, options, target)?;
+    let (ready, prepared) = prepare::prepare(&ready, samples, options, runtime, told)?;
+    let Ready { model, types, choice } = ready;
     let mut look = Look { model: &model, types: &types, samples, options, runtime, told };
     if let Some(dtype) = options.to.half() {
         return halved(&mut look, choice, dtype);
@@ -90,16 +93,21 @@ pub fn quantize(
     if choice.form == Form::Weights {
         let mut quantized = weights_alone(&model, &types, choice)?;
         let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
-        quantized.report.notes.extend(none_run);
+        quantized.report.notes.extend(prepared.into_iter().chain(none_run));
         return Ok(quantized);
     }
     let calibrated = look.calibrated(&choice)?;
-    let calibrated = look.settled(calibrated, &choice, target, known)?;
+    let mut calibrated = look.settled(calibrated, &choice, target, known)?;
     if calibrated.plan.integer.is_empty() {
-        return floats(&model, &types, choice, calibrated);
+        let mut quantized = floats(&model, &types, choice, calibrated)?;
+        quantized.report.notes.extend(prepared);
+        return Ok(quantized);
     }
-    let graph = quantize::insert(&model.graph, &calibrated.plan, &calibrated.scales)?;
-    finish(&model, &graph, choice, calibrated, target)
+    let (float, corrected) = prepare::correct(&mut look, &mut calibrated)?;
+    let graph = quantize::insert(&float, &calibrated.plan, &calibrated.scales)?;
+    let mut quantized = finish(&model, &graph, choice, calibrated, target)?;
+    quantized.report.notes.extend(prepared.into_iter().chain(corrected));
+    Ok(quantized)
 }
 
 /// How much each layer of a network suffers from integers, alone in them and alone out of them: what harms most for the work that it
@@ -115,7 +123,8 @@ pub fn sensitivity(
     runtime: &dyn Runtime,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Layer>, RecipeError> {
-    let Ready { model, types, choice } = ready(model, options, target)?;
+    let ready = ready(model, options, target)?;
+    let Ready { model, types, choice } = prepare::prepare(&ready, Some(samples), options, runtime, &mut |_| ())?.0;
     if !matches!(choice.form, Form::Qdq | Form::Qoperator) {
         let problem = "is of integer activations: say `form = \"qdq\"`";
         return Err(RecipeError::Part { part: "sensitivity".to_string(), problem: problem.to_string() });
@@ -402,6 +411,26 @@ impl Look<'_> {
                 "are no samples to time the network with, and {error} (hint: give samples, or `keep_slow`)"
             ),
         })
+    }
+
+    /// What the channels of these values look like.
+    pub(super) fn channels(
+        &mut self,
+        values: &IndexMap<Name, usize>,
+    ) -> Result<IndexMap<Name, ChannelStatistics>, RecipeError> {
+        let samples = match self.samples {
+            Some(Samples::Ranges(_)) | None => {
+                let problem = "is missing: `equalize`, `smooth` and `bias_correction` look at channels of activations, which no ranges hold; give samples";
+                return Err(RecipeError::Part { part: "data".to_string(), problem: problem.to_string() });
+            }
+            Some(samples) => samples,
+        };
+        let names: Vec<Name> = values.keys().cloned().collect();
+        let mut network = probe::open(self.runtime, self.model, &names, "the network")?;
+        let size = BatchSize::of(self.model, self.types, &names);
+        let n_samples = self.options.samples.unwrap_or(N_SAMPLES);
+        let batches = batches(self.model, samples, Purpose::Calibrate, n_samples, &size)?;
+        measure(network.as_mut(), values, batches, &mut *self.told)
     }
 
     /// What these values look like, and by which runtime.

@@ -15,7 +15,7 @@ use crate::compress::quantize::options::{ActivationOptions, Form, QuantizeOption
 use crate::compress::quantize::plan::Float;
 use crate::compress::quantize::scheme::{Granularity, Integer};
 use crate::compress::quantize::sensitivity::Layer;
-use crate::compress::quantize::{Calibrator, Ranges};
+use crate::compress::quantize::{Calibrator, Ranges, Rounding};
 use crate::data::Dataset;
 use crate::graph::Model;
 use crate::graph::probe::Quality;
@@ -71,6 +71,12 @@ pub(super) struct Arguments {
     /// A scale for so many neighbouring weights
     #[arg(long, value_name = "N")]
     block: Option<usize>,
+    /// Type of embeddings; without it i8 where weights have four bits
+    #[arg(long, value_name = "TYPE", value_parser = word::<Integer>)]
+    embeddings: Option<Integer>,
+    /// How weights are rounded: nearest, or by samples gptq or adaround; gptq where weights have four bits and there are samples
+    #[arg(long, value_name = "NAME", value_parser = word::<Rounding>)]
+    rounding: Option<Rounding>,
     /// Operators that compute in integers
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     operators: Option<Vec<String>>,
@@ -251,6 +257,8 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
         form: arguments.form,
         activations: ActivationOptions { dtype: arguments.activations, symmetric: arguments.symmetric.then_some(true) },
         weights: WeightOptions { dtype: arguments.weights, symmetric: None, granularity, bits: arguments.weight_bits },
+        embeddings: arguments.embeddings,
+        rounding: arguments.rounding,
         operators: arguments.operators.clone(),
         exclude: arguments.exclude.clone(),
         activation_products: arguments.activation_products.then_some(true),

@@ -8,6 +8,7 @@ pub mod pipeline;
 mod prepare;
 mod probe;
 pub mod quantize;
+mod rounding;
 mod score;
 mod train;
 

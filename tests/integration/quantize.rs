@@ -197,6 +197,26 @@ fn archive(path: &Path, name: &str, shape: &[usize]) {
 }
 
 #[test]
+fn four_bits_are_rounded_by_samples_where_there_are_any() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
+    archive(&data, "x", &[20, 3, 8, 8]);
+    let path = folder.path().join("four.onnx");
+    let rounding = |more: &[&str]| {
+        let output = aludel(&[&["quantize", text(&model), "--to", "int4", "--json", "-o", text(&path)], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report = serde_json::from_slice::<Value>(&output.stdout).expect("JSON");
+        (report["choice"]["rounding"].as_str().expect("a word").to_string(), fs::read(&path).expect("written"))
+    };
+    let (by_data, data_bytes) = rounding(&["--data", text(&data)]);
+    let (plain, plain_bytes) = rounding(&[]);
+    let (asked, asked_bytes) = rounding(&["--data", text(&data), "--rounding", "nearest"]);
+    assert_eq!([by_data, plain, asked].each_ref().map(String::as_str), ["gptq", "nearest", "nearest"]);
+    assert!(data_bytes != plain_bytes && plain_bytes == asked_bytes);
+    assert_eq!(rounding(&["--data", text(&data)]).1, data_bytes, "the same bytes again");
+}
+
+#[test]
 fn the_command_calibrates_writes_and_takes_ranges_up_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let [model, data] = [small(folder.path()), folder.path().join("calib.npz")];
@@ -229,6 +249,10 @@ fn the_command_calibrates_writes_and_takes_ranges_up_again() {
         "the same ranges, the same bytes"
     );
 
+    let report = call(&["--data", text(&data), "-o", text(&again), "--rounding", "adaround"]);
+    assert_eq!(report["choice"]["rounding"], "adaround");
+    assert!(report["notes"][0].as_str().is_some_and(|note| note.starts_with("2 weights rounded")), "{report}");
+
     let refused = |arguments: &[&str], expected: &str| {
         let output = aludel(&[&["quantize", text(&model), "-o", text(&again)], arguments].concat());
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -240,6 +264,11 @@ fn the_command_calibrates_writes_and_takes_ranges_up_again() {
     let other = folder.path().join("other.npz");
     archive(&other, "y", &[20, 3, 8, 8]);
     refused(&["--data", text(&other), "--form", "qdq"], "array `x`: is not there; there are: y");
+    refused(&["--to", "int4", "--rounding", "gptq"], "`data` is missing: weights are rounded by what meets them");
+    refused(&["--ranges", text(&ranges), "--form", "qdq", "--rounding", "gptq"], "`data` is missing: weights are");
+    refused(&["--to", "fp16", "--rounding", "gptq"], "`rounding` is of integers");
+    let nothing = ["--rounding", "gptq", "--form", "weights", "--exclude", "Conv", "--exclude", "MatMul"];
+    refused(&[&["--data", text(&data)], &nothing[..]].concat(), "no weight that is not excluded");
     refused(&["--runtime", "tract,ort", "--form", "weights"], "a file is quantized for one runtime");
 }
 

@@ -447,17 +447,19 @@ fn a_student_is_quantized_and_learns_as_it_is_rounded() {
     let three_bits = "weights = { bits = 3, granularity = \"tensor\" }";
     let calibrated = text.replace("calibrator", &format!("{three_bits}, calibrator"));
     let learned = calibrated.replace("\"mse\" }", "\"mse\", epochs = 8, lr = 2e-3, temperature = 2.0 }");
-    let accuracies = [&calibrated, &learned].map(|text| {
+    let rounded = calibrated.replace("calibrator", "rounding = \"gptq\", calibrator");
+    let accuracies = [&calibrated, &learned, &rounded].map(|text| {
         let report = run(&recipe(folder.path(), text), &folder.path().join("whole"), &[]).0;
         accuracy(&report, 3)
     });
-    assert!(accuracies[1] > accuracies[0] + 0.05, "{accuracies:?}");
+    assert!(accuracies[1] > accuracies[0] + 0.05 && accuracies[2] > accuracies[0] + 0.02, "{accuracies:?}");
     let other = folder.path().join("again");
     fs::create_dir(&other).expect("the folder is ours");
     run(&recipe(folder.path(), &learned), &other, &[]);
     assert_eq!(networks(&folder.path().join("whole")), networks(&other));
 
-    let timed = text.replace("{ calibrator", "{ runtime = \"tract\", form = \"qdq\", calibrator");
+    let budget = "budget = { sqnr_db = 10 }, equalize = true";
+    let timed = text.replace("{ calibrator", &format!("{{ runtime = \"tract\", form = \"qdq\", {budget}, calibrator"));
     let [first, replayed] = ["timed", "replayed"].map(|name| folder.path().join(name));
     let (report, said) = run(&recipe(folder.path(), &timed), &first, &[]);
     let decision = step(&report, "decisions")["stays in floats in small.2-quantize"].clone();
@@ -472,6 +474,11 @@ fn a_student_is_quantized_and_learns_as_it_is_rounded() {
         ("{ calibrator", "{ calibrater", "did you mean `calibrator`?"),
         ("{ calibrator", "{ lr = 1e-3, calibrator", "`step.quantize.lr` is of a training: give `epochs`, too"),
         ("{ calibrator", "{ to = \"int4\", epochs = 1, calibrator", "is for int8 in the forms qdq and qoperator"),
+        (
+            "{ calibrator",
+            "{ rounding = \"gptq\", epochs = 1, calibrator",
+            "`step.quantize.rounding` is undone by a training",
+        ),
         ("{ calibrator", "{ runtime = \"onnx\", calibrator", "should be `tract` or `ort`"),
         ("{ calibrator", "{ exclude = [\"/none\"], calibrator", "`/none` means no node"),
         ("\"mse\"", "{ percentile = 20 }", "20 percent"),

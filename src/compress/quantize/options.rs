@@ -7,7 +7,8 @@ use super::QuantizeError;
 use super::calibrator::Calibrator;
 use super::half::HalfType;
 use super::mixed::Budget;
-use super::scheme::{Granularity, Integer, Override, Scheme};
+use super::rounding::Rounding;
+use super::scheme::{Granularity, Integer, Override, Scheme, Weights};
 use crate::graph::structure::blocks::Structure;
 
 /// To what a network is quantized.
@@ -98,6 +99,11 @@ pub struct QuantizeOptions {
     pub activations: ActivationOptions,
     /// How weights are quantized.
     pub weights: WeightOptions,
+    /// The type of embeddings; eight bits where other weights have four, else that of other weights.
+    pub embeddings: Option<Integer>,
+    /// How weights are rounded; where it is not given to the nearest integers, but by GPTQ where they have four bits and there are
+    /// samples.
+    pub rounding: Option<Rounding>,
     /// The operators that compute in integers.
     pub operators: Option<Vec<String>>,
     /// Nodes that stay in floats.
@@ -134,6 +140,8 @@ pub struct Choice {
     pub scheme: Scheme,
     /// By what ranges of activations are chosen.
     pub calibrator: Calibrator,
+    /// How weights are rounded.
+    pub rounding: Rounding,
     /// Why, a sentence a decision.
     pub reasons: Vec<String>,
 }
@@ -155,6 +163,12 @@ impl QuantizeOptions {
             return option(
                 "form",
                 "should be qdq, qoperator or weights for int8, weights for int4, weights or whole for fp16",
+            );
+        }
+        if self.bias_correction && self.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) {
+            return option(
+                "bias_correction",
+                "makes up for the nearest integers; `rounding` by samples leaves no mean to make up for: leave one of them out",
             );
         }
         if self.smooth.is_some_and(|alpha| !(0.0..=1.0).contains(&alpha)) {
@@ -190,7 +204,8 @@ impl QuantizeOptions {
             let problem = "has Softmax, which tract computes wrongly between DequantizeLinear and QuantizeLinear; name ort, or leave it out";
             return Err(QuantizeError::Option { option: "operators", problem: problem.to_string() });
         }
-        Ok(Choice { form, scheme, calibrator: self.calibrator.unwrap_or_default(), reasons })
+        let (calibrator, rounding) = (self.calibrator.unwrap_or_default(), self.rounding.unwrap_or_default());
+        Ok(Choice { form, scheme, calibrator, rounding, reasons })
     }
 
     /// An option that is given and does nothing in this form.
@@ -207,6 +222,8 @@ impl QuantizeOptions {
         ];
         let of_integers = [
             ("weights", self.weights != WeightOptions::default()),
+            ("embeddings", self.embeddings.is_some()),
+            ("rounding", self.rounding.is_some()),
             ("override", !self.overrides.is_empty()),
             ("equalize", self.equalize),
         ];
@@ -274,12 +291,24 @@ impl QuantizeOptions {
         weights.symmetric = self.weights.symmetric.unwrap_or(weights.dtype.is_signed());
         weights.granularity = self.weights.granularity.unwrap_or(weights.granularity);
         weights.bits = self.weights.bits.or(weights.bits);
+        if let Some(dtype) = self.embeddings {
+            scheme.embeddings = Some(embedded(dtype));
+        } else if scheme.weights.dtype.n_bits() < 8 {
+            scheme.embeddings = Some(embedded(Integer::I8));
+            let reason = "embeddings of eight bits, if there are any: each row stands for itself, and no sum evens out what four bits lose; `embeddings` says otherwise";
+            reasons.push(reason.to_string());
+        }
         scheme.activation_products = self.activation_products.unwrap_or(false);
         scheme.exclude.clone_from(&self.exclude);
         scheme.overrides.clone_from(&self.overrides);
         scheme.one_scale.clone_from(&self.one_scale);
         scheme
     }
+}
+
+/// Embeddings of this type, symmetric where it has negative numbers.
+fn embedded(dtype: Integer) -> Weights {
+    Weights { dtype, symmetric: dtype.is_signed(), ..Weights::default() }
 }
 
 #[cfg(test)]
@@ -296,7 +325,7 @@ mod tests {
     fn what_is_not_said_follows_who_runs_the_file() {
         let chosen = |text: &str, target| choose(text, target).expect(text);
         let ort = chosen("", Target::Onnxruntime);
-        assert_eq!((ort.form, ort.scheme), (Form::Qdq, Scheme::default()));
+        assert_eq!((ort.form, &ort.scheme), (Form::Qdq, &Scheme::default()));
         assert_eq!(chosen("", Target::Tract).form, Form::Weights);
         assert_eq!(chosen("", Target::Any).scheme.weights.bits, Some(7));
         assert_eq!(chosen("weights = { bits = 8 }", Target::Any).scheme.weights.bits, Some(8));
@@ -305,6 +334,11 @@ mod tests {
         assert_eq!(whole, Weights { granularity: Granularity::Tensor, bits: Some(7), ..Weights::default() });
         let four = chosen("to = 'int4'\nweights = { granularity = { block = 32 } }", Target::Onnxruntime);
         assert_eq!((four.form, four.scheme.weights.dtype), (Form::Weights, Integer::I4));
+        assert_eq!(four.scheme.embeddings, Some(Weights::default()), "embeddings suffer by four bits");
+        assert!(four.reasons.iter().any(|reason| reason.starts_with("embeddings of eight bits")));
+        let all = chosen("to = 'int4'\nembeddings = 'i4'\nrounding = 'gptq'", Target::Any);
+        assert_eq!(all.scheme.embeddings.map(|weights| weights.dtype), Some(Integer::I4));
+        assert_eq!((all.rounding, ort.rounding), (Rounding::Gptq, Rounding::Nearest));
         assert_eq!(chosen("exclude = ['a']", Target::Any).scheme.exclude, ["a"]);
     }
 
@@ -320,7 +354,14 @@ mod tests {
             ("to = 'fp16'\nweights = { bits = 7 }", Target::Any, "`weights` is of integers"),
             ("bias_correction = true", Target::Tract, "`bias_correction` is of activations"),
             ("to = 'fp16'\nequalize = true", Target::Any, "`equalize` is of integers"),
+            (
+                "bias_correction = true\nrounding = 'gptq'",
+                Target::Onnxruntime,
+                "`bias_correction` makes up for the nearest",
+            ),
             ("smooth = 1.5", Target::Any, "`smooth` should be from 0 to 1"),
+            ("to = 'bf16'\nrounding = 'gptq'", Target::Any, "`rounding` is of integers"),
+            ("to = 'fp16'\nembeddings = 'i8'", Target::Any, "`embeddings` is of integers"),
             ("operators = ['Softmax']", Target::Any, "`operators` has Softmax, which tract computes wrongly"),
         ] {
             let error = choose(text, target).expect_err(text);

@@ -97,22 +97,27 @@ pub fn of_constant(
         let range = &mut ranges[layout.scale_of(position)];
         *range = (range.0.min(x), range.1.max(x));
     }
+    let parameters = ranges
+        .iter()
+        .enumerate()
+        .map(|(channel, &(low, high))| of_range((f64::from(low), f64::from(high)), weights, least_scale(channel)));
+    Ok(parameters.collect())
+}
+
+/// Those whose integers cover a range of weights that holds 0, with a scale no less than `least_scale`.
+pub(super) fn of_range((low, high): (f64, f64), weights: Weights, least_scale: f64) -> Parameters {
     let (least, greatest) = used(weights);
     let middle = middle(weights.dtype);
-    let parameters = ranges.iter().enumerate().map(|(channel, &(low, high))| {
-        let (low, high) = (f64::from(low), f64::from(high));
-        let scale = match weights.symmetric {
-            true => high.max(-low) / f64::from(greatest - middle),
-            false => (high - low) / f64::from(greatest - least),
-        };
-        let scale = positive(scale.max(least_scale(channel)));
-        let zero_point = match weights.symmetric {
-            true => middle,
-            false => ((f64::from(least) - low / f64::from(scale)).round_ties_even() as i32).clamp(least, greatest),
-        };
-        Parameters { scale, zero_point }
-    });
-    Ok(parameters.collect())
+    let scale = match weights.symmetric {
+        true => high.max(-low) / f64::from(greatest - middle),
+        false => (high - low) / f64::from(greatest - least),
+    };
+    let scale = positive(scale.max(least_scale));
+    let zero_point = match weights.symmetric {
+        true => middle,
+        false => ((f64::from(least) - low / f64::from(scale)).round_ties_even() as i32).clamp(least, greatest),
+    };
+    Parameters { scale, zero_point }
 }
 
 /// A constant's integers by these scales and zero points, as many as [`of_constant`] would choose.
@@ -202,16 +207,16 @@ pub(super) fn integer_tensor(dtype: Integer, shape: &[usize], integers: &[i32]) 
 }
 
 /// Which scale is for which element.
-struct Layout {
+pub(super) struct Layout {
     shape: Vec<usize>,
-    n_scales: usize,
+    pub(super) n_scales: usize,
     size: usize,
     inner: usize,
     block: Option<usize>,
 }
 
 impl Layout {
-    fn new(shape: &[usize], axis: Option<usize>, granularity: Granularity) -> Layout {
+    pub(super) fn new(shape: &[usize], axis: Option<usize>, granularity: Granularity) -> Layout {
         let Some(axis) = axis.filter(|&axis| axis < shape.len()) else {
             return Layout { shape: Vec::new(), n_scales: 1, size: 1, inner: usize::MAX, block: None };
         };
@@ -228,7 +233,8 @@ impl Layout {
         }
     }
 
-    fn scale_of(&self, position: usize) -> usize {
+    /// The scale of the element at this position of the whole.
+    pub(super) fn scale_of(&self, position: usize) -> usize {
         if self.n_scales <= 1 || self.inner == 0 {
             return 0;
         }

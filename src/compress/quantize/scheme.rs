@@ -147,6 +147,8 @@ pub struct Scheme {
     pub activations: Activations,
     /// How weights are quantized.
     pub weights: Weights,
+    /// How embeddings are quantized; as other weights where it is not given.
+    pub embeddings: Option<Weights>,
     /// The operators that compute in integers. Those that only move numbers, and activations that a range implies, go along.
     pub operators: Vec<String>,
     /// Nodes that stay in floats, as [`Override::nodes`] names them.
@@ -169,6 +171,7 @@ impl Default for Scheme {
         Scheme {
             activations: Activations::default(),
             weights: Weights::default(),
+            embeddings: None,
             operators: OPERATORS.map(str::to_string).to_vec(),
             exclude: Vec::new(),
             overrides: Vec::new(),
@@ -244,12 +247,18 @@ impl Scheme {
 
     /// Every way in which weights are quantized.
     pub fn all_weights(&self) -> impl Iterator<Item = &Weights> {
-        self.overrides.iter().filter_map(|other| other.weights.as_ref()).chain([&self.weights])
+        let others = self.overrides.iter().filter_map(|other| other.weights.as_ref());
+        others.chain([&self.weights]).chain(&self.embeddings)
     }
 
     /// How a node's weights are quantized.
     pub fn weights_of(&self, node: &Node) -> Weights {
         self.last(node, |other| other.weights).unwrap_or(self.weights)
+    }
+
+    /// How a node's embedding is quantized.
+    pub fn embedding_of(&self, node: &Node) -> Weights {
+        self.last(node, |other| other.weights).or(self.embeddings).unwrap_or(self.weights)
     }
 
     /// The patterns that mean none of these nodes: most likely misspelled.

@@ -44,13 +44,16 @@ pub(super) fn planned(graph: &Graph, scheme: &str) -> Result<Plan, QuantizeError
 }
 
 /// Calibrated by the reference on three batches, what [`difference`] runs among them.
-fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
+pub(super) fn calibrated(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Scales {
     let values: Vec<Name> = plan.values.keys().cloned().collect();
     let batches = [0.1, 0.4, 1.9].map(|phase| Ok::<_, QuantizeError>(inputs(graph, phase)));
     let ranges = calibrate(&mut Reference(graph.clone(), values.clone()), &values, true, batches, |_| ());
     let bounds = ranges.and_then(|ranges| ranges.bounds(&plan.values, calibrator)).expect("calibrated");
-    let scales = scales(graph, plan, &bounds).expect("every value has a range");
-    let quantized = insert(graph, plan, &scales).expect("inserted");
+    scales(graph, plan, &bounds).expect("every value has a range")
+}
+
+fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
+    let quantized = insert(graph, plan, &calibrated(graph, plan, calibrator)).expect("inserted");
     quantized.check().expect("a graph");
     quantized
 }
@@ -97,7 +100,7 @@ impl Net {
 }
 
 /// A residual block, a pooling and a classifier.
-fn residual() -> Graph {
+pub(super) fn residual() -> Graph {
     let (mut net, x) = Net::new(2);
     let first = net.conv(&x, 4, 2);
     let stem = net.0.node(Op::Relu, &[&first]);

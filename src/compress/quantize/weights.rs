@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::QuantizeError;
 use super::insert::{dequantized, named};
-use super::parameters::{QuantizedConstant, quantize_constant};
+use super::parameters::{Parameters, QuantizedConstant, with_parameters};
 use super::plan::{WeightSite, check_finite};
+use super::rounding::Start;
 use super::scheme::{Granularity, Integer, Scheme, Weights};
 use crate::graph::axes::axes;
 use crate::graph::op::{Cast, RoundMode};
@@ -33,7 +34,8 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
             let Some(name) = node.input(weight.position) else { continue };
             let constant = graph.initializers.get(name).filter(|_| !graph.overridable.contains(name));
             let Some(constant) = constant.filter(|it| it.dtype() == DType::F32 && it.len() >= FEWEST) else { continue };
-            let weights = scheme.weights_of(node);
+            let is_embedding = weight.input_axis.is_none();
+            let weights = if is_embedding { scheme.embedding_of(node) } else { scheme.weights_of(node) };
             let axis = match (weights.granularity, weight.input_axis) {
                 (Granularity::Tensor, _) => None,
                 // An embedding sums over nothing: a scale for each of its rows, which differ more than its columns do.
@@ -42,7 +44,6 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
                 (Granularity::Block(_), Some(summed)) if summed < constant.rank() => Some(summed),
                 (Granularity::Block(_), _) => Some(weight.output_axis),
             };
-            let is_embedding = weight.input_axis.is_none();
             let granularity = if is_embedding && axis.is_some() { Granularity::Channel } else { weights.granularity };
             let weights = Weights { granularity, ..weights };
             sites.push(WeightSite { node_idx, position: weight.position, name: name.clone(), axis, weights });
@@ -63,14 +64,27 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
 /// # Errors
 /// When a constant is no tensor of floats.
 pub fn insert_weights(graph: &Graph, sites: &[WeightSite]) -> Result<Graph, QuantizeError> {
+    insert_weights_with(graph, sites, &Start::of_sites(graph, sites)?.parameters)
+}
+
+/// As [`insert_weights`], by these scales and zero points of each site. Sites of one constant, quantized alike, have the same.
+///
+/// # Errors
+/// As there, and when a site has another number of them.
+pub fn insert_weights_with(
+    graph: &Graph,
+    sites: &[WeightSite],
+    parameters: &[Vec<Parameters>],
+) -> Result<Graph, QuantizeError> {
     let mut patch = Patch::new(graph);
     let mut nodes: BTreeMap<usize, Node> = BTreeMap::new();
     let mut made = HashMap::new();
-    for site in sites {
+    for (site, parameters) in sites.iter().zip(parameters) {
         let floats = match made.entry(site.key()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                let quantized = quantize_constant(&graph.initializers[&site.name], site.axis, site.weights)?;
+                let constant = &graph.initializers[&site.name];
+                let quantized = with_parameters(constant, site.axis, site.weights, parameters)?;
                 place.insert(restored(&mut patch, &site.name, &quantized, site.weights)?)
             }
         };

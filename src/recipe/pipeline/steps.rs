@@ -6,6 +6,7 @@ use super::grammar::{
     DistillOptions, QuantizeStep, Step, StepPart, Student, TeacherOptions, part, read, table as table_of, unknown,
 };
 use crate::compress::distill::objective::{Mix, Objective};
+use crate::compress::quantize::Rounding;
 use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
@@ -93,20 +94,9 @@ fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> 
 /// A quantization, and with `epochs` the training that goes with it: from the teacher's softened predictions where no loss is given.
 fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
     const NAME: &str = "step.quantize";
-    const OPTIONS: [&str; 11] = [
-        "to",
-        "form",
-        "activations",
-        "weights",
-        "operators",
-        "exclude",
-        "override",
-        "one_scale",
-        "activation_products",
-        "calibrator",
-        "samples",
-    ];
-    let options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &OPTIONS)))?;
+    let keys = option_keys();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &keys)))?;
     options.check().map_err(|error| part(NAME, &error.to_string()))?;
     let runtime = match table.remove("runtime") {
         None => None,
@@ -124,7 +114,7 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
                 return Err(part(&format!("{NAME}.{key}"), "is of a training: give `epochs`, too"));
             }
             Some(key) => {
-                return Err(unknown(key, &OPTIONS));
+                return Err(unknown(key, &keys));
             }
             None => None,
         },
@@ -132,7 +122,19 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
     if learn.is_some() && (options.to != To::Int8 || matches!(options.form, Some(Form::Weights | Form::Whole))) {
         return Err(part("step.quantize.epochs", "is for int8 in the forms qdq and qoperator; leave it out"));
     }
+    if learn.is_some() && options.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) {
+        return Err(part(
+            "step.quantize.rounding",
+            "is undone by a training, which rounds as it goes; leave it or `epochs` out",
+        ));
+    }
     Ok(QuantizeStep { options, runtime, learn })
+}
+
+/// The keys of a quantization that are of no training.
+fn option_keys() -> Vec<String> {
+    let options = serde_json::to_value(QuantizeOptions::default()).expect("options are JSON");
+    options.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// Whether a distillation has this key.

@@ -6,9 +6,8 @@ mod samples;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::RecipeError;
 use super::score::{Judge, Scorer};
-use super::{prepare, probe};
+use super::{RecipeError, prepare, probe, rounding};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
 use crate::compress::quantize::mixed::mixed;
@@ -19,7 +18,7 @@ use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qopera
 use crate::compress::quantize::scheme::{Scheme, Weights};
 use crate::compress::quantize::sensitivity::Layer;
 use crate::compress::quantize::slow::slow_nodes;
-use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Scales};
+use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Rounding, Scales};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
@@ -28,7 +27,7 @@ use crate::graph::{Graph, Model, Name, Op};
 use crate::measure::inputs;
 use crate::measure::runtime::{ModelBytes, Options, Runtime};
 use crate::onnx;
-use samples::{BatchSize, Purpose, batches};
+pub(super) use samples::{BatchSize, Purpose, batches};
 
 pub use report::{Harm, Precision, Report};
 pub use samples::Samples;
@@ -47,7 +46,7 @@ pub struct Quantized {
 }
 
 /// Samples that a calibration takes where nobody says how many.
-const N_SAMPLES: usize = 512;
+pub(super) const N_SAMPLES: usize = 512;
 
 /// A network, tidied, and what is to become of it.
 #[derive(Clone, Debug)]
@@ -85,15 +84,26 @@ pub fn quantize(
 ) -> Result<Quantized, RecipeError> {
     let ready = ready(model, options, target)?;
     let (ready, prepared) = prepare::prepare(&ready, samples, options, runtime, told)?;
-    let Ready { model, types, choice } = ready;
+    let Ready { model, types, mut choice } = ready;
+    rounding::prefer(&mut choice, options, samples);
     let mut look = Look { model: &model, types: &types, samples, options, runtime, told };
     if let Some(dtype) = options.to.half() {
         return halved(&mut look, choice, dtype);
     }
     if choice.form == Form::Weights {
-        let mut quantized = weights_alone(&model, &types, choice)?;
-        let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
-        quantized.report.notes.extend(prepared.into_iter().chain(none_run));
+        let mut quantized = match choice.rounding {
+            Rounding::Nearest => {
+                let mut quantized = weights_alone(&model, &types, choice)?;
+                let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
+                quantized.report.notes.extend(none_run);
+                quantized
+            }
+            Rounding::Gptq | Rounding::Adaround => {
+                let sites = quantize::weight_sites(&model.graph, &types, &choice.scheme)?;
+                rounding::weights(&mut look, choice, &sites)?
+            }
+        };
+        quantized.report.notes.splice(0..0, prepared);
         return Ok(quantized);
     }
     let calibrated = look.calibrated(&choice)?;
@@ -103,7 +113,10 @@ pub fn quantize(
         quantized.report.notes.extend(prepared);
         return Ok(quantized);
     }
-    let (float, corrected) = prepare::correct(&mut look, &mut calibrated)?;
+    let (float, corrected) = match choice.rounding {
+        Rounding::Nearest => prepare::correct(&mut look, &mut calibrated)?,
+        Rounding::Gptq | Rounding::Adaround => rounding::plan(&mut look, &choice, &mut calibrated)?,
+    };
     let graph = quantize::insert(&float, &calibrated.plan, &calibrated.scales)?;
     let mut quantized = finish(&model, &graph, choice, calibrated, target)?;
     quantized.report.notes.extend(prepared.into_iter().chain(corrected));

@@ -115,7 +115,7 @@ impl Report {
         harm.chain(self.mixed.iter().flat_map(Precision::lines)).collect()
     }
 
-    pub(super) fn new(choice: Choice) -> Report {
+    pub(in crate::recipe) fn new(choice: Choice) -> Report {
         Report {
             choice,
             calibrated_on: None,

@@ -28,7 +28,7 @@ pub enum Samples {
 
 /// What samples are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::recipe) enum Purpose {
     /// To see ranges: the calibration split of a data set, or else its training split.
     Calibrate,
     /// To see how good a network is: the validation split, or else what it is calibrated with.
@@ -53,14 +53,14 @@ impl Purpose {
 const LABEL: &str = "label";
 
 /// How many samples make a batch: the only size that a network takes, or as many as keep what is looked at within some megabytes.
-pub(super) struct BatchSize {
-    pub(super) n_samples: usize,
+pub(in crate::recipe) struct BatchSize {
+    pub(in crate::recipe) n_samples: usize,
     /// Whether it takes no other: what fills up an incomplete batch would be looked at, too.
-    pub(super) is_fixed: bool,
+    pub(in crate::recipe) is_fixed: bool,
 }
 
 impl BatchSize {
-    pub(super) fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
+    pub(in crate::recipe) fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
         const MOST: usize = 32;
         const MOST_BYTES: usize = 8 << 20;
         let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
@@ -85,10 +85,10 @@ impl BatchSize {
     }
 }
 
-pub(super) type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
+pub(in crate::recipe) type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
 
 /// So many samples, a batch at a time: the first of an archive, of a data set some that lie evenly in it.
-pub(super) fn batches<'a>(
+pub(in crate::recipe) fn batches<'a>(
     model: &'a Model,
     samples: &Samples,
     purpose: Purpose,

@@ -1,0 +1,106 @@
+//! A constant operand of a product as matrices of output channels by what is summed over, and what it is multiplied with.
+
+use super::super::plan::WeightSite;
+use crate::graph::axes::axes;
+use crate::graph::op::Conv;
+use crate::graph::shape::Types;
+use crate::graph::tensor::Tensor;
+use crate::graph::window::{Axis, conv_axes};
+use crate::graph::{Graph, Name, Op};
+
+/// The matrices of a constant, one a group of channels. Element `[row, column]` of group `g` lies at
+/// `g · group_stride + row · row_stride + column · column_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrices {
+    pub(super) n_groups: usize,
+    /// Output channels of a group.
+    pub(super) n_rows: usize,
+    /// What each of them sums over.
+    pub(super) n_columns: usize,
+    group_stride: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl Matrices {
+    /// Where the constant has this element.
+    pub(super) fn position(&self, group: usize, row: usize, column: usize) -> usize {
+        group * self.group_stride + row * self.row_stride + column * self.column_stride
+    }
+}
+
+/// What a product multiplies a constant with: vectors out of a value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Read {
+    pub(super) value: Name,
+    pub(super) geometry: Geometry,
+}
+
+/// How the vectors lie in the value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Geometry {
+    /// Along one axis, so many from the back; the only one of a vector.
+    Along { from_back: usize },
+    /// What a window sees at each of its places, group by group of the channels.
+    Windows { n_groups: usize, axes: Vec<Axis> },
+}
+
+/// A product of a constant.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Product {
+    pub(super) matrices: Matrices,
+    pub(super) read: Read,
+}
+
+/// The product in which a site's constant is a matrix; why not, where it is none.
+pub(super) fn product(graph: &Graph, types: &Types, site: &WeightSite) -> Result<Product, String> {
+    let node = &graph.nodes[site.node_idx];
+    let constant = &graph.initializers[&site.name];
+    let facts = axes(node, types);
+    let weight = facts.weights.iter().find(|weight| weight.position == site.position);
+    let value = |position: usize| node.input(position).cloned().ok_or("it multiplies nothing");
+    match &node.op {
+        Op::Conv(conv) if site.position == 1 => {
+            let (matrices, axes) = windows(conv, constant)?;
+            let geometry = Geometry::Windows { n_groups: matrices.n_groups, axes };
+            Ok(Product { matrices, read: Read { value: value(0)?, geometry } })
+        }
+        Op::MatMul | Op::Gemm(_) => {
+            let axes = weight.and_then(|weight| Some((weight.output_axis, weight.input_axis?)));
+            let (output_axis, input_axis) = axes.ok_or("it makes no channels")?;
+            let matrices = matrix(constant.shape(), output_axis, input_axis)?;
+            let other = 1 - site.position.min(1);
+            let from_back = match &node.op {
+                Op::Gemm(gemm) if gemm.trans_a => 2,
+                _ => 1 + other,
+            };
+            Ok(Product { matrices, read: Read { value: value(other)?, geometry: Geometry::Along { from_back } } })
+        }
+        _ => Err(format!("{} is no product of a matrix with what it reads", node.op.name())),
+    }
+}
+
+pub(super) fn matrix(shape: &[usize], output_axis: usize, input_axis: usize) -> Result<Matrices, String> {
+    let [rows, columns] = *shape else { return Err("it holds several matrices".to_string()) };
+    let stride = |axis: usize| if axis == 0 { columns } else { 1 };
+    let size = |axis: usize| if axis == 0 { rows } else { columns };
+    Ok(Matrices {
+        n_groups: 1,
+        n_rows: size(output_axis),
+        n_columns: size(input_axis),
+        group_stride: 0,
+        row_stride: stride(output_axis),
+        column_stride: stride(input_axis),
+    })
+}
+
+fn windows(conv: &Conv, constant: &Tensor) -> Result<(Matrices, Vec<Axis>), String> {
+    let [n_outputs, _, kernel @ ..] = constant.shape() else { return Err("it has no channels".to_string()) };
+    let axes = conv_axes(conv, kernel).map_err(|error| error.to_string())?;
+    let n_groups = usize::try_from(conv.group).ok().filter(|&n| n > 0 && n_outputs.is_multiple_of(n));
+    let n_groups = n_groups.ok_or("its groups do not divide its channels")?;
+    let n_rows = n_outputs / n_groups;
+    let n_columns = constant.shape()[1..].iter().product();
+    let group_stride = n_rows * n_columns;
+    Ok((Matrices { n_groups, n_rows, n_columns, group_stride, row_stride: n_columns, column_stride: 1 }, axes))
+}

@@ -9,12 +9,13 @@ use super::feeds::{self, Feed};
 use super::load::{self, ModelArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
-use super::{Outcome, format};
+use super::{Outcome, format, saturation};
 use crate::audit::{
     self, Audit, AuditError, CheckOptions, Correctness, Execution, InFloat, Quantization, Settings, Verdict, WhyFloat,
     WrongOperator,
 };
 use crate::graph::Model;
+use crate::learn::integer::Saturation;
 use crate::measure::machine::Machine;
 use crate::measure::runtime::explain::Runs;
 use crate::measure::runtime::{ModelBytes, Options};
@@ -74,6 +75,8 @@ struct Report {
     inputs: String,
     audits: Vec<Audit>,
     refused: Vec<Refused>,
+    /// Products whose sums can saturate on x86 without VNNI.
+    saturable: Vec<Saturation>,
 }
 
 /// A runtime that has no audit.
@@ -99,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         inputs,
         audits: Vec::new(),
         refused: Vec::new(),
+        saturable: saturation::saturable(&loaded.model.graph),
     };
     let progress = Progress::start("auditing");
     let mut errors = Vec::new();
@@ -197,6 +201,12 @@ fn text(report: &Report, layers: bool) -> String {
     }
     for refused in &report.refused {
         parts.push(format!("refused by {}: {}\n", refused.runtime, refused.reason));
+    }
+    if !report.saturable.is_empty() {
+        parts.push(saturation::line(&report.saturable));
+    }
+    if layers && !report.saturable.is_empty() {
+        parts.push(saturation::rows(&report.saturable));
     }
     parts.join("\n")
 }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::feeds::{self, Feed};
-use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
+use super::load::{self, BindArguments, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format};
@@ -15,16 +15,17 @@ use crate::compress::quantize::debug::Distance;
 use crate::graph::Name;
 use crate::graph::tensor::Tensor;
 use crate::measure::difference::{self, Difference};
-use crate::measure::runtime::{ModelBytes, Options, ValueInfo};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
 use crate::recipe::debug::{self, Layers};
+use crate::recipe::emulate::Emulated;
 
 /// How far the outputs of two files lie apart
 ///
 /// Both files run on the same inputs: arrays of a `.npz` named after the model's inputs (`x` for a single one), or seeded
-/// random ones. Outputs are matched by name, or by position where the names differ. With two runtimes each file is also compared between them.
+/// random ones. Outputs are matched by name, or by position where the names differ. With two runtimes each file is also compared between them; --arithmetic adds machines that are not at hand.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aludel compare teacher.onnx student.onnx\n  aludel compare float.onnx int8.onnx --inputs calib.npz --runtime ort --json"
+    after_help = "Examples:\n  aludel compare teacher.onnx student.onnx\n  aludel compare float.onnx int8.onnx --inputs calib.npz --runtime ort --json\n  aludel compare int8.onnx --runtime ort --arithmetic x86-avx2 --inputs calib.npz"
 )]
 pub(super) struct Arguments {
     /// The reference
@@ -33,6 +34,10 @@ pub(super) struct Arguments {
     b: Option<PathBuf>,
     #[command(flatten)]
     runtimes: RuntimeArguments,
+    /// Also as onnxruntime on another machine would compute it in integers: x86-avx2 (no VNNI), x86-vnni, arm64 or
+    /// microcontroller; computed on this one
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',', value_parser = Emulated::named)]
+    arithmetic: Vec<Emulated>,
     #[command(flatten)]
     bind: BindArguments,
     /// Arrays named after the inputs; where the first dimension is fixed to 1, one run a row
@@ -89,7 +94,10 @@ struct Answer {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let runtimes = load::open_runtimes(&arguments.runtimes.choice)?;
+    let mut runtimes: Vec<Box<dyn Runtime>> =
+        load::open_runtimes(&arguments.runtimes.choice)?.into_iter().map(|open| open.runtime).collect();
+    let n_found = runtimes.len();
+    runtimes.extend(arguments.arithmetic.iter().map(|machine| Box::new(*machine) as Box<dyn Runtime>));
     if arguments.b.is_none() && runtimes.len() < 2 {
         bail!("nothing to compare with: give a second model, or have both runtimes at hand");
     }
@@ -97,12 +105,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut rows = Vec::new();
     let mut n_runs = 0;
     let mut before: Option<Pair> = None;
-    for open in &runtimes {
-        progress.set_message(format!("running on {}", open.runtime.name()));
-        let pair = match pair(arguments, open) {
+    for (runtime_idx, runtime) in runtimes.iter().enumerate() {
+        progress.set_message(format!("running on {}", runtime.name()));
+        let pair = match pair(arguments, runtime.as_ref()) {
             Ok(pair) => pair,
-            Err(error) if arguments.runtimes.choice.runtime.is_empty() && runtimes.len() > 1 => {
-                tracing::warn!("{} is left out: {error:#}", open.runtime.name());
+            Err(error)
+                if arguments.runtimes.choice.runtime.is_empty() && runtime_idx < n_found && runtimes.len() > 1 =>
+            {
+                tracing::warn!("{} is left out: {error:#}", runtime.name());
                 continue;
             }
             Err(error) => return Err(error),
@@ -122,10 +132,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if rows.is_empty() {
         bail!("nothing was compared: fewer runtimes than needed ran the files");
     }
-    let layers = match (&arguments.b, runtimes.last()) {
-        (Some(b), Some(open)) if arguments.layers => {
-            progress.set_message(format!("comparing inner values on {}", open.runtime.name()));
-            Some(layers(arguments, open, b)?)
+    let layers = match (&arguments.b, runtimes[..n_found].last()) {
+        (Some(b), Some(runtime)) if arguments.layers => {
+            progress.set_message(format!("comparing inner values on {}", runtime.name()));
+            Some(layers(arguments, runtime.as_ref(), b)?)
         }
         _ => None,
     };
@@ -139,16 +149,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// The inner values of both files on a runtime.
-fn layers(arguments: &Arguments, open: &OpenRuntime, b: &Path) -> anyhow::Result<Layers> {
+fn layers(arguments: &Arguments, runtime: &dyn Runtime, b: &Path) -> anyhow::Result<Layers> {
     let [float, quantized] = [&arguments.a, b].map(load::load);
     let (float, quantized) = (float?.model, quantized?.model);
-    let session = open.runtime.load(&load::model_bytes(&arguments.a)?, &Options::default())?;
+    let session = runtime.load(&load::model_bytes(&arguments.a)?, &Options::default())?;
     let batches = make_feeds(arguments, session.inputs())?;
     let batches: Vec<IndexMap<Name, Tensor>> = batches
         .into_iter()
         .map(|feed| feed.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect())
         .collect();
-    Ok(debug::layers(&float, &quantized, &batches, open.runtime.as_ref())?)
+    Ok(debug::layers(&float, &quantized, &batches, runtime)?)
 }
 
 /// Both files on one runtime.
@@ -158,10 +168,10 @@ struct Pair {
     b: Option<Answers>,
 }
 
-fn pair(arguments: &Arguments, open: &OpenRuntime) -> anyhow::Result<Pair> {
-    let (feeds, a) = answers(arguments, open, &arguments.a, None)?;
+fn pair(arguments: &Arguments, runtime: &dyn Runtime) -> anyhow::Result<Pair> {
+    let (feeds, a) = answers(arguments, runtime, &arguments.a, None)?;
     let b = match &arguments.b {
-        Some(path) => Some(answers(arguments, open, path, Some(&feeds))?.1),
+        Some(path) => Some(answers(arguments, runtime, path, Some(&feeds))?.1),
         None => None,
     };
     Ok(Pair { n_runs: feeds.len(), a, b })
@@ -170,14 +180,14 @@ fn pair(arguments: &Arguments, open: &OpenRuntime) -> anyhow::Result<Pair> {
 /// Runs a file on a runtime, on the feeds given or on those that its own inputs call for.
 fn answers(
     arguments: &Arguments,
-    open: &OpenRuntime,
+    runtime: &dyn Runtime,
     path: &Path,
     feeds: Option<&[Feed]>,
 ) -> anyhow::Result<(Vec<Feed>, Answers)> {
     let model: ModelBytes = load::model_bytes(path)?;
     let options =
         Options { n_threads: arguments.threads, optimization: arguments.runtimes.optimization, ..Options::default() };
-    let mut session = open.runtime.load(&model, &options)?;
+    let mut session = runtime.load(&model, &options)?;
     let feeds = match feeds {
         Some(feeds) => feeds.iter().map(|feed| renamed(feed, session.inputs(), path)).collect::<anyhow::Result<_>>()?,
         None => make_feeds(arguments, session.inputs())?,
@@ -197,7 +207,7 @@ fn answers(
             }
         }
     }
-    let label = format!("{} · {}", path.file_name().unwrap_or(path.as_os_str()).display(), open.runtime.name());
+    let label = format!("{} · {}", path.file_name().unwrap_or(path.as_os_str()).display(), runtime.name());
     Ok((feeds, Answers { label, outputs }))
 }
 

@@ -15,6 +15,7 @@ mod progress;
 mod quantize;
 mod run;
 mod runtime;
+mod saturation;
 mod screen;
 mod show;
 mod simplify;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::load::{self, RuntimeChoice};
 use super::progress::Progress;
 use super::table::{Side, table};
-use super::{Outcome, format};
+use super::{Outcome, format, saturation};
 use crate::compress::quantize::mixed::Budget;
 use crate::compress::quantize::options::{ActivationOptions, Form, QuantizeOptions, Target, To, WeightOptions};
 use crate::compress::quantize::plan::Float;
@@ -19,6 +19,7 @@ use crate::compress::quantize::{Calibrator, Ranges, Rounding};
 use crate::data::Dataset;
 use crate::graph::Model;
 use crate::graph::probe::Quality;
+use crate::learn::integer::Saturation;
 use crate::measure::child::RuntimeName;
 use crate::measure::runtime::Runtime;
 use crate::onnx::{self, WriteOptions};
@@ -156,6 +157,8 @@ struct Report {
     bytes_after: u64,
     #[serde(flatten)]
     done: recipe::Report,
+    /// Products whose sums can saturate on x86 without VNNI.
+    saturable: Vec<Saturation>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -291,6 +294,7 @@ fn write(arguments: &Arguments, output: &Path, quantized: &Quantized, bytes_befo
         bytes_before,
         bytes_after: written.n_bytes + data.map_or(0, |metadata| metadata.len()),
         done: quantized.report.clone(),
+        saturable: saturation::saturable(&quantized.model.graph),
     })
 }
 
@@ -326,6 +330,7 @@ fn text(report: &Report, explain: bool) -> String {
     }
     done.measured().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     done.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
+    text.push_str(&saturation::line(&report.saturable));
     if explain {
         text.push('\n');
         done.choice.reasons.iter().for_each(|reason| text.push_str(&format!("{reason}\n")));
@@ -334,6 +339,10 @@ fn text(report: &Report, explain: bool) -> String {
             let columns = [("in f32", Side::Left), ("because", Side::Left)];
             text.push('\n');
             text.push_str(&table(&columns, done.float.iter().map(cells)));
+        }
+        if !report.saturable.is_empty() {
+            text.push('\n');
+            text.push_str(&saturation::rows(&report.saturable));
         }
     }
     text

@@ -13,6 +13,7 @@ use crate::data::npz::NpzError;
 use crate::graph::patch::PatchError;
 use crate::graph::shape::ShapeError;
 use crate::graph::simplify::SimplifyError;
+use crate::learn::integer::IntegerError;
 use crate::learn::train::TrainError;
 use crate::learn::train::init::InitError;
 use crate::measure::runtime::RuntimeError;
@@ -68,6 +69,9 @@ pub enum RecipeError {
     /// It is not brought to operators on integers.
     #[error(transparent)]
     Lower(#[from] QOperatorError),
+    /// It is not computed as another machine would.
+    #[error(transparent)]
+    Integer(#[from] IntegerError),
     /// It cannot be tidied before it is.
     #[error(transparent)]
     Simplify(#[from] SimplifyError),

@@ -1,6 +1,7 @@
 //! Recipes: a TOML file says which network learns from which data, and how; this room does it.
 
 pub mod debug;
+pub mod emulate;
 mod error;
 pub mod evaluate;
 pub mod normalization;

@@ -6,6 +6,7 @@ mod blocks;
 mod cli;
 mod conformance;
 mod distill;
+mod emulation;
 mod graph;
 mod groups;
 mod hostile;

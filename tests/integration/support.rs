@@ -61,7 +61,7 @@ pub(crate) fn close(expected: &Tensor, got: &Tensor, relative: f64, absolute: f6
 }
 
 /// The elements as numbers, those of the narrow float formats by the reference's cast; none for strings.
-fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+pub(crate) fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
     let cast = Op::Cast(Cast { to: DType::F64, saturate: true, round_mode: RoundMode::Up });
     difference::numbers(tensor).or_else(|| {
         let cast = eval::operator(&cast, &[Some(tensor.clone())], 1).ok()?;

@@ -326,7 +326,7 @@ impl RuntimeError {
 }
 
 /// The inputs in the order in which the model declares them.
-fn ordered<'a>(
+pub(crate) fn ordered<'a>(
     model: &str,
     declared: &[ValueInfo],
     given: &'a [(String, Tensor)],

@@ -11,8 +11,9 @@ use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format, saturation};
 use crate::compress::quantize::mixed::Budget;
-use crate::compress::quantize::options::{ActivationOptions, Form, QuantizeOptions, Target, To, WeightOptions};
+use crate::compress::quantize::options::{ActivationOptions, Form, Ports, QuantizeOptions, Target, To, WeightOptions};
 use crate::compress::quantize::plan::Float;
+use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::scheme::{Granularity, Integer};
 use crate::compress::quantize::sensitivity::Layer;
 use crate::compress::quantize::{Calibrator, Ranges, Rounding};
@@ -42,7 +43,7 @@ pub(super) struct Arguments {
     /// int8, int4 (weights alone), fp16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = word::<To>)]
     to: To,
-    /// qdq, qoperator, weights, or whole for fp16 and bf16
+    /// qdq, qoperator, dynamic, weights, matmulnbits (onnxruntime), or whole for fp16 and bf16
     #[arg(long, value_name = "FORM", value_parser = word::<Form>)]
     form: Option<Form>,
     /// Samples: a .npz whose arrays are named after the inputs (x for a single one), or a data descriptor (TOML)
@@ -96,6 +97,12 @@ pub(super) struct Arguments {
     /// Move so much of the outliers of activations into weights: 0 none, 1 all; 0.5 is usual
     #[arg(long, value_name = "ALPHA")]
     smooth: Option<f64>,
+    /// int: inputs and outputs become integers, too, whose scales the file names
+    #[arg(long, value_name = "KIND", value_parser = word::<Ports>)]
+    ports: Option<Ports>,
+    /// Of matmulnbits: 4 lets onnxruntime multiply in integers of eight bits, which is quicker
+    #[arg(long, value_name = "0|1|4")]
+    accuracy_level: Option<i64>,
     #[command(flatten)]
     runtime: RuntimeChoice,
     /// Leave in integers what floats were measured to be quicker at on the runtime that is named; nothing is timed then
@@ -277,6 +284,8 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
         equalize: arguments.equalize,
         bias_correction: arguments.bias_correction,
         smooth: arguments.smooth,
+        ports: arguments.ports,
+        accuracy_level: arguments.accuracy_level,
         ..QuantizeOptions::default()
     }
 }
@@ -316,6 +325,11 @@ fn text(report: &Report, explain: bool) -> String {
     }
     if let Some(runtime) = &done.calibrated_on {
         rows.push(("calibrated".to_string(), format!("on {} samples by {runtime}", done.n_samples)));
+    }
+    for port in &done.ports {
+        let side = if port.is_output { "output" } else { "input" };
+        let IntegerPort { name, dtype, scale, zero_point, .. } = port;
+        rows.push((format!("{side} {name}"), format!("{dtype}, scale {scale}, zero point {zero_point}")));
     }
     if !done.float.is_empty() {
         rows.push(("in f32 although asked".to_string(), format!("{} nodes", done.float.len())));

@@ -2,7 +2,7 @@
 
 use super::quantize::{BatchSize, Calibrated, Look, N_SAMPLES, Purpose, Quantized, Report, Samples, batches};
 use super::{RecipeError, probe};
-use crate::compress::quantize::options::{Choice, QuantizeOptions, To};
+use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, To};
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::rounding::{Rounded, Rounding, Start, Task, round, task};
 use crate::compress::quantize::{self, QuantizeError};
@@ -12,7 +12,7 @@ use crate::graph::Graph;
 /// so few lose points.
 pub(super) fn prefer(choice: &mut Choice, options: &QuantizeOptions, samples: Option<&Samples>) {
     let are_there = samples.is_some_and(|samples| !matches!(samples, Samples::Ranges(_)));
-    if options.to == To::Int4 && options.rounding.is_none() && are_there {
+    if options.to == To::Int4 && choice.form == Form::Weights && options.rounding.is_none() && are_there {
         choice.rounding = Rounding::Gptq;
     }
 }

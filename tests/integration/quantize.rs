@@ -12,6 +12,7 @@ use aludel::graph::op::{self, Op};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Dim, GraphBuilder, Model, TensorType};
 use aludel::measure::difference::numbers;
+use aludel::measure::inputs;
 use aludel::measure::runtime::explain::Runs;
 use aludel::measure::runtime::{ModelBytes, Options, Runtime};
 use aludel::onnx;
@@ -156,6 +157,106 @@ fn tract_computes_what_was_quantized_for_everybody() {
     }
 }
 
+/// Every shared file in a form that needs no samples: what the runtimes compute is near the floats, and what the reference
+/// computes; the transformer is too large for that.
+fn check_form(data: &Path, target: Target, options: &str, runtimes: &[&dyn Runtime], least_db: f64) -> String {
+    let mut table =
+        format!("{options} for {target:?}: operators, signal over noise of the outputs, then to the reference's\n");
+    for real in models(data) {
+        let ort = *support::runtimes().last().expect("tract at least");
+        let quantized = match quantized(&real, ort, target, options) {
+            Ok(quantized) => quantized,
+            Err(error) => {
+                assert!(error.starts_with("nothing can be quantized"), "{}: {error}", name(&real));
+                continue;
+            }
+        };
+        let written = bytes(&quantized.model);
+        let before = run(ort, &real, &Options::default()).expect("it runs the file");
+        let _ = write!(table, "{:<30} {:?}", name(&real), quantized.report.integer);
+        let expected = (name(&real) != "model_f16w.onnx").then(|| {
+            let outputs = support::reference(&quantized.model.graph, &real.feed(ort)).expect("it runs");
+            before.iter().zip(outputs).map(|((name, _), tensor)| (name.clone(), tensor)).collect::<Outputs>()
+        });
+        for runtime in runtimes {
+            if runtime.name() == "tract" && !real.tract_refuses.is_empty() {
+                continue;
+            }
+            let after = run_bytes(*runtime, &real, &written, &Options::default());
+            let after = after.unwrap_or_else(|error| panic!("{} on {}: {error}", name(&real), runtime.name()));
+            let decibels = signal_to_noise_db(&before, &after);
+            let same = expected.as_ref().map_or(f64::NAN, |expected| signal_to_noise_db(expected, &after));
+            let _ = write!(table, "  {} {decibels:.0} dB, {same:.0} dB", runtime.name());
+            assert!(decibels > least_db, "{} on {}: {decibels}", name(&real), runtime.name());
+            // A sum in another order can move an integer by one, and so what follows.
+            assert!(same.is_nan() || same >= 40.0, "{} on {}: {same} to the reference", name(&real), runtime.name());
+        }
+        table.push('\n');
+    }
+    table
+}
+
+#[test]
+fn dynamic_files_compute_what_the_reference_does() {
+    let Some(data) = support::data() else { return };
+    let runtimes = support::runtimes();
+    support::say(&check_form(&data, Target::Tract, "form = 'dynamic'", &runtimes, 10.0));
+    let with_conv = "form = 'dynamic'\noperators = ['Conv', 'Gemm', 'MatMul']";
+    support::say(&check_form(&data, Target::Any, with_conv, &runtimes, 5.0));
+    let Some(ort) = support::onnxruntime() else { return };
+    support::say(&check_form(&data, Target::Onnxruntime, "form = 'dynamic'", &[ort], 10.0));
+}
+
+#[test]
+fn files_by_blocks_compute_what_the_reference_does() {
+    let (Some(data), Some(ort)) = (support::data(), support::onnxruntime()) else { return };
+    for options in ["form = 'matmulnbits'", "to = 'int4'\nform = 'matmulnbits'"] {
+        support::say(&check_form(&data, Target::Onnxruntime, options, &[ort], 5.0));
+    }
+}
+
+#[test]
+fn integers_in_and_out_run_on_both_runtimes() {
+    let Some(data) = support::data() else { return };
+    let runtimes = support::runtimes();
+    let (mut n_done, mut table) = (0, String::from("integers in and out\n"));
+    for real in models(&data) {
+        let ort = *runtimes.last().expect("tract at least");
+        for form in ["qdq", "qoperator"] {
+            let options = format!("form = '{form}'\nports = 'int'");
+            let quantized = match quantized(&real, ort, Target::Any, &options) {
+                Ok(quantized) => quantized,
+                Err(error) => {
+                    let is_named = error.contains("cannot become integers") || name(&real) == NOTHING;
+                    assert!(is_named, "{}: {error}", name(&real));
+                    let _ = writeln!(table, "{:<30} {error}", name(&real));
+                    continue;
+                }
+            };
+            n_done += 1;
+            let ports = &quantized.report.ports;
+            let _ = writeln!(table, "{:<30} {form} {:?}", name(&real), quantized.model.about.metadata);
+            assert!(ports.iter().all(|port| quantized.model.about.metadata[&port.metadata().0] == port.metadata().1));
+            let written = bytes(&quantized.model);
+            let is_tract = |runtime: &&&dyn Runtime| runtime.name() != "tract" || form == "qdq";
+            for runtime in runtimes.iter().filter(is_tract) {
+                let mut session = runtime.load(&written, &Options::default()).expect("it loads the integers");
+                let given = inputs::random(session.inputs(), &real.bindings, 7).expect("every input is declared");
+                let expected = support::reference(&quantized.model.graph, &given).expect("it runs");
+                for (expected, (port, got)) in expected.iter().zip(session.run(&given).expect("it runs")) {
+                    assert_eq!(got.dtype(), DType::U8, "{port}");
+                    let (expected, got) = (numbers(expected).expect("bytes"), numbers(&got).expect("bytes"));
+                    let apart = expected.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    // A step of each layer can move the next.
+                    assert!(apart <= 3.0, "{} {form} on {}: {apart}", name(&real), runtime.name());
+                }
+            }
+        }
+    }
+    support::say(&table);
+    assert!(n_done > 0, "some network is integers from end to end");
+}
+
 fn aludel(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_aludel")).args(arguments).output().expect("the program starts")
 }
@@ -270,6 +371,11 @@ fn the_command_calibrates_writes_and_takes_ranges_up_again() {
     let nothing = ["--rounding", "gptq", "--form", "weights", "--exclude", "Conv", "--exclude", "MatMul"];
     refused(&[&["--data", text(&data)], &nothing[..]].concat(), "no weight that is not excluded");
     refused(&["--runtime", "tract,ort", "--form", "weights"], "a file is quantized for one runtime");
+    refused(&["--form", "dynamic", "--calibrator", "mse"], "`calibrator` is of activations");
+    refused(&["--form", "matmulnbits"], "`form` is matmulnbits, an operator of onnxruntime's alone");
+    let report = call(&["--ranges", text(&ranges), "-o", text(&again), "--ports", "int"]);
+    assert_eq!(report["ports"].as_array().map(Vec::len), Some(2), "{report}");
+    assert_eq!((report["ports"][0]["name"].as_str(), report["ports"][0]["dtype"].as_str()), (Some("x"), Some("u8")));
 }
 
 #[test]

@@ -29,6 +29,14 @@ pub enum QuantizeError {
         /// why, of the first node that is left in floats
         reason: String,
     },
+    /// An input or output of the network cannot be integers.
+    #[error("`{name}` cannot become integers: {reason}")]
+    Port {
+        /// the input or output
+        name: Name,
+        /// why
+        reason: String,
+    },
     /// A value has no statistics.
     #[error("`{value}` has no range (hint: {remedy})")]
     NoRange {

@@ -125,7 +125,14 @@ pub fn plan(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Plan, Quant
             return option("weights.symmetric", problem);
         }
     }
+    if scheme.operators.iter().any(|name| name == "LSTM") {
+        let problem = "has LSTM, which computes on integers in the form `dynamic` alone; leave it out".to_string();
+        return Err(QuantizeError::Option { option: "operators", problem });
+    }
     let mut planner = Planner::new(graph, types, scheme);
+    if scheme.integer_ports {
+        planner.take_ports();
+    }
     planner.reach_forward();
     planner.ask_backward();
     let plan = planner.finish()?;
@@ -303,6 +310,16 @@ impl<'a> Planner<'a> {
             Role::Pass | Role::Implied => node.input(0).into_iter().collect(),
             Role::Float => Vec::new(),
         }
+    }
+
+    /// The network's inputs are integers at once, and its outputs are asked for.
+    fn take_ports(&mut self) {
+        let (inputs, outputs) = (self.graph.inputs.iter(), self.graph.outputs.iter());
+        let floats = |name: &&'a Name| self.is_f32(Some(name));
+        let inputs: Vec<&Name> = inputs.map(|input| &input.name).filter(floats).collect();
+        let outputs: Vec<&Name> = outputs.map(|output| &output.name).filter(floats).collect();
+        self.reached.extend(inputs);
+        self.asked.extend(outputs);
     }
 
     /// Which values could be integers, from the inputs on.

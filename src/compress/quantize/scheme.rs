@@ -160,6 +160,8 @@ pub struct Scheme {
     pub one_scale: Vec<String>,
     /// Whether products of two activations, as in attention, are quantized, too.
     pub activation_products: bool,
+    /// Whether the network's inputs and outputs are to be quantized as far as they can be, so that they may become integers.
+    pub integer_ports: bool,
 }
 
 /// The operators that onnxruntime has integer kernels for and that gain by them.
@@ -177,6 +179,7 @@ impl Default for Scheme {
             overrides: Vec::new(),
             one_scale: Vec::new(),
             activation_products: false,
+            integer_ports: false,
         }
     }
 }
@@ -276,7 +279,7 @@ impl Scheme {
 const JOINING: [&str; 7] = ["Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"];
 
 /// Every operator with an integer form.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "Conv",
     "Gemm",
     "MatMul",
@@ -288,6 +291,7 @@ const KNOWN: [&str; 11] = [
     "LeakyRelu",
     "Sigmoid",
     "Softmax",
+    "LSTM",
 ];
 
 fn is_meant(node: &Node, pattern: &str) -> bool {

@@ -52,7 +52,7 @@ pub(super) fn calibrated(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> 
     scales(graph, plan, &bounds).expect("every value has a range")
 }
 
-fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
+pub(super) fn quantized(graph: &Graph, plan: &Plan, calibrator: Calibrator) -> Graph {
     let quantized = insert(graph, plan, &calibrated(graph, plan, calibrator)).expect("inserted");
     quantized.check().expect("a graph");
     quantized

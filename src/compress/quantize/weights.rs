@@ -77,6 +77,18 @@ pub fn insert_weights_with(
     parameters: &[Vec<Parameters>],
 ) -> Result<Graph, QuantizeError> {
     let mut patch = Patch::new(graph);
+    store(&mut patch, graph, sites, parameters)?;
+    patch.remove_unused_initializers();
+    Ok(patch.apply(None)?)
+}
+
+/// The same among other edits, which must not be of the nodes of these sites.
+pub(super) fn store(
+    patch: &mut Patch,
+    graph: &Graph,
+    sites: &[WeightSite],
+    parameters: &[Vec<Parameters>],
+) -> Result<(), QuantizeError> {
     let mut nodes: BTreeMap<usize, Node> = BTreeMap::new();
     let mut made = HashMap::new();
     for (site, parameters) in sites.iter().zip(parameters) {
@@ -85,15 +97,35 @@ pub fn insert_weights_with(
             Entry::Vacant(place) => {
                 let constant = &graph.initializers[&site.name];
                 let quantized = with_parameters(constant, site.axis, site.weights, parameters)?;
-                place.insert(restored(&mut patch, &site.name, &quantized, site.weights)?)
+                place.insert(restored(patch, &site.name, &quantized, site.weights)?)
             }
         };
         let node = nodes.entry(site.node_idx).or_insert_with(|| graph.nodes[site.node_idx].clone());
         node.inputs[site.position] = Some(floats.clone());
     }
     nodes.into_iter().for_each(|(node_idx, node)| patch.replace(node_idx, vec![node]));
-    patch.remove_unused_initializers();
-    Ok(patch.apply(None)?)
+    Ok(())
+}
+
+/// Stores the weights of every node but these, by channel in eight bits where no exception says otherwise. Gives how many.
+///
+/// # Errors
+/// When a weight holds numbers that no integer stands for.
+pub(super) fn store_others(
+    patch: &mut Patch,
+    graph: &Graph,
+    types: &Types,
+    scheme: &Scheme,
+    done: &[usize],
+) -> Result<usize, QuantizeError> {
+    let scheme = Scheme { weights: Weights::default(), ..scheme.clone() };
+    let sites = match weight_sites(graph, types, &scheme) {
+        Err(QuantizeError::Nothing { .. }) => Vec::new(),
+        sites => sites?,
+    };
+    let others: Vec<WeightSite> = sites.into_iter().filter(|site| !done.contains(&site.node_idx)).collect();
+    store(patch, graph, &others, &Start::of_sites(graph, &others)?.parameters)?;
+    Ok(others.len())
 }
 
 /// The nodes that make floats of a constant's integers.

@@ -8,7 +8,7 @@ use super::matter::Matter;
 use super::run::{Book, Course, Fitted, Made, Watcher};
 use super::teacher;
 use crate::compress::quantize::fake::fake;
-use crate::compress::quantize::options::{Form, Target};
+use crate::compress::quantize::options::Target;
 use crate::compress::quantize::plan::Float;
 use crate::measure::runtime::Runtime;
 use crate::onnx;
@@ -44,7 +44,7 @@ impl<'a> Book<'a> {
             return Ok(Fitted { model: quantized.model, output, line });
         };
         let ready = ready(&made.model, options, target)?;
-        if !matches!(ready.choice.form, Form::Qdq | Form::Qoperator) {
+        if !ready.choice.form.is_calibrated() {
             let problem = "goes with activations, and for this runtime weights alone are quantized: say `form = \"qdq\"`, or leave it out";
             return Err(RecipeError::Part { part: "step.quantize.epochs".to_string(), problem: problem.to_string() });
         }

@@ -7,7 +7,7 @@ use super::grammar::{
 };
 use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::quantize::Rounding;
-use crate::compress::quantize::options::{Form, QuantizeOptions, Target, To};
+use crate::compress::quantize::options::{QuantizeOptions, Target, To};
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
 use crate::recipe::RecipeError;
@@ -119,7 +119,7 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
             None => None,
         },
     };
-    if learn.is_some() && (options.to != To::Int8 || matches!(options.form, Some(Form::Weights | Form::Whole))) {
+    if learn.is_some() && (options.to != To::Int8 || options.form.is_some_and(|form| !form.is_calibrated())) {
         return Err(part("step.quantize.epochs", "is for int8 in the forms qdq and qoperator; leave it out"));
     }
     if learn.is_some() && options.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) {

@@ -13,12 +13,13 @@ use crate::compress::quantize::histogram::Statistics;
 use crate::compress::quantize::mixed::mixed;
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
+use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::prepare::{ChannelStatistics, measure};
 use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
 use crate::compress::quantize::sensitivity::Layer;
 use crate::compress::quantize::slow::slow_nodes;
-use crate::compress::quantize::{self, Plan, QuantizeError, Ranges, Rounding, Scales};
+use crate::compress::quantize::{self, Narrowed, Plan, QuantizeError, Ranges, Rounding, Scales};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
@@ -106,6 +107,14 @@ pub fn quantize(
         quantized.report.notes.splice(0..0, prepared);
         return Ok(quantized);
     }
+    if let Some(narrowed) = narrowed(&model, &types, options, &choice) {
+        let Narrowed { graph, integer, n_weights, float } = narrowed?;
+        let none_run = samples.map(|_| "no samples were run: this form needs none".to_string());
+        let notes = prepared.into_iter().chain(none_run).collect();
+        let integer = by_operator(&model.graph, &integer);
+        let report = Report { integer, n_weights, float, notes, ..Report::new(choice) };
+        return Ok(Quantized { model: model.with_graph(graph), ranges: None, left: None, report });
+    }
     let calibrated = look.calibrated(&choice)?;
     let mut calibrated = look.settled(calibrated, &choice, target, known)?;
     if calibrated.plan.integer.is_empty() {
@@ -123,6 +132,21 @@ pub fn quantize(
     Ok(quantized)
 }
 
+/// The network in a form that computes on narrow weights without having seen samples; none for other forms.
+fn narrowed(
+    model: &Model,
+    types: &Types,
+    options: &QuantizeOptions,
+    choice: &Choice,
+) -> Option<Result<Narrowed, QuantizeError>> {
+    let level = options.accuracy_level.unwrap_or(0);
+    match choice.form {
+        Form::Dynamic => Some(quantize::dynamic(&model.graph, types, &choice.scheme)),
+        Form::MatMulNBits => Some(quantize::mat_mul_n_bits(&model.graph, types, &choice.scheme, level)),
+        Form::Qdq | Form::Qoperator | Form::Weights | Form::Whole => None,
+    }
+}
+
 /// How much each layer of a network suffers from integers, alone in them and alone out of them: what harms most for the work that it
 /// saves first.
 ///
@@ -138,7 +162,7 @@ pub fn sensitivity(
 ) -> Result<Vec<Layer>, RecipeError> {
     let ready = ready(model, options, target)?;
     let Ready { model, types, choice } = prepare::prepare(&ready, Some(samples), options, runtime, &mut |_| ())?.0;
-    if !matches!(choice.form, Form::Qdq | Form::Qoperator) {
+    if !choice.form.is_calibrated() {
         let problem = "is of integer activations: say `form = \"qdq\"`";
         return Err(RecipeError::Part { part: "sensitivity".to_string(), problem: problem.to_string() });
     }
@@ -229,7 +253,15 @@ pub(super) fn finish(
         float.extend(lowered.declined.into_iter().map(|Declined { node, reason }| Float { node, reason }));
         graph = lowered.graph;
     }
+    let mut model = model.clone();
+    let mut ports = Vec::new();
+    if choice.scheme.integer_ports {
+        let integer = quantize::integer_ports(&graph)?;
+        model.about.metadata.extend(integer.ports.iter().map(IntegerPort::metadata));
+        (graph, ports) = (integer.graph, integer.ports);
+    }
     let report = Report {
+        ports,
         calibrated_on: by,
         n_samples: ranges.n_samples,
         integer: by_operator(&model.graph, &plan.integer),
@@ -252,7 +284,7 @@ fn written<'a>(
         let graph = stored(graph, &choice.scheme, slow)?.0;
         match choice.form {
             Form::Qoperator => Ok(to_qoperator(&graph, &qoperators(target))?.graph),
-            Form::Qdq | Form::Weights | Form::Whole => Ok(graph),
+            Form::Qdq | Form::Weights | Form::Whole | Form::Dynamic | Form::MatMulNBits => Ok(graph),
         }
     }
 }

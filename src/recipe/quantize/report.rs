@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::compress::quantize::mixed::Mixed;
 use crate::compress::quantize::options::Choice;
 use crate::compress::quantize::plan::Float;
+use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::slow::Slow;
 use crate::graph::Name;
 use crate::graph::probe::{Quality, TimeRatio};
@@ -27,6 +28,8 @@ pub struct Report {
     pub n_halved: usize,
     /// The nodes that could compute in narrow numbers and do not.
     pub float: Vec<Float>,
+    /// The inputs and outputs that are integers now.
+    pub ports: Vec<IntegerPort>,
     /// Where floats were measured to be quicker; none where nobody measured.
     pub harm: Option<Harm>,
     /// Which layers stay in floats for the budget; none where there is no budget.
@@ -124,6 +127,7 @@ impl Report {
             n_weights: 0,
             n_halved: 0,
             float: Vec::new(),
+            ports: Vec::new(),
             harm: None,
             mixed: None,
             notes: Vec::new(),

@@ -2,6 +2,7 @@
 
 quantize.py data cifar10-subset|fashion-mnist|mnist FOLDER   FOLDER/NAME.npz (512 samples, x) and NAME_test.npz (x, y), from ALUDEL_DATA
 quantize.py ptq MODEL CALIB.npz OUT.onnx [minmax|entropy|percentile]   onnxruntime.quantization as it is documented
+quantize.py cost ALUDEL MODEL CALIB.npz [N]   whole processes in turns: seconds (median, least) and peak MB of aludel and of `ptq`
 quantize.py score TEST.npz FILE.onnx ...   how many samples onnxruntime puts right, and its median time for one
 
 `data` normalises to mean 0 and deviation 1 by channel over the training pictures, MNIST not at all. `ptq` preprocesses, then
@@ -11,7 +12,9 @@ import gzip
 import os
 import resource
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -77,6 +80,42 @@ def ptq(model, calibration, out, method="minmax"):
     print(f"{out}: {time.perf_counter() - began:.2f} s, peak {peak:.0f} MB")
 
 
+def whole(command):
+    """Seconds and peak MB of a process, imports and loading included."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{command}: {said}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def cost(aludel, model, calibration, n="5"):
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "q.onnx")
+        ours = [aludel, "quantize", model, "--runtime", "ort", "--form", "qdq", "--keep-slow", "--data", calibration, "-o", out]
+        theirs = [sys.executable, __file__, "ptq", model, calibration, out]
+        contenders = {
+            "aludel min-max": ours,
+            "aludel entropy": ours + ["--calibrator", "entropy"],
+            "aludel mse": ours + ["--calibrator", "mse"],
+            "peer minmax": theirs,
+            "peer entropy": theirs + ["entropy"],
+            "peer percentile": theirs + ["percentile"],
+        }
+        measured = {name: [] for name in contenders}
+        for _ in range(int(n)):
+            for name, command in contenders.items():
+                measured[name].append(whole(command))
+    base = np.median([seconds for seconds, _ in measured["aludel min-max"]])
+    for name, runs in measured.items():
+        seconds = [seconds for seconds, _ in runs]
+        peak = max(megabytes for _, megabytes in runs)
+        median = np.median(seconds)
+        print(f"{name:16} {median:6.2f} s (least {min(seconds):.2f}), {median / base:5.1f} x, peak {peak:5.0f} MB")
+
+
 def score(test, *files):
     import onnxruntime as ort
 
@@ -99,4 +138,4 @@ def score(test, *files):
 
 
 if __name__ == "__main__":
-    {"data": data, "ptq": ptq, "score": score}[sys.argv[1]](*sys.argv[2:])
+    {"data": data, "ptq": ptq, "cost": cost, "score": score}[sys.argv[1]](*sys.argv[2:])

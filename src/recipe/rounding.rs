@@ -1,43 +1,58 @@
 //! Weights rounded by what a network's products read, on samples that run on a runtime.
 
-use super::quantize::{BatchSize, Calibrated, Look, N_SAMPLES, Purpose, Quantized, Report, Samples, batches};
+use super::quantize::{BatchSize, Calibrated, Look, N_SAMPLES, Purpose, Samples, batches};
 use super::{RecipeError, probe};
+use crate::compress::quantize::QuantizeError;
 use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, To};
+use crate::compress::quantize::parameters::Parameters;
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::rounding::{Rounded, Rounding, Start, Task, round, task};
-use crate::compress::quantize::{self, QuantizeError};
 use crate::graph::Graph;
 
 /// Weights of four bits are rounded by what meets them where there are samples and nobody says otherwise: the nearest integers of
 /// so few lose points.
 pub(super) fn prefer(choice: &mut Choice, options: &QuantizeOptions, samples: Option<&Samples>) {
     let are_there = samples.is_some_and(|samples| !matches!(samples, Samples::Ranges(_)));
-    if options.to == To::Int4 && choice.form == Form::Weights && options.rounding.is_none() && are_there {
+    let takes_it = matches!(choice.form, Form::Weights | Form::MatMulNBits);
+    if options.to == To::Int4 && takes_it && options.rounding.is_none() && are_there {
         choice.rounding = Rounding::Gptq;
     }
 }
 
-/// A network whose weights alone are integers, rounded as was chosen.
-pub(super) fn weights(look: &mut Look<'_>, mut choice: Choice, sites: &[WeightSite]) -> Result<Quantized, RecipeError> {
+/// A network of which these weights lie on their grids, rounded as was chosen.
+pub(super) struct OnGrid {
+    /// The network in floats.
+    pub(super) graph: Graph,
+    /// The grids, by site.
+    pub(super) parameters: Vec<Vec<Parameters>>,
+    /// The runtime that samples ran on, and how many there were; none where none were run.
+    pub(super) seen: Option<(String, u64)>,
+    /// What to say of it.
+    pub(super) notes: Vec<String>,
+}
+
+/// Puts weights on their grids. Where nobody asked for the rounding that was preferred, and there is nothing to round, the nearest
+/// integers are taken.
+pub(super) fn on_grid(look: &mut Look<'_>, choice: &mut Choice, sites: &[WeightSite]) -> Result<OnGrid, RecipeError> {
     let start = Start::of_sites(&look.model.graph, sites)?;
     let task = task(&look.model.graph, look.types, sites);
-    let none = nothing(&task).filter(|_| look.options.rounding.is_none());
-    if let Some(problem) = none {
-        let graph = quantize::insert_weights(&look.model.graph, sites)?;
-        let notes = vec![format!("weights have the nearest integers: rounding {problem}")];
-        let choice = Choice { rounding: Rounding::Nearest, ..choice };
-        let report = Report { n_weights: sites.len(), notes, ..Report::new(choice) };
-        return Ok(Quantized { model: look.model.with_graph(graph), ranges: None, left: None, report });
+    let nothing = nothing(&task).filter(|_| look.options.rounding.is_none());
+    if choice.rounding == Rounding::Nearest || nothing.is_some() {
+        let none_run = || look.samples.map(|_| "no samples were run: this form needs none".to_string());
+        let why = nothing.filter(|_| choice.rounding != Rounding::Nearest);
+        let notes =
+            why.map(|problem| format!("weights have the nearest integers: rounding {problem}")).or_else(none_run);
+        choice.rounding = Rounding::Nearest;
+        let (graph, parameters) = (look.model.graph.clone(), start.parameters);
+        return Ok(OnGrid { graph, parameters, seen: None, notes: notes.into_iter().collect() });
     }
     if look.options.rounding.is_none() {
         let reason = "weights rounded by GPTQ: with four bits the nearest integers lose points that it keeps";
         choice.reasons.push(reason.to_string());
     }
     let (rounded, n_samples, notes) = rounded(look, choice.rounding, &task, &start)?;
-    let graph = quantize::insert_weights_with(&rounded.graph, sites, &rounded.parameters)?;
-    let calibrated_on = Some(look.runtime.name().to_string());
-    let report = Report { calibrated_on, n_samples, n_weights: sites.len(), notes, ..Report::new(choice) };
-    Ok(Quantized { model: look.model.with_graph(graph), ranges: None, left: None, report })
+    let Rounded { graph, parameters, .. } = rounded;
+    Ok(OnGrid { graph, parameters, seen: Some((look.runtime.name().to_string(), n_samples)), notes })
 }
 
 /// The network in floats whose weights are to be inserted, with the scales by which they were rounded in `calibrated`, and what to

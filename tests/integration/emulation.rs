@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use aludel::compress::quantize::options::{QuantizeOptions, Target};
-use aludel::measure::runtime::Runtime as _;
-use aludel::measure::runtime::{ModelBytes, Options};
+use aludel::measure::runtime::{ModelBytes, Options, Runtime as _};
 use aludel::onnx;
 use aludel::recipe::emulate::Emulated;
 use aludel::recipe::quantize::{Samples, quantize};
@@ -57,6 +56,7 @@ fn a_machine_without_vnni_is_foretold() {
     }
     let Some(ort) = support::onnxruntime() else { return };
     let folder = tempfile::tempdir().expect("a folder");
+    let mut n_apart = 0;
     let mut table = format!("onnxruntime on {PROCESSOR} under qemu, in decibels over the difference\n");
     for real in real_models(&data).iter().filter(|real| FILES.contains(&name(real).as_str())) {
         let Some(bytes) = quantized(real) else { return };
@@ -82,28 +82,44 @@ fn a_machine_without_vnni_is_foretold() {
         for (foretold, exact) in rows[..half].iter().zip(&rows[half..]) {
             let [foretold, exact] = [foretold, exact].map(decibels);
             writeln!(table, "{:28} foretold {foretold:6.1}  exact {exact:6.1}", name(real)).expect("text");
-            assert!(foretold > 40.0 && foretold > exact + 10.0, "{table}");
+            // Softmax in floats rounds otherwise here than there.
+            assert!(foretold > 100.0, "{table}");
+            n_apart += usize::from(exact < 60.0);
         }
     }
     support::say(&table);
+    assert!(n_apart >= 3, "most of these saturate on such a machine: {table}");
+}
+
+/// The name of the machine that the tests run on.
+#[cfg(target_arch = "x86_64")]
+fn this_machine() -> &'static str {
+    let has_vnni = std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni");
+    if has_vnni { "x86-vnni" } else { "x86-avx2" }
+}
+
+/// The name of the machine that the tests run on.
+#[cfg(not(target_arch = "x86_64"))]
+fn this_machine() -> &'static str {
+    "arm64"
 }
 
 #[test]
-fn a_machine_with_vnni_is_this_one() {
+fn this_machine_is_foretold_as_well() {
     let Some(data) = support::data() else { return };
     let Some(ort) = support::onnxruntime() else { return };
-    let machine = Emulated::named("x86-vnni").expect("a machine");
+    let machine = Emulated::named(this_machine()).expect("a machine");
     for real in real_models(&data).iter().filter(|real| FILES.contains(&name(real).as_str())) {
         let Some(bytes) = quantized(real) else { return };
         let bytes = ModelBytes::new(bytes);
         let inputs = real.feed(ort);
         let mut session = machine.load(&bytes, &Options::default()).expect("it is known");
         let given = session.run(&inputs).expect("it runs");
-        let exact = Options::default();
-        let expected = ort.load(&bytes, &exact).and_then(|mut session| session.run(&inputs)).expect("it runs");
+        let expected =
+            ort.load(&bytes, &Options::default()).and_then(|mut session| session.run(&inputs)).expect("it runs");
         for ((_, expected), (_, given)) in expected.iter().zip(&given) {
             let most = support::numbers(expected).expect("floats").iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-            support::close(expected, given, 0.0, 0.02 * most).unwrap_or_else(|apart| panic!("{}: {apart}", name(real)));
+            support::close(expected, given, 0.0, 1e-5 * most).unwrap_or_else(|apart| panic!("{}: {apart}", name(real)));
         }
     }
 }

@@ -448,11 +448,11 @@ fn a_student_is_quantized_and_learns_as_it_is_rounded() {
     let calibrated = text.replace("calibrator", &format!("{three_bits}, calibrator"));
     let learned = calibrated.replace("\"mse\" }", "\"mse\", epochs = 8, lr = 2e-3, temperature = 2.0 }");
     let rounded = calibrated.replace("calibrator", "rounding = \"gptq\", calibrator");
-    let accuracies = [&calibrated, &learned, &rounded].map(|text| {
+    let accuracies = [&calibrated, &rounded, &learned].map(|text| {
         let report = run(&recipe(folder.path(), text), &folder.path().join("whole"), &[]).0;
         accuracy(&report, 3)
     });
-    assert!(accuracies[1] > accuracies[0] + 0.05 && accuracies[2] > accuracies[0] + 0.02, "{accuracies:?}");
+    assert!(accuracies[1] > accuracies[0] + 0.02 && accuracies[2] > accuracies[0] + 0.05, "{accuracies:?}");
     let other = folder.path().join("again");
     fs::create_dir(&other).expect("the folder is ours");
     run(&recipe(folder.path(), &learned), &other, &[]);

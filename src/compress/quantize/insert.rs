@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use super::QuantizeError;
 use super::calibrate::Ranges;
 use super::calibrator::Calibrator;
+use super::pairs;
 use super::parameters::{Parameters, QuantizedConstant, integer_tensor, of_constant, with_parameters};
 use super::plan::{BiasSite, Plan, plan};
 use super::scheme::Scheme;
@@ -47,20 +48,40 @@ pub fn scales(graph: &Graph, plan: &Plan, bounds: &IndexMap<Name, (f32, f32)>) -
     Ok(Scales { activations, weights })
 }
 
-/// For each scale of a weight the least with which its bias fits 32 bits; none where it has no bias.
+/// For each scale of a weight the least with which its bias fits 32 bits and, where the scheme asks for it, its pairs fit 16; none where
+/// there is no bound.
 pub(super) fn least_scales(
     graph: &Graph,
     plan: &Plan,
     weight_idx: usize,
     activations: &IndexMap<Name, Parameters>,
 ) -> Result<Vec<f64>, QuantizeError> {
+    let site = &plan.weights[weight_idx];
+    let of_pairs = match site.weights.fits_pairs {
+        true => pairs::least_scales(&graph.nodes[site.node_idx].op, &graph.initializers[&site.name], site.axis)?,
+        false => Vec::new(),
+    };
+    let of_bias = match plan.biases.iter().find(|bias| bias.weight == weight_idx) {
+        Some(bias) => bias_scales(graph, bias, site.axis, f64::from(activations[&bias.input].scale))?,
+        None => Vec::new(),
+    };
+    let n_scales = of_pairs.len().max(of_bias.len());
+    let at = |scales: &[f64], idx: usize| scales.get(idx).copied().unwrap_or(0.0);
+    Ok((0..n_scales).map(|idx| at(&of_pairs, idx).max(at(&of_bias, idx))).collect())
+}
+
+/// For each scale of a weight the least with which its bias fits 32 bits.
+fn bias_scales(
+    graph: &Graph,
+    bias: &BiasSite,
+    axis: Option<usize>,
+    input_scale: f64,
+) -> Result<Vec<f64>, QuantizeError> {
     /// What a bias may be in integers: half of what fits, the other half for what it is added to.
     const MOST: f64 = (1u64 << 30) as f64;
-    let Some(bias) = plan.biases.iter().find(|bias| bias.weight == weight_idx) else { return Ok(Vec::new()) };
-    let scale = f64::from(activations[&bias.input].scale);
     let numbers = graph.initializers[&bias.name].as_slice::<f32>()?;
-    let by_channel: Vec<f64> = numbers.iter().map(|b| f64::from(b.abs()) / scale / MOST).collect();
-    match plan.weights[weight_idx].axis {
+    let by_channel: Vec<f64> = numbers.iter().map(|b| f64::from(b.abs()) / input_scale / MOST).collect();
+    match axis {
         Some(_) => Ok(by_channel),
         None => Ok(vec![by_channel.into_iter().fold(0.0, f64::max)]),
     }

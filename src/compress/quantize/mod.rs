@@ -17,6 +17,7 @@ mod insert;
 pub mod mixed;
 pub mod nbits;
 pub mod options;
+mod pairs;
 pub mod parameters;
 pub mod plan;
 pub mod ports;

@@ -219,7 +219,7 @@ impl QuantizeOptions {
     pub fn choose(&self, structure: &Structure, target: Target) -> Result<Choice, QuantizeError> {
         self.check()?;
         let mut reasons = Vec::new();
-        let form = self.form(target, &mut reasons);
+        let form = self.form(structure, target, &mut reasons);
         if let Some(name) = self.unused(form) {
             let problem = match (self.to.half(), form) {
                 (Some(_), _) => "is of integers; leave it out",
@@ -318,8 +318,7 @@ impl QuantizeOptions {
         let is_given = |rows: &[(&'static str, bool)]| rows.iter().find(|(_, is_given)| *is_given).map(|row| row.0);
         match (self.to.half(), form) {
             (Some(_), _) => is_given(&of_activations).or(is_given(&of_integers)),
-            (None, Form::Weights) => is_given(&of_activations),
-            (None, Form::MatMulNBits) => is_given(&of_activations).or(is_given(&of_samples)),
+            (None, Form::Weights | Form::MatMulNBits) => is_given(&of_activations),
             (None, Form::Dynamic) => {
                 is_given(&of_activations.map(|row| (row.0, row.1 && row.0 != "operators"))).or(is_given(&of_samples))
             }
@@ -327,10 +326,11 @@ impl QuantizeOptions {
         }
     }
 
-    fn form(&self, target: Target, reasons: &mut Vec<String>) -> Form {
+    fn form(&self, structure: &Structure, target: Target, reasons: &mut Vec<String>) -> Form {
         if let Some(form) = self.form {
             return form;
         }
+        let is_transformer = !structure.attentions.is_empty();
         let (form, reason) = match (self.to, target) {
             (To::Fp16 | To::Bf16, _) => (
                 Form::Weights,
@@ -340,6 +340,10 @@ impl QuantizeOptions {
             (To::Int8, Target::Tract) => (
                 Form::Weights,
                 "weights alone: tract computes QuantizeLinear and DequantizeLinear in floats, slower than without",
+            ),
+            (To::Int8, Target::Onnxruntime) if is_transformer && self.unused(Form::Dynamic).is_none() => (
+                Form::Dynamic,
+                "dynamic: of a transformer it keeps most, and is as quick as fixed ranges; `form = \"qdq\"` fixes them",
             ),
             (To::Int8, Target::Onnxruntime) => (
                 Form::Qdq,
@@ -377,8 +381,17 @@ impl QuantizeOptions {
         }
         let on_integers = form.is_calibrated() || form == Form::Dynamic;
         if on_integers && target == Target::Any && self.weights.bits.is_none() {
-            scheme.weights.bits = Some(7);
-            let reason = "weights of 7 bits: nothing overflows on x86 without VNNI either; name a runtime for 8";
+            let is_plain =
+                self.weights.dtype.is_none_or(|dtype| dtype == Integer::I8) && self.weights.symmetric != Some(false);
+            let is_nearest = self.rounding.is_none_or(|rounding| rounding == Rounding::Nearest);
+            scheme.weights.fits_pairs = form.is_calibrated() && is_plain && is_nearest;
+            scheme.weights.bits = if scheme.weights.fits_pairs { None } else { Some(7) };
+            let reason = match scheme.weights.fits_pairs {
+                true => {
+                    "scales of weights with which no pair of products leaves 16 bits: nothing overflows on x86 without VNNI either; name a runtime for the finest"
+                }
+                false => "weights of 7 bits: nothing overflows on x86 without VNNI either; name a runtime for 8",
+            };
             reasons.push(reason.to_string());
         }
         let is_default = self.activations == ActivationOptions::default() && self.weights == WeightOptions::default();
@@ -442,11 +455,21 @@ mod tests {
         let ort = chosen("", Target::Onnxruntime);
         assert_eq!((ort.form, &ort.scheme), (Form::Qdq, &Scheme::default()));
         assert_eq!(chosen("", Target::Tract).form, Form::Weights);
-        assert_eq!(chosen("", Target::Any).scheme.weights.bits, Some(7));
+        let safe = |text: &str| {
+            (chosen(text, Target::Any).scheme.weights.bits, chosen(text, Target::Any).scheme.weights.fits_pairs)
+        };
+        assert_eq!([safe(""), safe("rounding = 'gptq'")], [(None, true), (Some(7), false)]);
+        assert_eq!(
+            [
+                safe("weights = { dtype = 'u8', symmetric = false, granularity = 'tensor' }"),
+                safe("weights = { bits = 8 }")
+            ],
+            [(Some(7), false), (Some(8), false)]
+        );
         assert_eq!(chosen("weights = { bits = 8 }", Target::Any).scheme.weights.bits, Some(8));
         // One thing said of the weights leaves the others as they were chosen.
         let whole = chosen("weights = { granularity = 'tensor' }", Target::Any).scheme.weights;
-        assert_eq!(whole, Weights { granularity: Granularity::Tensor, bits: Some(7), ..Weights::default() });
+        assert_eq!(whole, Weights { granularity: Granularity::Tensor, fits_pairs: true, ..Weights::default() });
         let four = chosen("to = 'int4'\nweights = { granularity = { block = 32 } }", Target::Onnxruntime);
         assert_eq!((four.form, four.scheme.weights.dtype), (Form::Weights, Integer::I4));
         assert_eq!(four.scheme.embeddings, Some(Weights::default()), "embeddings suffer by four bits");

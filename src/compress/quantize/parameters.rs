@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn weights(dtype: Integer, symmetric: bool, granularity: Granularity, bits: Option<u32>) -> Weights {
-        Weights { dtype, symmetric, granularity, bits }
+        Weights { dtype, symmetric, granularity, bits, fits_pairs: false }
     }
 
     fn check(w: Weights, axis: Option<usize>, integers: &[i32], scales: &[f32]) {

@@ -459,7 +459,8 @@ impl<'a> Planner<'a> {
             }
             Role::Join => {
                 let Activations { dtype, symmetric } = self.scheme.activations_of(node);
-                let weights = Weights { dtype, symmetric, granularity: Granularity::Tensor, bits: None };
+                let weights =
+                    Weights { dtype, symmetric, granularity: Granularity::Tensor, bits: None, fits_pairs: false };
                 for (position, name) in node.inputs.iter().enumerate() {
                     if let Some(name) = name.as_ref().filter(|name| self.constant(name).is_some()) {
                         let site = WeightSite { node_idx, position, name: name.clone(), axis: None, weights };

@@ -94,12 +94,20 @@ pub struct Weights {
     /// Bits that are used of the type's. 7 of 8 keep the sum of two products within 16 bits, which x86 processors without VNNI
     /// add them in.
     pub bits: Option<u32>,
+    /// Whether scales are such that no two neighbouring products leave 16 bits, with all bits of the type in use.
+    pub fits_pairs: bool,
 }
 
 impl Default for Weights {
     /// `i8`, symmetric, a scale for each output channel.
     fn default() -> Weights {
-        Weights { dtype: Integer::I8, symmetric: true, granularity: Granularity::Channel, bits: None }
+        Weights {
+            dtype: Integer::I8,
+            symmetric: true,
+            granularity: Granularity::Channel,
+            bits: None,
+            fits_pairs: false,
+        }
     }
 }
 

@@ -215,6 +215,7 @@ fn what_no_runtime_computes_rightly_is_refused() {
         refused("weights = { dtype = 'u8', symmetric = false }").starts_with("`weights.symmetric` is false by channel")
     );
     assert!(planned(&graph, "weights = { dtype = 'u8', symmetric = false, granularity = 'tensor' }").is_ok());
+    assert!(refused("operators = ['LSTM']").starts_with("`operators` has LSTM, which computes on integers"));
     let mut parts = graph.to_parts();
     parts.initializers.insert("head".into(), Tensor::new(&[3, 4], vec![f32::NAN; 12]).expect("twelve"));
     let broken = Graph::new(parts).expect("a graph");

@@ -7,7 +7,7 @@ use super::grammar::{
 };
 use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::quantize::Rounding;
-use crate::compress::quantize::options::{QuantizeOptions, Target, To};
+use crate::compress::quantize::options::{Form, Ports, QuantizeOptions, Target, To};
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
 use crate::recipe::RecipeError;
@@ -96,7 +96,7 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
     const NAME: &str = "step.quantize";
     let keys = option_keys();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &keys)))?;
+    let mut options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &keys)))?;
     options.check().map_err(|error| part(NAME, &error.to_string()))?;
     let runtime = match table.remove("runtime") {
         None => None,
@@ -119,6 +119,13 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
             None => None,
         },
     };
+    if learn.is_some() && runtime == Some(Target::Onnxruntime) {
+        // What learns is rounded by fixed ranges, also where others would be the default.
+        options.form.get_or_insert(Form::Qdq);
+    }
+    if options.ports == Some(Ports::Int) {
+        return Err(part("step.quantize.ports", "is for `aludel quantize`: a recipe measures its files on floats"));
+    }
     if learn.is_some() && (options.to != To::Int8 || options.form.is_some_and(|form| !form.is_calibrated())) {
         return Err(part("step.quantize.epochs", "is for int8 in the forms qdq and qoperator; leave it out"));
     }

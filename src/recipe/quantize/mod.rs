@@ -6,8 +6,9 @@ mod samples;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::rounding::{self, OnGrid};
 use super::score::{Judge, Scorer};
-use super::{RecipeError, prepare, probe, rounding};
+use super::{RecipeError, prepare, probe};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
 use crate::compress::quantize::mixed::mixed;
@@ -18,13 +19,14 @@ use crate::compress::quantize::prepare::{ChannelStatistics, measure};
 use crate::compress::quantize::qoperator::{Declined, QOperatorOptions, to_qoperator};
 use crate::compress::quantize::scheme::{Scheme, Weights};
 use crate::compress::quantize::sensitivity::Layer;
-use crate::compress::quantize::slow::slow_nodes;
-use crate::compress::quantize::{self, Narrowed, Plan, QuantizeError, Ranges, Rounding, Scales};
+use crate::compress::quantize::slow::{Slow, slow_nodes};
+use crate::compress::quantize::{self, Narrowed, Plan, QuantizeError, Ranges, Rounding, Scales, nbits};
+use crate::graph::probe::Score as _;
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::simplify;
 use crate::graph::structure::blocks;
 use crate::graph::tensor::{DType, Tensor};
-use crate::graph::{Graph, Model, Name, Op};
+use crate::graph::{Graph, Model, Name, Node, Op};
 use crate::measure::inputs;
 use crate::measure::runtime::{ModelBytes, Options, Runtime};
 use crate::onnx;
@@ -91,29 +93,17 @@ pub fn quantize(
     if let Some(dtype) = options.to.half() {
         return halved(&mut look, choice, dtype);
     }
-    if choice.form == Form::Weights {
-        let mut quantized = match choice.rounding {
-            Rounding::Nearest => {
-                let mut quantized = weights_alone(&model, &types, choice)?;
-                let none_run = samples.map(|_| "no samples were run: weights alone need none".to_string());
-                quantized.report.notes.extend(none_run);
-                quantized
-            }
-            Rounding::Gptq | Rounding::Adaround => {
-                let sites = quantize::weight_sites(&model.graph, &types, &choice.scheme)?;
-                rounding::weights(&mut look, choice, &sites)?
-            }
-        };
+    if !choice.form.is_calibrated() {
+        let mut quantized = narrowed(&mut look, choice.clone())?;
+        quantized.report.harm = if known.is_none() { look.harm_of(&quantized, target)? } else { None };
+        let slow = quantized.report.harm.as_ref().is_some_and(|harm| harm.slow.all.low > 1.0);
+        if choice.form == Form::Dynamic && Left::is_sought(options, target) {
+            let is_left = known.map_or(slow, |known| !known.slow.is_empty());
+            quantized = if is_left { undone(&model, &types, choice, quantized)? } else { quantized };
+            quantized.left.get_or_insert_default();
+        }
         quantized.report.notes.splice(0..0, prepared);
         return Ok(quantized);
-    }
-    if let Some(narrowed) = narrowed(&model, &types, options, &choice) {
-        let Narrowed { graph, integer, n_weights, float } = narrowed?;
-        let none_run = samples.map(|_| "no samples were run: this form needs none".to_string());
-        let notes = prepared.into_iter().chain(none_run).collect();
-        let integer = by_operator(&model.graph, &integer);
-        let report = Report { integer, n_weights, float, notes, ..Report::new(choice) };
-        return Ok(Quantized { model: model.with_graph(graph), ranges: None, left: None, report });
     }
     let calibrated = look.calibrated(&choice)?;
     let mut calibrated = look.settled(calibrated, &choice, target, known)?;
@@ -132,19 +122,47 @@ pub fn quantize(
     Ok(quantized)
 }
 
-/// The network in a form that computes on narrow weights without having seen samples; none for other forms.
-fn narrowed(
-    model: &Model,
-    types: &Types,
-    options: &QuantizeOptions,
-    choice: &Choice,
-) -> Option<Result<Narrowed, QuantizeError>> {
-    let level = options.accuracy_level.unwrap_or(0);
-    match choice.form {
-        Form::Dynamic => Some(quantize::dynamic(&model.graph, types, &choice.scheme)),
-        Form::MatMulNBits => Some(quantize::mat_mul_n_bits(&model.graph, types, &choice.scheme, level)),
-        Form::Qdq | Form::Qoperator | Form::Weights | Form::Whole => None,
-    }
+/// The network in a form in which only weights are known to be narrow before it runs.
+fn narrowed(look: &mut Look<'_>, mut choice: Choice) -> Result<Quantized, RecipeError> {
+    let (graph, types) = (&look.model.graph, look.types);
+    let (sites, level) = match choice.form {
+        Form::Weights => (quantize::weight_sites(graph, types, &choice.scheme)?, 0),
+        Form::MatMulNBits => {
+            (nbits::sites(graph, types, &choice.scheme)?, look.options.accuracy_level.unwrap_or_default())
+        }
+        Form::Dynamic | Form::Qdq | Form::Qoperator | Form::Whole => (Vec::new(), 0),
+    };
+    let OnGrid { graph, parameters, seen, notes } = rounding::on_grid(look, &mut choice, &sites)?;
+    let scheme = &choice.scheme;
+    let Narrowed { graph, integer, n_weights, float } = match choice.form {
+        Form::Dynamic => quantize::dynamic(&graph, types, scheme)?,
+        Form::MatMulNBits => {
+            let grids = sites.iter().map(|site| site.name.clone()).zip(parameters).collect();
+            quantize::mat_mul_n_bits(&graph, types, scheme, level, &grids)?
+        }
+        Form::Weights | Form::Qdq | Form::Qoperator | Form::Whole => {
+            let graph = quantize::insert_weights_with(&graph, &sites, &parameters)?;
+            Narrowed { graph, integer: Vec::new(), n_weights: sites.len(), float: Vec::new() }
+        }
+    };
+    let (calibrated_on, n_samples) = seen.map_or((None, 0), |(runtime, n)| (Some(runtime), n));
+    let integer = by_operator(&look.model.graph, &integer);
+    let report = Report { calibrated_on, n_samples, integer, n_weights, float, notes, ..Report::new(choice) };
+    Ok(Quantized { model: look.model.with_graph(graph), ranges: None, left: None, report })
+}
+
+/// A dynamic network that is slower than floats: its weights alone are narrow.
+fn undone(model: &Model, types: &Types, mut choice: Choice, dynamic: Quantized) -> Result<Quantized, RecipeError> {
+    choice.form = Form::Weights;
+    let mut quantized = weights_alone(model, types, choice)?;
+    let reads_made =
+        |node: &&Node| matches!(node.op, Op::MatMulInteger | Op::ConvInteger(_) | Op::DynamicQuantizeLSTM(_));
+    let made = dynamic.model.graph.nodes.iter().filter(reads_made).filter_map(|node| node.output(0).cloned());
+    let slow: Vec<Name> = made.collect();
+    quantized.report.harm =
+        dynamic.report.harm.map(|harm| Harm { slow: Slow { nodes: slow.clone(), ..harm.slow }, ..harm });
+    quantized.left = Some(Left { slow, sensitive: Vec::new() });
+    Ok(quantized)
 }
 
 /// How much each layer of a network suffers from integers, alone in them and alone out of them: what harms most for the work that it
@@ -406,6 +424,25 @@ impl Look<'_> {
         left.sensitive.clone_from(&mixed.floats);
         let precision = Precision { runtime, mixed, seconds: scorer.seconds };
         Ok((left, harm, Some(precision)))
+    }
+
+    /// How long a network of narrow weights takes on the runtime in times of floats, where it computes otherwise than floats.
+    fn harm_of(&self, quantized: &Quantized, target: Target) -> Result<Option<Harm>, RecipeError> {
+        let computes_otherwise = |node: &Node| {
+            matches!(
+                node.op,
+                Op::DequantizeLinear(_) | Op::DynamicQuantizeLinear | Op::DynamicQuantizeLSTM(_) | Op::MatMulNBits(_)
+            )
+        };
+        let graph = &quantized.model.graph;
+        if self.options.keep_slow || target == Target::Any || !graph.nodes.iter().any(computes_otherwise) {
+            return Ok(None);
+        }
+        let written = |graph: &Graph| Ok(graph.clone());
+        let mut scorer = self.scorer(&written)?;
+        let all = scorer.time_ratio(&self.model.graph, graph).map_err(QuantizeError::from)?;
+        let slow = Slow { nodes: Vec::new(), regions: Vec::new(), all, rest: None };
+        Ok(Some(Harm { runtime: self.runtime.name().to_string(), slow, seconds: scorer.seconds }))
     }
 
     /// What times networks on the runtime.

@@ -56,7 +56,7 @@ impl Harm {
         let Harm { runtime, slow, seconds } = self;
         let ratio = |ratio: &TimeRatio| format!("{:.2} [{:.2}, {:.2}]", ratio.median, ratio.low, ratio.high);
         let mut lines =
-            vec![format!("in integers the network takes {} of its time in floats on {runtime}", ratio(&slow.all))];
+            vec![format!("narrow, the network takes {} of its time in floats on {runtime}", ratio(&slow.all))];
         for timed in slow.regions.iter().filter(|timed| timed.is_slow) {
             let first = timed.nodes.first().map_or("", Name::as_str);
             let others =

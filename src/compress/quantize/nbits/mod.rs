@@ -7,10 +7,10 @@ mod tests;
 use std::collections::HashMap;
 
 use super::QuantizeError;
-use super::dense::{Dense, Key, Narrowed};
+use super::dense::{Dense, Key, Narrowed, swapped};
 use super::insert::named;
-use super::parameters::{QuantizedConstant, quantize_constant};
-use super::plan::Float;
+use super::parameters::{Parameters, QuantizedConstant, quantize_constant, with_parameters};
+use super::plan::{Float, WeightSite};
 use super::scheme::{Granularity, Scheme, Weights};
 use super::weights::store_others;
 use crate::graph::op::{self, Op};
@@ -22,9 +22,31 @@ use crate::graph::{Graph, Name, Node};
 /// Sizes of blocks that onnxruntime has kernels for.
 pub const BLOCKS: [usize; 5] = [16, 32, 64, 128, 256];
 
+/// Scales and zero points of matrices that lie on their grids already, by constant: a block after the other along the axis that is
+/// summed over, each for every output.
+pub type Grids = HashMap<Name, Vec<Parameters>>;
+
+/// The matrices that [`mat_mul_n_bits`] puts into blocks as they are, so that their rounding can be learned before.
+///
+/// # Errors
+/// When the scheme cannot be carried out.
+pub fn sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec<WeightSite>, QuantizeError> {
+    scheme.check()?;
+    let site = |(node_idx, node): (usize, &Node)| {
+        let weights = scheme.weights_of(node);
+        block_of(weights).ok()?;
+        let Dense { key: (name, is_transposed, alpha), weight, .. } = Dense::of(graph, types, node).ok()?;
+        let is_plain = weight.rank() == 2 && alpha == 1f32.to_bits() && !weight.is_empty();
+        let axis = Some(usize::from(is_transposed));
+        is_plain.then_some(WeightSite { node_idx, position: 1, name, axis, weights })
+    };
+    let products = graph.nodes.iter().enumerate().filter(|(_, node)| matches!(node.op, Op::MatMul | Op::Gemm(_)));
+    Ok(products.filter(|(_, node)| scheme.excludes(node).is_none()).filter_map(site).collect())
+}
+
 /// A simplified network whose products with a constant matrix read it by blocks of integers. What else has weights keeps them
 /// narrow in the file and computes in floats. `accuracy_level` is the type that the runtime may round activations to: 0 leaves that
-/// to it, 1 is `f32`, 4 integers of eight bits.
+/// to it, 1 is `f32`, 4 integers of eight bits. A matrix without a grid gets the nearest integers.
 ///
 /// # Errors
 /// When the scheme cannot be carried out, one of its patterns means no node, or there is no such product.
@@ -33,6 +55,7 @@ pub fn mat_mul_n_bits(
     types: &Types,
     scheme: &Scheme,
     accuracy_level: i64,
+    grids: &Grids,
 ) -> Result<Narrowed, QuantizeError> {
     scheme.check()?;
     if let Some(pattern) = scheme.idle_patterns(&graph.nodes).first() {
@@ -57,7 +80,7 @@ pub fn mat_mul_n_bits(
             let packed = match made.get(&key) {
                 Some(packed) => packed.clone(),
                 None => {
-                    let packed = Packed::of(&mut patch, &dense, weights, block)?;
+                    let packed = Packed::of(&mut patch, &dense, weights, block, grids)?;
                     made.insert(key, packed.clone());
                     packed
                 }
@@ -102,16 +125,24 @@ struct Packed {
 }
 
 impl Packed {
-    fn of(patch: &mut Patch, dense: &Dense, weights: Weights, block: usize) -> Result<Packed, String> {
+    fn of(patch: &mut Patch, dense: &Dense, weights: Weights, block: usize, grids: &Grids) -> Result<Packed, String> {
         let problem = |error: TensorError| error.to_string();
         let &[n_inner, n_columns] = dense.weight.shape() else { return Err("its constant is no matrix".to_string()) };
         if n_inner == 0 || n_columns == 0 {
             return Err("its constant is empty".to_string());
         }
-        let quantized = quantize_constant(&dense.weight, Some(0), weights).map_err(problem)?;
+        let n_blocks = n_inner.div_ceil(block);
+        let (name, is_transposed, alpha) = &dense.key;
+        let quantized = match grids.get(name).filter(|_| *alpha == 1f32.to_bits()) {
+            None => quantize_constant(&dense.weight, Some(0), weights),
+            Some(grid) => {
+                let grid = if *is_transposed { &swapped(grid, n_columns, n_blocks) } else { grid };
+                with_parameters(&dense.weight, Some(0), weights, grid)
+            }
+        };
+        let quantized = quantized.map_err(problem)?;
         let (integers, zero_points) = unsigned(&quantized)?;
         let scales = quantized.scales.to_vec::<f32>().map_err(problem)?;
-        let n_blocks = n_inner.div_ceil(block);
         let n_bits = usize::try_from(weights.dtype.n_bits()).expect("4 or 8");
         let columns = Columns { n_columns, n_bits };
         // Behind the last row stands what is zero in its block.
@@ -119,7 +150,6 @@ impl Packed {
         let integers = columns.packed(&integers, n_inner, n_blocks * block, &zeros);
         let zero_points = columns.packed(&zero_points, n_blocks, n_blocks, &zeros);
         let scales = columns.of(&scales, n_blocks).collect::<Vec<f32>>();
-        let name = &dense.key.0;
         let size = |size: usize| i64::try_from(size).map_err(|_| "its constant is too large".to_string());
         let mut add = |what: &str, tensor: Result<Tensor, TensorError>| {
             tensor.map(|tensor| patch.add_initializer(&format!("{name}_{what}"), tensor)).map_err(problem)

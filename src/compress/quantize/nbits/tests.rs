@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::compress::quantize::nbits::Grids;
 use crate::compress::quantize::parameters::{bounds, quantize_constant};
 use crate::compress::quantize::scheme::{Granularity, Integer, Scheme, Weights};
 use crate::compress::quantize::tests::{difference, inputs, outputs, wave};
@@ -14,7 +15,8 @@ use crate::graph::{Graph, GraphBuilder, Name, TensorType, simplify};
 
 fn lowered(graph: &Graph, scheme: &str) -> Result<Narrowed, QuantizeError> {
     let types = shape::infer(graph, &Bindings::default()).expect("types fit");
-    let narrowed = mat_mul_n_bits(graph, &types, &toml::from_str::<Scheme>(scheme).expect("a scheme"), 0)?;
+    let narrowed =
+        mat_mul_n_bits(graph, &types, &toml::from_str::<Scheme>(scheme).expect("a scheme"), 0, &Grids::default())?;
     narrowed.graph.check().expect("a graph");
     shape::infer(&narrowed.graph, &Bindings::default()).expect("types fit");
     Ok(narrowed)
@@ -45,7 +47,7 @@ fn check(dtype: Integer, symmetric: bool, block: usize, inner: usize) {
     let scheme = blocks(&name, block).replace("true", &symmetric.to_string()).replace("false", &symmetric.to_string());
     let narrowed = lowered(&graph, &scheme).expect("a product");
     let n_blocks = inner.div_ceil(block);
-    let weights = Weights { dtype, symmetric, granularity: Granularity::Block(block), bits: None };
+    let weights = Weights { dtype, symmetric, granularity: Granularity::Block(block), bits: None, fits_pairs: false };
     let parameters = quantize_constant(&weight, Some(0), weights).expect("floats");
     let (scales, w) = (parameters.scales.to_vec::<f32>(), weight.to_vec::<f32>());
     let (scales, w) = (scales.expect("floats"), w.expect("floats"));

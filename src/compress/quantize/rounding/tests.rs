@@ -250,7 +250,7 @@ proptest! {
         let granularity = [Granularity::Tensor, Granularity::Channel, Granularity::Block(3)][granularity];
         let axis = match granularity { Granularity::Tensor => None, Granularity::Channel => Some(0), Granularity::Block(_) => Some(1) };
         let dtype = if asymmetric { Integer::U4 } else { Integer::I4 };
-        let weights = Weights { dtype, symmetric: !asymmetric, granularity, bits: Some(2 + u32::from(high % 3)) };
+        let weights = Weights { dtype, symmetric: !asymmetric, granularity, bits: Some(2 + u32::from(high % 3)), fits_pairs: false };
         let read = product::Read { value: "x".into(), geometry: product::Geometry::Along { from_back: 1 } };
         let matrices = product::matrix(&[n_rows, n], 0, 1).expect("a matrix");
         let products = vec![Product { matrices, read }];

@@ -100,7 +100,7 @@ pub(super) struct Arguments {
     /// int: inputs and outputs become integers, too, whose scales the file names
     #[arg(long, value_name = "KIND", value_parser = word::<Ports>)]
     ports: Option<Ports>,
-    /// Of matmulnbits: 4 lets onnxruntime multiply in integers of eight bits, which is quicker
+    /// Of matmulnbits, what onnxruntime multiplies in: 4 integers of eight bits (the default), 1 f32, 0 what it likes
     #[arg(long, value_name = "0|1|4")]
     accuracy_level: Option<i64>,
     #[command(flatten)]

@@ -158,7 +158,7 @@ pub struct QuantizeOptions {
     /// Whether inputs and outputs are integers, too.
     pub ports: Option<Ports>,
     /// To what `MatMulNBits` may round activations as it multiplies: 0 leaves it to onnxruntime, 1 is `f32`, 4 integers of
-    /// eight bits, which are quicker.
+    /// eight bits, which are quicker and what is taken where it is not given.
     pub accuracy_level: Option<i64>,
 }
 

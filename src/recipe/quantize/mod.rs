@@ -28,7 +28,7 @@ use crate::graph::structure::blocks;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, Model, Name, Node, Op};
 use crate::measure::inputs;
-use crate::measure::runtime::{ModelBytes, Options, Runtime};
+use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
 use crate::onnx;
 pub(super) use samples::{BatchSize, Purpose, batches};
 
@@ -128,7 +128,7 @@ fn narrowed(look: &mut Look<'_>, mut choice: Choice) -> Result<Quantized, Recipe
     let (sites, level) = match choice.form {
         Form::Weights => (quantize::weight_sites(graph, types, &choice.scheme)?, 0),
         Form::MatMulNBits => {
-            (nbits::sites(graph, types, &choice.scheme)?, look.options.accuracy_level.unwrap_or_default())
+            (nbits::sites(graph, types, &choice.scheme)?, look.options.accuracy_level.unwrap_or(nbits::USUAL_LEVEL))
         }
         Form::Dynamic | Form::Qdq | Form::Qoperator | Form::Whole => (Vec::new(), 0),
     };
@@ -487,7 +487,7 @@ impl Look<'_> {
         }
         let bytes = ModelBytes::new(onnx::to_bytes(self.model)?);
         let session = self.runtime.load(&bytes, &Options::default())?;
-        inputs::random(session.inputs(), &inputs::Bindings::new(), 0).map_err(|error| RecipeError::Part {
+        inputs::random(session.inputs(), &usual_sizes(session.inputs()), 0).map_err(|error| RecipeError::Part {
             part: "ranges".to_string(),
             problem: format!(
                 "are no samples to time the network with, and {error} (hint: give samples, or `keep_slow`)"
@@ -532,6 +532,15 @@ impl Look<'_> {
         let ranges = quantize::calibrate(network.as_mut(), values, histograms, batches, &mut *self.told)?;
         Ok((ranges, Some(self.runtime.name().to_string())))
     }
+}
+
+/// Sizes for the open dimensions of inputs that are made up: one sample, and tokens or pixels enough to keep a kernel busy.
+fn usual_sizes(infos: &[ValueInfo]) -> inputs::Bindings {
+    const USUAL: usize = 64;
+    let batch = infos.iter().filter_map(|info| info.dims.as_ref()?.first());
+    let batch: Vec<String> = batch.map(ToString::to_string).collect();
+    let is_batch = |name: &String| batch.contains(name) || name.ends_with("#0");
+    inputs::open_dimensions(infos).into_iter().filter(|name| !is_batch(name)).map(|name| (name, USUAL)).collect()
 }
 
 /// The network with the weights that nothing reads as integers as integers in the file, too: those of embeddings, recurrent

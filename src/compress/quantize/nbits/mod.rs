@@ -22,6 +22,10 @@ use crate::graph::{Graph, Name, Node};
 /// Sizes of blocks that onnxruntime has kernels for.
 pub const BLOCKS: [usize; 5] = [16, 32, 64, 128, 256];
 
+/// The accuracy level where nobody says: activations as integers of eight bits. With activations in floats onnxruntime took 1.07 times
+/// as long on a transformer of 64 tokens as with weights in floats, so 0.87 times.
+pub const USUAL_LEVEL: i64 = 4;
+
 /// Scales and zero points of matrices that lie on their grids already, by constant: a block after the other along the axis that is
 /// summed over, each for every output.
 pub type Grids = HashMap<Name, Vec<Parameters>>;

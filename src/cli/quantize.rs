@@ -52,7 +52,7 @@ pub(super) struct Arguments {
     /// Samples to take of it; 512 where it is not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     samples: Option<u64>,
-    /// min-max, moving-average, entropy, mse, or a percentile such as 99.99
+    /// min-max, moving-average, entropy, mse, or a percentile, 99.999 where it is not given
     #[arg(long, value_name = "NAME", value_parser = calibrator)]
     calibrator: Option<Calibrator>,
     /// Type of activations: u8, i8, u16 or i16

@@ -7,11 +7,10 @@ use super::histogram::{Histogram, Statistics};
 use super::scheme::Activations;
 
 /// By what the range of an activation is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Calibrator {
     /// From the least to the greatest element seen.
-    #[default]
     MinMax,
     /// The moving average of the batches' least and greatest elements.
     MovingAverage,
@@ -23,6 +22,14 @@ pub enum Calibrator {
     /// Where the mean squared error of the integers is least (Banner, Nahshan and Soudry, "Post training 4-bit quantization of
     /// convolutional networks for rapid-deployment", 2019).
     Mse,
+}
+
+impl Default for Calibrator {
+    /// All but one in a hundred thousand: of the convolutional networks that were tried it kept more than the whole range did, or
+    /// as much, and of a transformer as much, where ten times as many left out cost points.
+    fn default() -> Calibrator {
+        Calibrator::Percentile(99.999)
+    }
 }
 
 impl Calibrator {

@@ -193,6 +193,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::quantize::Calibrator;
     use crate::compress::quantize::histogram::Statistics;
     use crate::compress::quantize::options::{QuantizeOptions, Target};
     use crate::graph::op::{self, Op};
@@ -265,7 +266,8 @@ mod tests {
     fn check(budget: &str, floats: &[usize], is_met: bool) -> Mixed {
         let (graph, made) = chain(&[4, 5, 6, 7]);
         let types = shape::infer(&graph, &Bindings::default()).expect("types fit");
-        let choice = QuantizeOptions::default().choose(&Structure::default(), Target::Onnxruntime).expect("chosen");
+        let options = QuantizeOptions { calibrator: Some(Calibrator::MinMax), ..QuantizeOptions::default() };
+        let choice = options.choose(&Structure::default(), Target::Onnxruntime).expect("chosen");
         let seen = |name: &Name| {
             let mut seen = Statistics::new(false);
             seen.add(name, &[-1.0, 1.0]).expect("numbers");

@@ -141,7 +141,7 @@ pub struct QuantizeOptions {
     pub one_scale: Vec<String>,
     /// Whether products of two activations, as in attention, are quantized, too.
     pub activation_products: Option<bool>,
-    /// By what ranges of activations are chosen.
+    /// By what ranges of activations are chosen; all but one element in a hundred thousand where it is not given.
     pub calibrator: Option<Calibrator>,
     /// Samples to calibrate with; 512 where it is not given.
     pub samples: Option<usize>,

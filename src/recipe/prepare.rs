@@ -43,7 +43,7 @@ pub(super) fn prepare(
         let equalized = equalize(&ready.model.graph, &ready.types)?;
         take(&mut ready, equalized, "equalized", &mut notes)?;
         // Weights alone gain nothing by narrower activations.
-        if ready.choice.form != Form::Weights {
+        if !matches!(ready.choice.form, Form::Weights | Form::MatMulNBits) {
             let seen = seen(&ready, absorb_values(&ready.model.graph, &ready.types))?;
             let absorbed = absorb_high_bias(&ready.model.graph, &ready.types, &seen)?;
             // Why not is as with the equalization, or padding: nothing that a user could change.

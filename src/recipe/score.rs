@@ -87,7 +87,9 @@ impl<'a> Judge<'a> {
 /// The power of what was said, and of what is said otherwise.
 fn difference(said: &Tensor, given: &Tensor) -> (f64, f64) {
     let (Ok(said), Ok(given)) = (said.to_f32s(), given.to_f32s()) else { return (0.0, 0.0) };
-    let pairs = said.iter().zip(given.iter()).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    // What is no number in the original cannot be said otherwise; what is none in the other is noise without end.
+    let numbers = said.iter().zip(given.iter()).filter(|(a, _)| a.is_finite());
+    let pairs = numbers.map(|(&a, &b)| (f64::from(a), if b.is_finite() { f64::from(b) } else { f64::INFINITY }));
     pairs.fold((0.0, 0.0), |(signal, noise), (a, b)| (signal + a * a, noise + (a - b) * (a - b)))
 }
 

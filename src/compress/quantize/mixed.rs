@@ -44,7 +44,7 @@ impl Budget {
     }
 
     /// Whether a network is good enough beside that in floats.
-    fn is_kept(&self, float: &Quality, quality: &Quality) -> Result<bool, QuantizeError> {
+    pub(crate) fn is_kept(&self, float: &Quality, quality: &Quality) -> Result<bool, QuantizeError> {
         let by_noise = self.sqnr_db.is_none_or(|least| quality.sqnr_db() >= least);
         let by_accuracy = match self.accuracy_drop {
             None => true,

@@ -196,6 +196,9 @@ impl QuantizeOptions {
                 "should be qdq, qoperator, dynamic, weights or matmulnbits for int8, weights or matmulnbits for int4, weights or whole for fp16",
             );
         }
+        if self.ports == Some(Ports::Int) && self.budget.is_something() {
+            return option("budget", "may leave layers in floats that integer `ports` need: leave one of them out");
+        }
         if self.bias_correction && self.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) {
             return option(
                 "bias_correction",

@@ -21,7 +21,7 @@ pub(super) fn least_scales(op: &Op, weight: &Tensor, axis: Option<usize>) -> Res
     let shape = weight.shape();
     let by_output: Vec<f64> = match (op, shape) {
         (Op::Conv(conv), [n_outputs, n_channels, taps @ ..]) => {
-            if *n_channels == 1 && conv.group > 1 {
+            if *n_channels == 1 && usize::try_from(conv.group) == Ok(*n_outputs) {
                 return Ok(Vec::new());
             }
             let n_taps: usize = taps.iter().product();
@@ -85,6 +85,8 @@ mod tests {
         // The odd one out is added alone, and a depthwise convolution exactly.
         let depthwise = Op::Conv(op::Conv { group: 2, ..op::Conv::default() });
         check(&depthwise, &[2, 1, 3], &[1.0; 6], Some(0), &[]);
+        // With two outputs for each channel it is a convolution like others.
+        check(&depthwise, &[4, 1, 2], &[1.0; 8], Some(0), &[2.0; 4]);
     }
 
     #[test]

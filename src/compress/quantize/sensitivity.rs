@@ -51,8 +51,9 @@ pub fn sensitivity(
 ) -> Result<Vec<Layer>, QuantizeError> {
     let products = products(graph, types, &choice.scheme)?;
     let symbols = shape::symbols(graph).into_iter().map(|symbol| (symbol, 1)).collect();
-    let bound = shape::infer(graph, &Bindings { symbols, ..Bindings::default() })?;
-    let costs = cost::cost(graph, &bound).nodes;
+    // A network may be too deep for a picture of one pixel; then what depends on its size counts nothing.
+    let bound = shape::infer(graph, &Bindings { symbols, ..Bindings::default() });
+    let costs = cost::cost(graph, bound.as_ref().unwrap_or(types)).nodes;
     let mut quality = |scheme: &Scheme| match quantized(graph, types, scheme, ranges, choice.calibrator) {
         Err(QuantizeError::Nothing { .. }) => Ok(score.quality(graph)?),
         graph => Ok::<_, QuantizeError>(score.quality(&graph?)?),

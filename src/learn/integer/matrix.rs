@@ -78,7 +78,7 @@ pub(super) fn product(a: &Bytes, b: &Stack<'_>) -> Result<Sums, String> {
         });
         n_saturated += saturated.sum::<u64>();
     }
-    let n_pairs = (n_stacked.max(1) * n_rows / n_products.max(1)) as u64 * first.saturable.n_all as u64;
+    let n_pairs = (n_products * n_rows) as u64 * first.saturable.n_all as u64;
     Ok(Sums { sums, shape, n_saturated, n_pairs })
 }
 

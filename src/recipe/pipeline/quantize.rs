@@ -43,7 +43,12 @@ impl<'a> Book<'a> {
             tell(&line, made, &quantized, watcher)?;
             return Ok(Fitted { model: quantized.model, output, line });
         };
-        let ready = ready(&made.model, options, target)?;
+        let mut ready = ready(&made.model, options, target)?;
+        let weights = &mut ready.choice.scheme.weights;
+        if weights.fits_pairs {
+            // Seven bits are in the graph that learns; that pairs fit would only be found out afterwards.
+            (weights.fits_pairs, weights.bits) = (false, Some(7));
+        }
         if !ready.choice.form.is_calibrated() {
             let problem = "goes with activations, and for this runtime weights alone are quantized: say `form = \"qdq\"`, or leave it out";
             return Err(RecipeError::Part { part: "step.quantize.epochs".to_string(), problem: problem.to_string() });

@@ -11,8 +11,8 @@ use super::score::{Judge, Scorer};
 use super::{RecipeError, prepare, probe};
 use crate::compress::quantize::half::{HalfOptions, HalfType, Kept, to_half};
 use crate::compress::quantize::histogram::Statistics;
-use crate::compress::quantize::mixed::mixed;
-use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, Target};
+use crate::compress::quantize::mixed::{Mixed, mixed};
+use crate::compress::quantize::options::{Choice, Form, Ports, QuantizeOptions, Target};
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::prepare::{ChannelStatistics, measure};
@@ -109,6 +109,7 @@ pub fn quantize(
     let mut calibrated = look.settled(calibrated, &choice, target, known)?;
     if calibrated.plan.integer.is_empty() {
         let mut quantized = floats(&model, &types, choice, calibrated)?;
+        look.rejudge(&mut quantized)?;
         quantized.report.notes.extend(prepared);
         return Ok(quantized);
     }
@@ -118,6 +119,7 @@ pub fn quantize(
     };
     let graph = quantize::insert(&float, &calibrated.plan, &calibrated.scales)?;
     let mut quantized = finish(&model, &graph, choice, calibrated, target)?;
+    look.rejudge(&mut quantized)?;
     quantized.report.notes.extend(prepared.into_iter().chain(corrected));
     Ok(quantized)
 }
@@ -137,7 +139,8 @@ fn narrowed(look: &mut Look<'_>, mut choice: Choice) -> Result<Quantized, Recipe
     let Narrowed { graph, integer, n_weights, float } = match choice.form {
         Form::Dynamic => quantize::dynamic(&graph, types, scheme)?,
         Form::MatMulNBits => {
-            let grids = sites.iter().map(|site| site.name.clone()).zip(parameters).collect();
+            let grid = |site: &WeightSite| (site.name.clone(), site.axis.unwrap_or(0), site.weights);
+            let grids = sites.iter().map(grid).zip(parameters).collect();
             quantize::mat_mul_n_bits(&graph, types, scheme, level, &grids)?
         }
         Form::Weights | Form::Qdq | Form::Qoperator | Form::Whole => {
@@ -154,7 +157,12 @@ fn narrowed(look: &mut Look<'_>, mut choice: Choice) -> Result<Quantized, Recipe
 /// A dynamic network that is slower than floats: its weights alone are narrow.
 fn undone(model: &Model, types: &Types, mut choice: Choice, dynamic: Quantized) -> Result<Quantized, RecipeError> {
     choice.form = Form::Weights;
-    let mut quantized = weights_alone(model, types, choice)?;
+    let mut quantized = match weights_alone(model, types, choice.clone()) {
+        Err(RecipeError::Quantize(QuantizeError::Nothing { .. })) => {
+            Quantized { model: model.clone(), ranges: None, left: None, report: Report::new(choice) }
+        }
+        quantized => quantized?,
+    };
     let reads_made =
         |node: &&Node| matches!(node.op, Op::MatMulInteger | Op::ConvInteger(_) | Op::DynamicQuantizeLSTM(_));
     let made = dynamic.model.graph.nodes.iter().filter(reads_made).filter_map(|node| node.output(0).cloned());
@@ -251,7 +259,12 @@ pub struct Left {
 impl Left {
     /// Whether anybody has anything to find out.
     pub(super) fn is_sought(options: &QuantizeOptions, target: Target) -> bool {
-        options.budget.is_something() || !(options.keep_slow || target == Target::Any)
+        options.budget.is_something() || Left::seeks_slow(options, target)
+    }
+
+    /// Whether integers that are slower than floats go back to them. Inputs and outputs that are integers must stay so.
+    fn seeks_slow(options: &QuantizeOptions, target: Target) -> bool {
+        !options.keep_slow && target != Target::Any && options.ports != Some(Ports::Int)
     }
 }
 
@@ -402,7 +415,7 @@ impl Look<'_> {
         let mut left = Left::default();
         let (graph, runtime) = (&self.model.graph, self.runtime.name().to_string());
         let mut harm = None;
-        if !self.options.keep_slow && target != Target::Any {
+        if Left::seeks_slow(self.options, target) {
             let written = written(choice, target, &[]);
             let mut scorer = self.scorer(&written)?;
             let slow = slow_nodes(graph, self.types, choice, ranges, &mut scorer)?;
@@ -413,14 +426,17 @@ impl Look<'_> {
             return Ok((left, harm, None));
         }
         let choice = Choice { scheme: choice.scheme.without(&left.slow), ..choice.clone() };
-        if let Err(QuantizeError::Nothing { .. }) = quantize::plan(graph, self.types, &choice.scheme) {
-            return Ok((left, harm, None));
-        }
         let slow = left.slow.clone();
         let written = written(&choice, target, &slow);
         let mut scorer = self.scorer(&written)?;
         scorer.judge = Some(self.judge()?);
-        let mixed = mixed(graph, self.types, &choice, ranges, &self.options.budget, &mut scorer, &mut |_, _| ())?;
+        let mixed = match quantize::plan(graph, self.types, &choice.scheme) {
+            Err(QuantizeError::Nothing { .. }) => {
+                let quality = scorer.quality(graph).map_err(QuantizeError::from)?;
+                Mixed { floats: Vec::new(), layers: Vec::new(), in_floats: quality, quality, is_met: true }
+            }
+            _ => mixed(graph, self.types, &choice, ranges, &self.options.budget, &mut scorer, &mut |_, _| ())?,
+        };
         left.sensitive.clone_from(&mixed.floats);
         let precision = Precision { runtime, mixed, seconds: scorer.seconds };
         Ok((left, harm, Some(precision)))
@@ -439,10 +455,36 @@ impl Look<'_> {
             return Ok(None);
         }
         let written = |graph: &Graph| Ok(graph.clone());
-        let mut scorer = self.scorer(&written)?;
-        let all = scorer.time_ratio(&self.model.graph, graph).map_err(QuantizeError::from)?;
+        let timed = || {
+            let mut scorer = self.scorer(&written)?;
+            let all = scorer.time_ratio(&self.model.graph, graph).map_err(QuantizeError::from)?;
+            Ok::<_, RecipeError>((all, scorer.seconds))
+        };
+        let (all, seconds) = match timed() {
+            // What is made up need not fit a network that takes no samples to quantize.
+            Err(error) if self.samples.is_none() => {
+                tracing::warn!("the network is not timed: {error}; give samples, or `keep_slow`");
+                return Ok(None);
+            }
+            timed => timed?,
+        };
         let slow = Slow { nodes: Vec::new(), regions: Vec::new(), all, rest: None };
-        Ok(Some(Harm { runtime: self.runtime.name().to_string(), slow, seconds: scorer.seconds }))
+        Ok(Some(Harm { runtime: self.runtime.name().to_string(), slow, seconds }))
+    }
+
+    /// Says how good the network is that is written, where the one that was judged before was rounded otherwise.
+    fn rejudge(&self, quantized: &mut Quantized) -> Result<(), RecipeError> {
+        let Some(Precision { mixed, .. }) = &mut quantized.report.mixed else { return Ok(()) };
+        let written = |graph: &Graph| Ok(graph.clone());
+        let mut scorer = self.scorer(&written)?;
+        scorer.judge = Some(self.judge()?);
+        let graph = &quantized.model.graph;
+        mixed.quality = scorer.quality(graph).map_err(QuantizeError::from)?;
+        let n_bytes = scorer.n_bytes(graph).map_err(QuantizeError::from)?;
+        let budget = &self.options.budget;
+        let is_kept = budget.is_kept(&mixed.in_floats, &mixed.quality)?;
+        mixed.is_met &= is_kept && budget.bytes.is_none_or(|most| n_bytes <= most);
+        Ok(())
     }
 
     /// What times networks on the runtime.
@@ -457,6 +499,7 @@ impl Look<'_> {
     /// What tells how good answers are: labels where there are any, and what the network says in floats.
     fn judge(&self) -> Result<Judge<'_>, RecipeError> {
         const MOST_SAMPLES: usize = 2_000;
+        const MOST_BYTES: usize = 256 << 20;
         let missing = || {
             let problem = "is missing: how good a network is shows on samples".to_string();
             RecipeError::Part { part: "data".to_string(), problem }
@@ -464,9 +507,11 @@ impl Look<'_> {
         let samples = self.samples.filter(|samples| !matches!(samples, Samples::Ranges(_))).ok_or_else(missing)?;
         let outputs: Vec<Name> = self.model.graph.outputs.iter().map(|output| output.name.clone()).collect();
         let size = BatchSize::of(self.model, self.types, &outputs);
-        let labels = samples::labels(samples, Purpose::Judge, MOST_SAMPLES, &size)?;
+        // What the network says in floats is kept.
+        let n_samples = (MOST_BYTES / samples::row_bytes(self.types, &outputs).max(1)).clamp(1, MOST_SAMPLES);
+        let labels = samples::labels(samples, Purpose::Judge, n_samples, &size)?;
         let model = self.model;
-        let batches = move || batches(model, samples, Purpose::Judge, MOST_SAMPLES, &size);
+        let batches = move || batches(model, samples, Purpose::Judge, n_samples, &size);
         Judge::new(self.runtime, self.model, Box::new(batches), labels)
     }
 

@@ -67,12 +67,7 @@ impl BatchSize {
         if let Some(Dim::Known(size)) = first {
             return BatchSize { n_samples: size.max(1), is_fixed: true };
         }
-        let bytes = |name: &Name| {
-            let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
-            let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(1));
-            row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
-        };
-        let bytes = values.iter().map(bytes).fold(0usize, usize::saturating_add);
+        let bytes = row_bytes(types, values);
         BatchSize { n_samples: (MOST_BYTES / bytes.max(1)).clamp(1, MOST), is_fixed: false }
     }
 
@@ -83,6 +78,18 @@ impl BatchSize {
             false => n_samples,
         }
     }
+}
+
+/// The bytes of a sample of these values as `f32`.
+pub(super) fn row_bytes(types: &Types, values: &[Name]) -> usize {
+    /// Tokens, where their number is open.
+    const USUAL: usize = 64;
+    let bytes = |name: &Name| {
+        let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
+        let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(USUAL));
+        row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
+    };
+    values.iter().map(bytes).fold(0usize, usize::saturating_add)
 }
 
 pub(in crate::recipe) type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;

@@ -26,9 +26,9 @@ pub const BLOCKS: [usize; 5] = [16, 32, 64, 128, 256];
 /// as long on a transformer of 64 tokens as with weights in floats, so 0.87 times.
 pub const USUAL_LEVEL: i64 = 4;
 
-/// Scales and zero points of matrices that lie on their grids already, by constant: a block after the other along the axis that is
-/// summed over, each for every output.
-pub type Grids = HashMap<Name, Vec<Parameters>>;
+/// Scales and zero points of matrices that lie on their grids already, by constant, the axis that is summed over, and how it is
+/// quantized.
+pub type Grids = HashMap<(Name, usize, Weights), Vec<Parameters>>;
 
 /// The matrices that [`mat_mul_n_bits`] puts into blocks as they are, so that their rounding can be learned before.
 ///
@@ -137,13 +137,15 @@ impl Packed {
         }
         let n_blocks = n_inner.div_ceil(block);
         let (name, is_transposed, alpha) = &dense.key;
-        let quantized = match grids.get(name).filter(|_| *alpha == 1f32.to_bits()) {
-            None => quantize_constant(&dense.weight, Some(0), weights),
-            Some(grid) => {
-                let grid = if *is_transposed { &swapped(grid, n_columns, n_blocks) } else { grid };
-                with_parameters(&dense.weight, Some(0), weights, grid)
-            }
-        };
+        let quantized =
+            match grids.get(&(name.clone(), usize::from(*is_transposed), weights)).filter(|_| *alpha == 1f32.to_bits())
+            {
+                None => quantize_constant(&dense.weight, Some(0), weights),
+                Some(grid) => {
+                    let grid = if *is_transposed { &swapped(grid, n_columns, n_blocks) } else { grid };
+                    with_parameters(&dense.weight, Some(0), weights, grid)
+                }
+            };
         let quantized = quantized.map_err(problem)?;
         let (integers, zero_points) = unsigned(&quantized)?;
         let scales = quantized.scales.to_vec::<f32>().map_err(problem)?;

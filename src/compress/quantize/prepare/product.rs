@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::edits::{constant, is_constant};
 use crate::graph::axes::{Port, Slot, axes};
 use crate::graph::shape::Types;
+use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
 
@@ -138,9 +139,12 @@ impl Product {
                 let position = 1 - reader.position.filter(|&position| position < 2).ok_or_else(none)?;
                 let rank = types.tensor(output).and_then(|known| known.rank()).ok_or_else(none)?;
                 let summed = sum.input(position).and_then(|name| constant(graph, name));
+                let from_last = rank.checked_sub(self.output_axis + 1).ok_or_else(none)?;
+                // One that makes more channels of what the product makes is none of its bias.
+                let n_channels = |tensor: &Tensor| tensor.shape().iter().rev().nth(from_last).copied().unwrap_or(1);
+                let fits = |tensor: &Tensor| [1, self.n_outputs].contains(&n_channels(tensor));
                 match summed {
-                    Some(tensor) if matches!(sum.op, Op::Add) && tensor.rank() <= rank => {
-                        let from_last = rank - 1 - self.output_axis;
+                    Some(tensor) if matches!(sum.op, Op::Add) && tensor.rank() <= rank && fits(tensor) => {
                         Ok(Offset { node_idx: reader.node_idx, position, from_last, factor: 1.0 })
                     }
                     _ => Err(none()),

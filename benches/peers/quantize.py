@@ -97,7 +97,7 @@ def cost(aludel, model, calibration, n="5"):
         ours = [aludel, "quantize", model, "--runtime", "ort", "--form", "qdq", "--keep-slow", "--data", calibration, "-o", out]
         theirs = [sys.executable, __file__, "ptq", model, calibration, out]
         contenders = {
-            "aludel min-max": ours,
+            "aludel min-max": ours + ["--calibrator", "min-max"],
             "aludel entropy": ours + ["--calibrator", "entropy"],
             "aludel mse": ours + ["--calibrator", "mse"],
             "peer minmax": theirs,

@@ -181,6 +181,11 @@ impl Graph {
         inputs.chain(constants).chain(self.nodes.iter().flat_map(|node| node.outputs.iter().flatten()))
     }
 
+    /// The initializer of this name, where no caller can override it.
+    pub fn constant(&self, name: &Name) -> Option<&Tensor> {
+        self.initializers.get(name).filter(|_| !self.overridable.contains(name))
+    }
+
     /// Every name in it and in the bodies inside: what a new name must differ from.
     pub fn all_names(&self) -> BTreeSet<Name> {
         let mut names: BTreeSet<Name> = self.value_names().cloned().collect();

@@ -5,6 +5,7 @@
 
 pub(crate) mod bits;
 mod rows;
+mod turned;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +15,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use bytes::Bytes;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+pub(crate) use turned::turned;
 
 #[cfg(target_endian = "big")]
 compile_error!("ONNX stores little-endian bytes and aludel views them in place: big-endian machines are not supported");

@@ -5,13 +5,12 @@ use super::{QuantizeError, scheme::Weights};
 use crate::graph::op::{self, Op};
 use crate::graph::patch::Patch;
 use crate::graph::shape::Types;
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::{DType, Tensor, turned};
 use crate::graph::{Graph, Name, Node};
 
 /// A constant that a caller cannot override.
 pub(super) fn constant<'a>(graph: &'a Graph, node: &Node, position: usize) -> Option<&'a Tensor> {
-    let name = node.input(position)?;
-    graph.initializers.get(name).filter(|_| !graph.overridable.contains(name))
+    node.input(position).and_then(|name| graph.constant(name))
 }
 
 /// A constant of `f32`, finite; in words why it is none.
@@ -122,14 +121,7 @@ fn scaled(tensor: &Tensor, factor: f32) -> Result<Tensor, String> {
 fn transposed(tensor: &Tensor, wanted: bool) -> Result<Tensor, String> {
     let (&[n_rows, n_columns], true) = (tensor.shape(), wanted) else { return Ok(tensor.clone()) };
     let numbers = tensor.as_slice::<f32>().map_err(|error| error.to_string())?;
-    let swapped = swapped(numbers, n_rows, n_columns);
-    Tensor::new(&[n_columns, n_rows], swapped).map_err(|error| error.to_string())
-}
-
-/// The elements of a matrix column by column.
-pub(super) fn swapped<T: Copy>(elements: &[T], n_rows: usize, n_columns: usize) -> Vec<T> {
-    let columns = (0..n_columns).flat_map(|column| (0..n_rows).map(move |row| row * n_columns + column));
-    columns.map(|position| elements[position]).collect()
+    Tensor::new(&[n_columns, n_rows], turned(numbers, n_rows, n_columns)).map_err(|error| error.to_string())
 }
 
 /// A network in which products read narrow weights.

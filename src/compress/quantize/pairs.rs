@@ -3,8 +3,11 @@
 //! There `255 · (|a| + |b|)` of two neighbouring weights of one sign must stay below 2¹⁵, so that their integers add up to at most 128.
 //! Seven bits always do; a scale that knows the neighbours is rarely as coarse.
 
+use std::borrow::Cow;
+
 use crate::graph::Op;
-use crate::graph::tensor::{Tensor, TensorError};
+use crate::graph::tensor::{Tensor, TensorError, turned};
+use crate::learn::integer::pairs::is_exact;
 
 /// What the rounded weights of a pair may add up to, less what rounding adds to both.
 const GREATEST: f64 = 127.0;
@@ -18,45 +21,41 @@ const GREATEST: f64 = 127.0;
 /// When the constant holds no `f32`.
 pub(super) fn least_scales(op: &Op, weight: &Tensor, axis: Option<usize>) -> Result<Vec<f64>, TensorError> {
     let numbers = weight.as_slice::<f32>()?;
-    let shape = weight.shape();
-    let by_output: Vec<f64> = match (op, shape) {
+    // The weights of each output in their order, one output after the other.
+    let (ordered, depth, n_outputs) = match (op, weight.shape()) {
         (Op::Conv(conv), [n_outputs, n_channels, taps @ ..]) => {
-            if *n_channels == 1 && usize::try_from(conv.group) == Ok(*n_outputs) {
+            let n_groups = usize::try_from(conv.group).unwrap_or(1).max(1);
+            if is_exact(*n_channels, n_outputs / n_groups) {
                 return Ok(Vec::new());
             }
             let n_taps: usize = taps.iter().product();
-            let order = |place: usize| place % n_channels * n_taps + place / n_channels;
-            let depth = n_channels * n_taps;
-            (0..*n_outputs).map(|output| greatest_sum(depth, |place| numbers[output * depth + order(place)])).collect()
+            (Cow::Owned(turned(numbers, *n_channels, n_taps)), n_channels * n_taps, *n_outputs)
         }
-        (Op::Gemm(gemm), [n_outputs, depth]) if gemm.trans_b => {
-            (0..*n_outputs).map(|output| greatest_sum(*depth, |place| numbers[output * depth + place])).collect()
-        }
-        // A stack of matrices has one scale; of a weight that stands first its rows are outputs, and any pair may be one.
+        (Op::Gemm(gemm), [n_outputs, depth]) if gemm.trans_b => (Cow::Borrowed(numbers), *depth, *n_outputs),
         (Op::Gemm(_) | Op::MatMul, [.., depth, n_outputs]) => {
-            let matrices = numbers.chunks_exact((depth * n_outputs).max(1));
-            let of_matrix = |matrix: &[f32]| -> Vec<f64> {
-                (0..*n_outputs).map(|output| greatest_sum(*depth, |place| matrix[place * n_outputs + output])).collect()
-            };
-            let all = matrices.map(of_matrix).reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| a.max(b)).collect());
-            all.unwrap_or_default()
+            (Cow::Owned(turned(numbers, *depth, *n_outputs)), *depth, *n_outputs)
         }
         _ => return Ok(Vec::new()),
     };
-    let scales = by_output.into_iter().map(|sum| sum / GREATEST);
+    let mut scales = vec![0f64; n_outputs];
+    for (row_idx, weights) in ordered.chunks_exact(depth.max(1)).enumerate() {
+        // Matrices of a stack are of the same outputs.
+        let scale = &mut scales[row_idx % n_outputs];
+        *scale = scale.max(greatest_sum(weights) / GREATEST);
+    }
     Ok(match axis {
-        Some(_) => scales.collect(),
-        None => vec![scales.fold(0.0, f64::max)],
+        Some(_) => scales,
+        None => vec![scales.into_iter().fold(0.0, f64::max)],
     })
 }
 
 /// The greatest sum of magnitudes of one sign within a pair.
-fn greatest_sum(depth: usize, at: impl Fn(usize) -> f32) -> f64 {
-    let sum = |place: usize| {
-        let (a, b) = (f64::from(at(place)), f64::from(at(place + 1)));
+fn greatest_sum(weights: &[f32]) -> f64 {
+    let sum = |pair: &[f32]| {
+        let (a, b) = (f64::from(pair[0]), f64::from(pair[1]));
         (a.max(0.0) + b.max(0.0)).max(-(a.min(0.0) + b.min(0.0)))
     };
-    (0..depth.saturating_sub(1)).step_by(2).map(sum).fold(0.0, f64::max)
+    weights.chunks_exact(2).map(sum).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

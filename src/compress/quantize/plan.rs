@@ -266,7 +266,7 @@ impl<'a> Planner<'a> {
 
     /// A constant that a caller cannot override.
     fn constant(&self, name: &Name) -> Option<&'a Tensor> {
-        self.graph.initializers.get(name).filter(|_| !self.graph.overridable.contains(name))
+        self.graph.constant(name)
     }
 
     fn is_constant(&self, node: &Node, position: usize) -> bool {

@@ -32,8 +32,10 @@ pub fn weight_sites(graph: &Graph, types: &Types, scheme: &Scheme) -> Result<Vec
     for (node_idx, node) in graph.nodes.iter().enumerate().filter(|(_, node)| scheme.excludes(node).is_none()) {
         for weight in axes(node, types).weights {
             let Some(name) = node.input(weight.position) else { continue };
-            let constant = graph.initializers.get(name).filter(|_| !graph.overridable.contains(name));
-            let Some(constant) = constant.filter(|it| it.dtype() == DType::F32 && it.len() >= FEWEST) else { continue };
+            let Some(constant) = graph.constant(name).filter(|it| it.dtype() == DType::F32 && it.len() >= FEWEST)
+            else {
+                continue;
+            };
             let is_embedding = weight.input_axis.is_none();
             let weights = if is_embedding { scheme.embedding_of(node) } else { scheme.weights_of(node) };
             let axis = match (weights.granularity, weight.input_axis) {

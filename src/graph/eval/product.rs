@@ -5,7 +5,7 @@ use super::numbers::Numbers;
 use super::shapes::{broadcast, broadcast_positions};
 use super::{EvalError, invalid};
 use crate::graph::op;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{Tensor, turned};
 
 pub(super) fn matmul(args: Args<'_>) -> Result<Tensor, EvalError> {
     let (a, b) = (args.get(0)?, args.get(1)?);
@@ -161,13 +161,6 @@ fn matrix(tensor: &Tensor, transposed: bool) -> Result<(Numbers, [usize; 2]), Ev
         Numbers::Int(elements) => Numbers::Int(turned(&elements, rows, columns)),
     };
     Ok((turned, [columns, rows]))
-}
-
-fn turned<T: Copy>(elements: &[T], rows: usize, columns: usize) -> Vec<T> {
-    if elements.is_empty() {
-        return Vec::new();
-    }
-    (0..columns).flat_map(|column| (0..rows).map(move |row| elements[row * columns + column])).collect()
 }
 
 #[cfg(test)]

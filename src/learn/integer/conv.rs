@@ -3,9 +3,11 @@
 use rayon::prelude::*;
 
 use super::matrix::{Sums, room};
-use super::operands::{Bytes, turned};
+use super::operands::Bytes;
+use super::pairs::is_exact;
 use super::weights::Packed;
 use crate::graph::op;
+use crate::graph::tensor::turned;
 use crate::graph::window::{Window, conv_axes};
 
 /// Positions that one thread takes at a time.
@@ -47,15 +49,15 @@ impl Filters {
         }
         let mut filters =
             Filters { groups: Vec::new(), depthwise: None, kernel: kernel.to_vec(), group_inputs, n_outputs };
-        if group_inputs == 1 && group_outputs == 1 {
+        if is_exact(group_inputs, group_outputs) {
             let zero_point = |channel: usize| zero_points.get(channel).or(zero_points.first()).copied().unwrap_or(0);
-            let taps_first = turned(weights, n_taps, n_outputs);
+            let taps_first = turned(weights, n_outputs, n_taps);
             let centred = taps_first.iter().enumerate().map(|(place, weight)| weight - zero_point(place % n_outputs));
             filters.depthwise = Some(centred.collect());
             return Ok(filters);
         }
         // Within each output from channel by tap to tap by channel.
-        let ordered = turned(weights, n_taps, group_inputs);
+        let ordered = turned(weights, group_inputs, n_taps);
         let depth = n_taps * group_inputs;
         for (group, weights) in ordered.chunks_exact(group_outputs * depth).enumerate() {
             let own = if zero_points.len() > 1 {
@@ -100,7 +102,7 @@ pub(super) fn sums(x: &Bytes, filters: &Filters, attributes: &op::Conv, bias: Op
     let pictures =
         x.bytes.chunks_exact(picture_size.max(1)).zip(sums.chunks_exact_mut((n_positions * n_outputs).max(1)));
     for (picture, sums) in pictures {
-        let pixels = turned(picture, picture_size / n_channels.max(1), n_channels);
+        let pixels = turned(picture, n_channels, picture_size / n_channels.max(1));
         let layer = Layer { pixels: &pixels, n_channels, n_taps, padding, zero_point: x.zero_point, filters };
         let blocks = sums.par_chunks_mut(N_POSITIONS * n_outputs).zip(sources.par_chunks(N_POSITIONS * n_taps));
         n_saturated += blocks.map(|(sums, sources)| layer.block(sources, bias, sums)).sum::<u64>();

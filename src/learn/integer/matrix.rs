@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::operands::Bytes;
 use super::weights::Packed;
-use crate::graph::tensor::n_elements;
+use crate::graph::tensor::{n_elements, turned};
 
 /// Rows that one thread takes at a time.
 const N_ROWS: usize = 64;
@@ -41,7 +41,7 @@ pub(super) fn pack(
         return Err(format!("{} zero points for {n_outputs} columns", zero_points.len()));
     }
     let matrix = |weights: &[i32]| {
-        let outputs = if transposed { weights.to_vec() } else { super::operands::turned(weights, columns, rows) };
+        let outputs = if transposed { weights.to_vec() } else { turned(weights, rows, columns) };
         Packed::new(&outputs, depth, zero_points, saturating)
     };
     Ok(weights.chunks_exact(rows * columns).map(matrix).collect())

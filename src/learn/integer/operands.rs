@@ -1,7 +1,7 @@
 //! What a product reads: bytes with their zero points and scales, and what it makes of its sums.
 
 use super::Rounding;
-use crate::graph::tensor::{DType, Tensor, TensorError};
+use crate::graph::tensor::{DType, Tensor, TensorError, turned};
 
 /// Activations as unsigned bytes. Signed ones are moved up by 128, their zero point with them: differences stay the same.
 pub(super) struct Bytes {
@@ -104,21 +104,10 @@ impl Results {
     /// What lies channel by channel at each position, position by position in each channel; picture by picture.
     pub(super) fn channels_first(self, n_channels: usize, n_positions: usize) -> Results {
         match self {
-            Results::Sums(values) => Results::Sums(turned(&values, n_channels, n_positions)),
-            Results::Floats(values) => Results::Floats(turned(&values, n_channels, n_positions)),
-            Results::Unsigned(values) => Results::Unsigned(turned(&values, n_channels, n_positions)),
-            Results::Signed(values) => Results::Signed(turned(&values, n_channels, n_positions)),
+            Results::Sums(values) => Results::Sums(turned(&values, n_positions, n_channels)),
+            Results::Floats(values) => Results::Floats(turned(&values, n_positions, n_channels)),
+            Results::Unsigned(values) => Results::Unsigned(turned(&values, n_positions, n_channels)),
+            Results::Signed(values) => Results::Signed(turned(&values, n_positions, n_channels)),
         }
     }
-}
-
-/// `[n, rows, columns]` from `[n, columns, rows]`.
-pub(super) fn turned<T: Copy>(values: &[T], n_rows: usize, n_columns: usize) -> Vec<T> {
-    let mut turned = Vec::with_capacity(values.len());
-    for picture in values.chunks_exact((n_rows * n_columns).max(1)) {
-        for row in 0..n_rows {
-            turned.extend(picture[row..].iter().step_by(n_rows));
-        }
-    }
-    turned
 }

@@ -7,6 +7,11 @@
 /// 255 · 128 < 2¹⁵ ≤ 255 · 129.
 const GREATEST: i32 = 128;
 
+/// Whether a convolution of so many inputs and outputs a group is summed in 32 bits on every machine: a depthwise one is.
+pub fn is_exact(group_inputs: usize, group_outputs: usize) -> bool {
+    group_inputs == 1 && group_outputs == 1
+}
+
 /// Whether `a · first + b · second` can leave sixteen bits, for some bytes `a` and `b`. Weights of seven bits never do.
 pub fn can_saturate(first: i8, second: i8) -> bool {
     reach(first, second) > GREATEST

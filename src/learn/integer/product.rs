@@ -10,7 +10,7 @@ use super::{Arithmetic, Pairs, Rounding};
 use crate::graph::axes::axis_from_start;
 use crate::graph::op::{self, Op};
 use crate::graph::shape::Types;
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::{DType, Tensor, turned};
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, TensorType};
 
@@ -229,8 +229,7 @@ struct Constants<'a>(&'a Graph);
 
 impl Values for Constants<'_> {
     fn get(&self, name: &Name) -> Result<&Tensor, String> {
-        let constant = self.0.initializers.get(name).filter(|_| !self.0.overridable.contains(name));
-        constant.ok_or_else(|| format!("`{name}` is no constant"))
+        self.0.constant(name).ok_or_else(|| format!("`{name}` is no constant"))
     }
 }
 
@@ -284,7 +283,7 @@ impl View<'_> {
 
 fn transposed(x: &Bytes) -> Result<Bytes, String> {
     let [rows, columns] = x.shape[..] else { return Err(format!("a transposed matrix of shape {:?}", x.shape)) };
-    let bytes = super::operands::turned(&x.bytes, columns, rows);
+    let bytes = turned(&x.bytes, rows, columns);
     Ok(Bytes { bytes, zero_point: x.zero_point, shape: vec![columns, rows] })
 }
 

@@ -2,12 +2,12 @@
 //! for each of its gates' rows.
 
 use super::quantized;
-use crate::compress::quantize::dense::{floats, reads_floats, swapped};
+use crate::compress::quantize::dense::{floats, reads_floats};
 use crate::compress::quantize::scheme::{Granularity, Weights};
 use crate::graph::op::{self, Op};
 use crate::graph::patch::Patch;
 use crate::graph::shape::Types;
-use crate::graph::tensor::{Tensor, TensorError};
+use crate::graph::tensor::{Tensor, TensorError, turned};
 use crate::graph::{Graph, Name, Node};
 
 /// What takes an `LSTM`'s place; in words why nothing does.
@@ -75,8 +75,10 @@ fn matrices(weight: &Tensor, weights: Weights) -> Result<Matrices, String> {
     }
     let constant = quantized(&weight.reshaped(&flat).map_err(problem)?, Some(0), weights)?;
     let bytes = constant.integers.bytes().ok_or("integers have bytes")?;
-    let size = n_rows.checked_mul(n_columns).filter(|&size| size > 0).ok_or("its weight is empty")?;
-    let transposed: Vec<u8> = bytes.chunks(size).flat_map(|matrix| swapped(matrix, n_rows, n_columns)).collect();
+    if bytes.is_empty() {
+        return Err("its weight is empty".to_string());
+    }
+    let transposed = turned(bytes, n_rows, n_columns);
     Ok(Matrices {
         integers: Tensor::from_bytes(weights.dtype.dtype(), &[n_directions, n_columns, n_rows], transposed.into())
             .map_err(problem)?,

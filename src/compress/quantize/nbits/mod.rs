@@ -7,7 +7,7 @@ mod tests;
 use std::collections::HashMap;
 
 use super::QuantizeError;
-use super::dense::{Dense, Key, Narrowed, swapped};
+use super::dense::{Dense, Key, Narrowed};
 use super::insert::named;
 use super::parameters::{Parameters, QuantizedConstant, quantize_constant, with_parameters};
 use super::plan::{Float, WeightSite};
@@ -16,7 +16,7 @@ use super::weights::store_others;
 use crate::graph::op::{self, Op};
 use crate::graph::patch::Patch;
 use crate::graph::shape::Types;
-use crate::graph::tensor::{DType, Tensor, TensorError};
+use crate::graph::tensor::{DType, Tensor, TensorError, turned};
 use crate::graph::{Graph, Name, Node};
 
 /// Sizes of blocks that onnxruntime has kernels for.
@@ -142,7 +142,7 @@ impl Packed {
             {
                 None => quantize_constant(&dense.weight, Some(0), weights),
                 Some(grid) => {
-                    let grid = if *is_transposed { &swapped(grid, n_columns, n_blocks) } else { grid };
+                    let grid = if *is_transposed { &turned(grid, n_columns, n_blocks) } else { grid };
                     with_parameters(&dense.weight, Some(0), weights, grid)
                 }
             };
@@ -155,7 +155,7 @@ impl Packed {
         let zeros = zero_points[(n_blocks - 1) * n_columns..].to_vec();
         let integers = columns.packed(&integers, n_inner, n_blocks * block, &zeros);
         let zero_points = columns.packed(&zero_points, n_blocks, n_blocks, &zeros);
-        let scales = columns.of(&scales, n_blocks).collect::<Vec<f32>>();
+        let scales = turned(&scales, n_blocks, n_columns);
         let size = |size: usize| i64::try_from(size).map_err(|_| "its constant is too large".to_string());
         let mut add = |what: &str, tensor: Result<Tensor, TensorError>| {
             tensor.map(|tensor| patch.add_initializer(&format!("{name}_{what}"), tensor)).map_err(problem)
@@ -226,11 +226,6 @@ struct Columns {
 }
 
 impl Columns {
-    fn of<T: Copy>(&self, elements: &[T], n_rows: usize) -> impl Iterator<Item = T> {
-        let n_columns = self.n_columns;
-        (0..n_columns).flat_map(move |column| (0..n_rows).map(move |row| elements[row * n_columns + column]))
-    }
-
     /// Each column filled up to so many rows, its integers packed from the lowest bits up.
     fn packed(&self, integers: &[u8], n_rows: usize, n_padded: usize, filler: &[u8]) -> Vec<u8> {
         let at = |row: usize, column: usize| {

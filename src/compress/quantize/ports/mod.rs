@@ -150,10 +150,7 @@ impl<'a> View<'a> {
 
     /// What the integers beside this node stand for.
     fn port(&self, name: &Name, is_output: bool, node: &Node) -> Result<IntegerPort, String> {
-        let constant = |position: usize| {
-            let name = node.input(position)?;
-            self.graph.initializers.get(name).filter(|_| !self.graph.overridable.contains(name))
-        };
+        let constant = |position: usize| self.graph.constant(node.input(position)?);
         let scale = constant(1).filter(|scale| scale.len() == 1).and_then(|scale| scale.to_vec::<f32>().ok());
         let scale = scale.and_then(|scale| scale.first().copied()).ok_or("its scale is no one constant")?;
         let zero = constant(2).filter(|zero| zero.len() == 1).ok_or("its zero point is no one constant")?;

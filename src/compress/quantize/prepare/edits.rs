@@ -10,7 +10,7 @@ use crate::graph::{Graph, Name, Node};
 
 /// A constant of `f32` that a caller cannot override.
 pub(super) fn constant<'a>(graph: &'a Graph, name: &Name) -> Option<&'a Tensor> {
-    graph.initializers.get(name).filter(|tensor| tensor.dtype() == DType::F32 && !graph.overridable.contains(name))
+    graph.constant(name).filter(|tensor| tensor.dtype() == DType::F32)
 }
 
 /// Whether the input at this position is a [`constant`].

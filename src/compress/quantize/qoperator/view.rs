@@ -98,10 +98,7 @@ impl<'a> View<'a> {
 
     /// The value where it is a constant.
     pub(super) fn constant(&self, name: &Name) -> Option<&'a Tensor> {
-        if self.graph.overridable.contains(name) {
-            return None;
-        }
-        self.graph.initializers.get(name).or_else(|| match self.uses.producer(name).map(|node| &node.op) {
+        self.graph.constant(name).or_else(|| match self.uses.producer(name).map(|node| &node.op) {
             Some(Op::Constant(constant)) => Some(&constant.value),
             Some(_) | None => None,
         })

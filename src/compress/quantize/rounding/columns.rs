@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::product::{Geometry, Read};
 use crate::graph::probe::ProbeError;
-use crate::graph::tensor::Tensor;
+use crate::graph::tensor::{Tensor, turned};
 use crate::graph::window::Window;
 
 /// Places of a window that are looked at of each sample: spread over the image, others for each sample.
@@ -38,7 +38,7 @@ pub(super) fn for_rows(
             let inner: usize = tensor.shape()[axis + 1..].iter().product();
             match inner {
                 1 => take(0, &x),
-                _ => take(0, &transposed(&x, n_columns, inner)),
+                _ => take(0, &turned(&x, n_columns, inner)),
             }
             Ok(())
         }
@@ -65,13 +65,6 @@ pub(super) fn for_rows(
             Ok(())
         }
     }
-}
-
-/// `[.., n, inner]` as rows of `n`.
-fn transposed(x: &[f32], n: usize, inner: usize) -> Vec<f32> {
-    let row = |(matrix, place): (&[f32], usize)| (0..n).map(|idx| matrix[idx * inner + place]).collect::<Vec<f32>>();
-    let matrices = x.chunks_exact((n * inner).max(1));
-    matrices.flat_map(|matrix| (0..inner).map(move |place| (matrix, place))).flat_map(row).collect()
 }
 
 /// What a window sees of a batch of images.

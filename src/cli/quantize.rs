@@ -24,7 +24,8 @@ use crate::learn::integer::Saturation;
 use crate::measure::child::RuntimeName;
 use crate::measure::runtime::Runtime;
 use crate::onnx::{self, WriteOptions};
-use crate::recipe::quantize::{self as recipe, Quantized, Samples};
+use crate::recipe::quantize::{self as recipe, Quantized};
+use crate::recipe::samples::Samples;
 use crate::store;
 
 /// Write a network in integers or 16-bit floats, its ranges taken from samples

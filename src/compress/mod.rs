@@ -1,4 +1,5 @@
 //! What is done to a network so that it is smaller and stays good.
 
 pub mod distill;
+pub mod observe;
 pub mod quantize;

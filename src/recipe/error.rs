@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::compress::distill::DistillError;
 use crate::compress::distill::student::StudentError;
+use crate::compress::observe::ObserveError;
 use crate::compress::quantize::QuantizeError;
 use crate::compress::quantize::half::QuantizeHalfError;
 use crate::compress::quantize::qoperator::QOperatorError;
@@ -63,6 +64,9 @@ pub enum RecipeError {
     /// The network is not quantized.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
+    /// What its values look like cannot be counted.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     /// It is not narrowed to 16-bit floats.
     #[error(transparent)]
     Half(#[from] QuantizeHalfError),

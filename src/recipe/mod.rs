@@ -4,12 +4,14 @@ pub mod debug;
 pub mod emulate;
 mod error;
 pub mod evaluate;
+mod look;
 pub mod normalization;
 pub mod pipeline;
 mod prepare;
 mod probe;
 pub mod quantize;
 mod rounding;
+pub mod samples;
 mod score;
 mod train;
 

@@ -3,7 +3,9 @@
 use indexmap::IndexMap;
 
 use super::RecipeError;
-use super::quantize::{Calibrated, Look, Ready, Samples};
+use super::look::Look;
+use super::quantize::{Calibrated, Ready, Work};
+use super::samples::Samples;
 use crate::compress::quantize::options::{Form, QuantizeOptions};
 use crate::compress::quantize::prepare::{
     Declined, Prepared, absorb_high_bias, absorb_values, correct_biases, correct_values, equalize, smooth,
@@ -12,6 +14,10 @@ use crate::compress::quantize::prepare::{
 use crate::graph::shape::{self, Bindings};
 use crate::graph::{Graph, Name};
 use crate::measure::runtime::Runtime;
+
+/// What channels are looked at for.
+const MISSING: &str =
+    "`equalize`, `smooth` and `bias_correction` look at channels of activations, which no ranges hold; give samples";
 
 /// The network with its channels equalized and smoothed as the options say, and in words what was done. The samples are run anew for
 /// each step that needs them: it must see what the step before has made.
@@ -36,7 +42,8 @@ pub(super) fn prepare(
         true => Ok(IndexMap::new()),
         false => {
             let Ready { model, types, .. } = ready;
-            Look { model, types, samples, options, runtime, told: &mut *told }.channels(&values)
+            Look { model, types, samples, n_samples: options.samples, runtime, told: &mut *told }
+                .channels(&values, MISSING)
         }
     };
     if options.equalize {
@@ -65,12 +72,13 @@ pub(super) fn prepare(
 ///
 /// # Errors
 /// When its samples are missing.
-pub(super) fn correct(look: &mut Look<'_>, calibrated: &mut Calibrated) -> Result<(Graph, Vec<String>), RecipeError> {
+pub(super) fn correct(work: &mut Work<'_>, calibrated: &mut Calibrated) -> Result<(Graph, Vec<String>), RecipeError> {
+    let Work { look, options, .. } = work;
     let graph = &look.model.graph;
-    if !look.options.bias_correction {
+    if !options.bias_correction {
         return Ok((graph.clone(), Vec::new()));
     }
-    let seen = look.channels(&correct_values(graph, look.types, &calibrated.plan))?;
+    let seen = look.channels(&correct_values(graph, look.types, &calibrated.plan), MISSING)?;
     let corrected = correct_biases(graph, look.types, &calibrated.plan, &calibrated.scales, &seen)?;
     calibrated.plan = corrected.plan;
     Ok((corrected.graph, notes("corrected by its bias", &corrected.done, &corrected.declined)))

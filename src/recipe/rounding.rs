@@ -1,9 +1,11 @@
 //! Weights rounded by what a network's products read, on samples that run on a runtime.
 
-use super::quantize::{BatchSize, Calibrated, Look, N_SAMPLES, Purpose, Samples, batches};
-use super::{RecipeError, probe};
+use super::RecipeError;
+use super::look::Shown;
+use super::quantize::{Calibrated, Work};
+use super::samples::Samples;
 use crate::compress::quantize::QuantizeError;
-use crate::compress::quantize::options::{Choice, Form, QuantizeOptions, To};
+use crate::compress::quantize::options::{Form, To};
 use crate::compress::quantize::parameters::Parameters;
 use crate::compress::quantize::plan::{Float, WeightSite};
 use crate::compress::quantize::rounding::{Rounded, Rounding, Start, Task, round, task};
@@ -11,11 +13,11 @@ use crate::graph::Graph;
 
 /// Weights of four bits are rounded by what meets them where there are samples and nobody says otherwise: the nearest integers of
 /// so few lose points.
-pub(super) fn prefer(choice: &mut Choice, options: &QuantizeOptions, samples: Option<&Samples>) {
-    let are_there = samples.is_some_and(|samples| !matches!(samples, Samples::Ranges(_)));
-    let takes_it = matches!(choice.form, Form::Weights | Form::MatMulNBits);
-    if options.to == To::Int4 && takes_it && options.rounding.is_none() && are_there {
-        choice.rounding = Rounding::Gptq;
+pub(super) fn prefer(work: &mut Work<'_>) {
+    let are_there = work.look.samples.is_some_and(|samples| !matches!(samples, Samples::Ranges(_)));
+    let takes_it = matches!(work.choice.form, Form::Weights | Form::MatMulNBits);
+    if work.options.to == To::Int4 && takes_it && work.options.rounding.is_none() && are_there {
+        work.choice.rounding = Rounding::Gptq;
     }
 }
 
@@ -33,72 +35,69 @@ pub(super) struct OnGrid {
 
 /// Puts weights on their grids. Where nobody asked for the rounding that was preferred, and there is nothing to round, the nearest
 /// integers are taken.
-pub(super) fn on_grid(look: &mut Look<'_>, choice: &mut Choice, sites: &[WeightSite]) -> Result<OnGrid, RecipeError> {
-    let start = Start::of_sites(&look.model.graph, sites)?;
-    let task = task(&look.model.graph, look.types, sites);
-    let nothing = nothing(&task).filter(|_| look.options.rounding.is_none());
-    if choice.rounding == Rounding::Nearest || nothing.is_some() {
-        let none_run = || look.samples.map(|_| "no samples were run: this form needs none".to_string());
-        let why = nothing.filter(|_| choice.rounding != Rounding::Nearest);
+pub(super) fn on_grid(work: &mut Work<'_>, sites: &[WeightSite]) -> Result<OnGrid, RecipeError> {
+    let graph = &work.look.model.graph;
+    let start = Start::of_sites(graph, sites)?;
+    let task = task(graph, work.look.types, sites);
+    let is_asked = work.options.rounding.is_some();
+    let nothing = nothing(&task).filter(|_| !is_asked);
+    if work.choice.rounding == Rounding::Nearest || nothing.is_some() {
+        let none_run = || work.look.samples.map(|_| "no samples were run: this form needs none".to_string());
+        let why = nothing.filter(|_| work.choice.rounding != Rounding::Nearest);
         let notes =
             why.map(|problem| format!("weights have the nearest integers: rounding {problem}")).or_else(none_run);
-        choice.rounding = Rounding::Nearest;
-        let (graph, parameters) = (look.model.graph.clone(), start.parameters);
+        work.choice.rounding = Rounding::Nearest;
+        let (graph, parameters) = (graph.clone(), start.parameters);
         return Ok(OnGrid { graph, parameters, seen: None, notes: notes.into_iter().collect() });
     }
-    if look.options.rounding.is_none() {
+    if !is_asked {
         let reason = "weights rounded by GPTQ: with four bits the nearest integers lose points that it keeps";
-        choice.reasons.push(reason.to_string());
+        work.choice.reasons.push(reason.to_string());
     }
-    let (rounded, n_samples, notes) = rounded(look, choice.rounding, &task, &start)?;
+    let (rounded, n_samples, notes) = rounded(work, &task, start)?;
     let Rounded { graph, parameters, .. } = rounded;
-    Ok(OnGrid { graph, parameters, seen: Some((look.runtime.name().to_string(), n_samples)), notes })
+    Ok(OnGrid { graph, parameters, seen: Some((work.look.runtime.name().to_string(), n_samples)), notes })
 }
 
 /// The network in floats whose weights are to be inserted, with the scales by which they were rounded in `calibrated`, and what to
 /// say of it.
-pub(super) fn plan(
-    look: &mut Look<'_>,
-    choice: &Choice,
-    calibrated: &mut Calibrated,
-) -> Result<(Graph, Vec<String>), RecipeError> {
-    if choice.rounding == Rounding::Nearest {
-        return Ok((look.model.graph.clone(), Vec::new()));
+pub(super) fn plan(work: &mut Work<'_>, calibrated: &mut Calibrated) -> Result<(Graph, Vec<String>), RecipeError> {
+    let graph = &work.look.model.graph;
+    if work.choice.rounding == Rounding::Nearest {
+        return Ok((graph.clone(), Vec::new()));
     }
-    let start = Start::of_plan(&look.model.graph, &calibrated.plan, &calibrated.scales)?;
-    let task = task(&look.model.graph, look.types, &calibrated.plan.weights);
-    let (rounded, _, notes) = rounded(look, choice.rounding, &task, &start)?;
+    let start = Start::of_plan(graph, &calibrated.plan, &calibrated.scales)?;
+    let task = task(graph, work.look.types, &calibrated.plan.weights);
+    let (rounded, _, notes) = rounded(work, &task, start)?;
     calibrated.scales.weights = rounded.parameters;
     Ok((rounded.graph, notes))
 }
 
-fn rounded(
-    look: &mut Look<'_>,
-    method: Rounding,
-    task: &Task,
-    start: &Start,
-) -> Result<(Rounded, u64, Vec<String>), RecipeError> {
-    let samples = look.samples.filter(|samples| !matches!(samples, Samples::Ranges(_)));
-    let Some(samples) = samples else {
-        let problem = "is missing: weights are rounded by what meets them in samples; give some hundreds, or say `rounding = \"nearest\"`";
-        return Err(RecipeError::Part { part: "data".to_string(), problem: problem.to_string() });
-    };
+/// Rounds the constants of a task, as many at a time as their second moments leave room for.
+fn rounded(work: &mut Work<'_>, task: &Task, start: Start) -> Result<(Rounded, u64, Vec<String>), RecipeError> {
+    const MISSING: &str =
+        "weights are rounded by what meets them in samples; give some hundreds, or say `rounding = \"nearest\"`";
+    const MOST_BYTES: usize = 1 << 30;
     if let Some(problem) = nothing(task) {
         let problem = format!("{problem}; leave it out");
         return Err(QuantizeError::Option { option: "rounding", problem }.into());
     }
-    let values = task.values();
-    let mut network = probe::open(look.runtime, look.model, &values, "the network")?;
-    let size = BatchSize::of(look.model, look.types, &values);
-    let batches = batches(look.model, samples, Purpose::Calibrate, look.options.samples.unwrap_or(N_SAMPLES), &size)?;
-    let mut n_samples = 0;
-    let told = |n: u64| {
-        n_samples = n;
-        (look.told)(n);
-    };
-    let rounded = round(&look.model.graph, task, start, method, network.as_mut(), batches, told)?;
-    let notes = notes(&rounded, task);
-    Ok((rounded, n_samples, notes))
+    let Work { look, choice, .. } = work;
+    let (mut n_samples, mut start) = (0, start);
+    let mut all = Rounded { graph: look.model.graph.clone(), parameters: Vec::new(), constants: Vec::new() };
+    for part in task.parts(MOST_BYTES) {
+        let Shown { mut network, batches } = look.shown(&part.values(), MISSING)?;
+        let told = |n: u64| {
+            n_samples = n;
+            (look.told)(n);
+        };
+        let rounded = round(&all.graph, &part, &start, choice.rounding, network.as_mut(), batches, told)?;
+        start.parameters.clone_from(&rounded.parameters);
+        all.constants.extend(rounded.constants);
+        (all.graph, all.parameters) = (rounded.graph, rounded.parameters);
+    }
+    let notes = notes(&all, task);
+    Ok((all, n_samples, notes))
 }
 
 /// Why there is nothing to round, where there is not.

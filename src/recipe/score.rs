@@ -4,6 +4,7 @@
 use indexmap::IndexMap;
 
 use super::RecipeError;
+use super::samples::Batches;
 use crate::graph::probe::{ProbeError, Quality, Score, TimeRatio};
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Model, Name};
@@ -26,9 +27,6 @@ pub(super) struct Scorer<'a> {
     /// The time that scoring has taken.
     pub(super) seconds: f64,
 }
-
-/// Batches of inputs.
-pub(super) type Batches<'a> = Box<dyn Iterator<Item = Result<IndexMap<Name, Tensor>, RecipeError>> + 'a>;
 
 /// Samples, and what is right for them.
 pub(super) struct Judge<'a> {

@@ -8,7 +8,8 @@ use aludel::compress::quantize::options::{QuantizeOptions, Target};
 use aludel::measure::runtime::{ModelBytes, Options, Runtime as _};
 use aludel::onnx;
 use aludel::recipe::emulate::Emulated;
-use aludel::recipe::quantize::{Samples, quantize};
+use aludel::recipe::quantize::quantize;
+use aludel::recipe::samples::Samples;
 use bytes::Bytes;
 use serde_json::Value;
 

@@ -17,7 +17,8 @@ use aludel::measure::runtime::explain::Runs;
 use aludel::measure::runtime::{ModelBytes, Options, Runtime};
 use aludel::onnx;
 use aludel::recipe::emulate;
-use aludel::recipe::quantize::{Quantized, Samples, quantize};
+use aludel::recipe::quantize::{Quantized, quantize};
+use aludel::recipe::samples::Samples;
 use serde_json::Value;
 
 use crate::real::{Outputs, Real, real_models, run, run_bytes};

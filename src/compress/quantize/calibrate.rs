@@ -1,16 +1,16 @@
 //! Calibration: samples run through the network, and what their values look like is counted as they pass.
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::QuantizeError;
 use super::calibrator::Calibrator;
 use super::histogram::Statistics;
 use super::plan::Quantized;
+use crate::compress::observe::{ObserveError, each, for_batches};
 use crate::graph::Name;
 use crate::graph::probe::Forward;
-use crate::graph::tensor::{Tensor, TensorError};
+use crate::graph::tensor::Tensor;
 
 /// What was seen of a network's values: a file that is kept, looked at and used again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,33 +26,18 @@ pub struct Ranges {
 ///
 /// # Errors
 /// When there are no samples, the network cannot be run, or a value is no finite number.
-pub fn calibrate<E: From<QuantizeError>>(
+pub fn calibrate<E: From<ObserveError>>(
     network: &mut dyn Forward,
     values: &[Name],
     with_histograms: bool,
     batches: impl IntoIterator<Item = Result<IndexMap<Name, Tensor>, E>>,
-    mut told: impl FnMut(u64),
+    told: impl FnMut(u64),
 ) -> Result<Ranges, E> {
     let mut seen: Vec<(Name, Statistics)> =
         values.iter().map(|name| (name.clone(), Statistics::new(with_histograms))).collect();
-    let mut n_samples = 0;
-    for batch in batches {
-        let batch = batch?;
-        let n_rows = batch.values().next().and_then(|tensor| tensor.shape().first().copied()).unwrap_or(1);
-        let tensors = network.forward(&batch).map_err(QuantizeError::from)?;
-        let count = |((name, statistics), tensor): (&mut (Name, Statistics), Tensor)| {
-            let elements = tensor.to_f32s().map_err(|error: TensorError| QuantizeError::from(error))?;
-            statistics.add(name, &elements)
-        };
-        // Each value's counts are its own: how the work is spread changes nothing in them. Of several errors the first is told.
-        let counted: Vec<Result<(), QuantizeError>> = seen.par_iter_mut().zip(tensors).map(count).collect();
-        counted.into_iter().collect::<Result<(), QuantizeError>>()?;
-        n_samples += n_rows as u64;
-        told(n_samples);
-    }
-    if n_samples == 0 {
-        return Err(QuantizeError::NoSamples.into());
-    }
+    let n_samples = for_batches(network, batches, told, |tensors| {
+        each(&mut seen, tensors, |(name, statistics), tensor| statistics.add(name, &tensor.to_f32s()?))
+    })?;
     // A value without elements has no range.
     Ok(Ranges { n_samples, values: seen.into_iter().filter(|(_, seen)| seen.n_batches > 0).collect() })
 }
@@ -127,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_was_not_seen_is_named() {
-        assert_eq!(ranges(&[]), Err(QuantizeError::NoSamples));
+        assert_eq!(ranges(&[]), Err(ObserveError::NoSamples.into()));
         let seen = ranges(&[&[1.0]]).expect("finite");
         let quantized = Quantized { activations: Activations::default(), group: 0 };
         let message = |name: &str, calibrator| {

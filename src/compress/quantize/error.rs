@@ -1,5 +1,6 @@
 //! What can keep a network from being quantized.
 
+use crate::compress::observe::ObserveError;
 use crate::graph::patch::PatchError;
 use crate::graph::probe::ProbeError;
 use crate::graph::shape::ShapeError;
@@ -45,22 +46,6 @@ pub enum QuantizeError {
         /// what to do about it
         remedy: &'static str,
     },
-    /// A value is not a number, or infinite.
-    #[error("`{value}` is {what} on the calibration data (hint: the network overflows there; look at its inputs)")]
-    NotFinite {
-        /// the value
-        value: Name,
-        /// `infinite` or `not a number`
-        what: &'static str,
-    },
-    /// The channels of a value cannot be told apart.
-    #[error("`{value}` {problem}, so that its channels cannot be counted (hint: leave out what changes them)")]
-    Channels {
-        /// the value
-        value: Name,
-        /// why
-        problem: &'static str,
-    },
     /// A constant holds numbers that no integer stands for.
     #[error("the constant `{name}` holds numbers that are infinite, or none (hint: exclude the node that reads it)")]
     Constant {
@@ -77,9 +62,9 @@ pub enum QuantizeError {
         /// the other
         got: Vec<usize>,
     },
-    /// A calibration that saw nothing.
-    #[error("there are no samples to calibrate with (hint: give some hundreds that are like those of use)")]
-    NoSamples,
+    /// The network's values cannot be counted.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     /// The network cannot be run on the data.
     #[error(transparent)]
     Probe(#[from] ProbeError),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::QuantizeError;
+use crate::compress::observe::ObserveError;
 use crate::graph::Name;
 
 /// Bins on each side of zero.
@@ -123,7 +123,7 @@ impl Statistics {
     ///
     /// # Errors
     /// When one of them is infinite or not a number; `name` is the value.
-    pub fn add(&mut self, name: &Name, elements: &[f32]) -> Result<(), QuantizeError> {
+    pub fn add(&mut self, name: &Name, elements: &[f32]) -> Result<(), ObserveError> {
         /// Of the batch before in a moving average.
         const MOMENTUM: f32 = 0.9;
         if elements.is_empty() {
@@ -131,9 +131,8 @@ impl Statistics {
         }
         let (low, high, poisoned) = extremes(elements);
         if poisoned || !low.is_finite() || !high.is_finite() {
-            let is_number = elements.iter().all(|x| !x.is_nan());
-            let what = if is_number { "infinite" } else { "not a number" };
-            return Err(QuantizeError::NotFinite { value: name.clone(), what });
+            let number = if elements.iter().any(|x| x.is_nan()) { f64::NAN } else { f64::INFINITY };
+            return Err(ObserveError::not_finite(name, number));
         }
         let average =
             |before: f32, now: f32| if self.n_batches == 0 { now } else { MOMENTUM * before + (1.0 - MOMENTUM) * now };

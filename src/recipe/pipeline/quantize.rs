@@ -14,7 +14,8 @@ use crate::measure::runtime::Runtime;
 use crate::onnx;
 use crate::recipe::RecipeError;
 use crate::recipe::prepare::prepare;
-use crate::recipe::quantize::{Left, Look, Quantized, Samples, finish, floats, quantize, ready};
+use crate::recipe::quantize::{Left, Quantized, Work, finish, floats, quantize, ready};
+use crate::recipe::samples::Samples;
 
 impl<'a> Book<'a> {
     /// A student in narrow numbers.
@@ -59,20 +60,14 @@ impl<'a> Book<'a> {
             return Err(RecipeError::Part { part, problem: problem.to_string() });
         }
         let (ready, notes) = prepare(&ready, Some(&samples), options, runtime, &mut |_| ())?;
-        let mut look = Look {
-            model: &ready.model,
-            types: &ready.types,
-            samples: Some(&samples),
-            options,
-            runtime,
-            told: &mut |_| (),
-        };
-        let calibrated = look.calibrated(&ready.choice)?;
-        let calibrated = look.settled(calibrated, &ready.choice, target, known.as_ref())?;
+        let ignored = &mut |_| ();
+        let mut work = Work::new(&ready, Some(&samples), options, target, runtime, ignored);
+        let calibrated = work.calibrated()?;
+        let calibrated = work.settled(calibrated, known.as_ref())?;
         self.decide_left(&decision, &calibrated.left)?;
         if calibrated.plan.integer.is_empty() {
             watcher.note(&format!("{}: nothing learns, for no integers are left", line.step));
-            let quantized = floats(&ready.model, &ready.types, ready.choice, calibrated)?;
+            let quantized = floats(&work, calibrated)?;
             tell(&line, made, &quantized, watcher)?;
             return Ok(Fitted { model: quantized.model, output, line });
         }
@@ -87,7 +82,7 @@ impl<'a> Book<'a> {
         };
         let taught = self.distill(line, &course, matter, teacher, learn, watcher)?;
         let frozen = fake.freeze(&taught.model.graph)?;
-        let mut quantized = finish(&ready.model, &frozen, ready.choice, calibrated, target)?;
+        let mut quantized = finish(&work, &frozen, calibrated)?;
         quantized.report.notes.extend(notes);
         tell(&taught.line, made, &quantized, watcher)?;
         Ok(Fitted { model: quantized.model, ..taught })

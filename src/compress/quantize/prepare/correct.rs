@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
+use super::Declined;
 use super::edits::Edits;
 use super::link::View;
 use super::product::Product;
-use super::{ChannelStatistics, Declined};
+use crate::compress::observe::channels::ChannelStatistics;
 use crate::compress::quantize::QuantizeError;
 use crate::compress::quantize::insert::Scales;
 use crate::compress::quantize::parameters::{Parameters, rounded};

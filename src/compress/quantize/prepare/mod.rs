@@ -8,7 +8,7 @@
 //! | [`smooth()`] | the channels that products read, so that none of them is an outlier | what products read |
 //! | [`correct_biases()`] | biases, by the mean of what the rounding of the weights adds | what products read |
 //!
-//! What a step has to know of the data it names by value and channel axis; [`measure()`] counts that.
+//! What a step has to know of the data it names by value and channel axis; [`channels`](crate::compress::observe::channels) counts that.
 
 mod absorb;
 mod correct;
@@ -17,7 +17,6 @@ mod equalize;
 mod link;
 mod product;
 mod smooth;
-mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +24,6 @@ pub use absorb::{absorb_high_bias, absorb_values};
 pub use correct::{Corrected, correct_biases, correct_values};
 pub use equalize::equalize;
 pub use smooth::{smooth, smooth_values};
-pub use statistics::{ChannelStatistics, measure};
 
 use crate::graph::{Graph, Node};
 

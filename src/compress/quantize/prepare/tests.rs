@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::compress::observe::channels::{ChannelStatistics, measure};
 use crate::compress::quantize::scheme::Scheme;
 use crate::compress::quantize::tests::{Reference, difference, inputs, outputs, planned, wave};
 use crate::compress::quantize::{Calibrator, Plan, QuantizeError, calibrate, insert, plan, scales};

@@ -12,7 +12,7 @@ use super::grid::{Grid, Rows};
 pub(super) struct Course<'a> {
     /// The columns.
     pub(super) order: &'a [usize],
-    /// Of the moments in this order, from [`super::factor::factor`].
+    /// Of the moments in this order, from [`crate::compress::observe::factor::factor`].
     pub(super) factor: &'a [f32],
     /// Where columns stand in their own order and so many neighbours share a scale: it is chosen anew when the first of them is
     /// rounded, for what they have become by then. With the importance of each column.

@@ -9,6 +9,7 @@ use super::gptq::{Course, gptq};
 use super::grid::{Grid, Rows};
 use super::{Item, Rounding};
 use super::{adaround::adaround, clip, descent::descend};
+use crate::compress::observe::factor;
 use crate::graph::tensor::Tensor;
 
 /// Rows that are rounded together: as many as share what is read of the moments.
@@ -92,7 +93,7 @@ impl Known {
                 // The most important first, while there are others to make up for their errors.
                 order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
             }
-            factor = super::factor::factor(moments, &order);
+            factor = factor::factor(moments, &order);
         }
         Known { moments: moments.iter().map(|&moment| moment as f32).collect(), order, factor, diagonal }
     }

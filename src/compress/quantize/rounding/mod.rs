@@ -6,14 +6,10 @@
 
 mod adaround;
 mod clip;
-mod columns;
 mod descent;
-mod factor;
 mod gptq;
-mod gram;
 mod grid;
 mod matrix;
-mod product;
 #[cfg(test)]
 mod tests;
 
@@ -27,15 +23,16 @@ use super::insert::{Scales, least_scales};
 use super::parameters::{Parameters, of_constant};
 use super::plan::{Float, Plan, WeightSite};
 use super::scheme::Weights;
+use crate::compress::observe::ObserveError;
+use crate::compress::observe::moments::{self, Gram, grams};
+use crate::compress::observe::product::{Product, product};
 use crate::graph::patch::Patch;
 use crate::graph::probe::Forward;
 use crate::graph::shape::Types;
 use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name};
-use gram::{Gram, grams};
 use matrix::rounded;
-use product::{Product, product};
 
 /// The most that an output may sum over for its weights to be rounded together: the second moments grow with its square.
 const MOST_COLUMNS: usize = 8192;
@@ -107,7 +104,9 @@ fn item(
     if all().any(|site| site.key() != first.key()) {
         return Err("it is quantized in several ways".to_string());
     }
-    let products = all().map(|site| product(graph, types, site)).collect::<Result<Vec<Product>, String>>()?;
+    let products = all()
+        .map(|site| product(graph, types, site.node_idx, site.position))
+        .collect::<Result<Vec<Product>, String>>()?;
     let matrices = products[0].matrices;
     if products.iter().any(|product| product.matrices != matrices) {
         return Err("its products sum over several of its axes".to_string());
@@ -125,7 +124,22 @@ fn item(
 impl Task {
     /// The values that a network must give to [`round()`], in this order.
     pub fn values(&self) -> Vec<Name> {
-        gram::values(self.products())
+        moments::values(self.products())
+    }
+
+    /// The task in parts, in its order, each with second moments of no more than so many bytes where more than one constant is in it.
+    pub fn parts(&self, most_bytes: usize) -> Vec<Task> {
+        let mut parts: Vec<Task> = Vec::new();
+        for item in &self.items {
+            let mut known = parts.last().map_or(Vec::new(), |part| part.products().collect());
+            known.extend(&item.products);
+            let fits = moments::n_bytes(known) <= most_bytes;
+            match parts.last_mut().filter(|_| fits) {
+                Some(part) => part.items.push(item.clone()),
+                None => parts.push(Task { items: vec![item.clone()], left: Vec::new() }),
+            }
+        }
+        parts
     }
 
     fn products(&self) -> impl Iterator<Item = &Product> {
@@ -192,7 +206,7 @@ pub struct RoundedConstant {
 ///
 /// # Errors
 /// When there are no samples, the network cannot be run, or a value is no finite number.
-pub fn round<E: From<QuantizeError>>(
+pub fn round<E: From<QuantizeError> + From<ObserveError>>(
     graph: &Graph,
     task: &Task,
     start: &Start,

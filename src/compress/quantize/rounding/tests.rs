@@ -11,6 +11,7 @@ use super::super::tests::{Reference, calibrated, inputs, outputs, residual, wave
 use super::super::{self as quantize, insert_weights_with, weight_sites};
 use super::grid::{Grid, Rows};
 use super::*;
+use crate::compress::observe::{ObserveError, factor, product};
 use crate::graph::op::{self, AutoPad, Op};
 use crate::graph::shape::{self, Bindings};
 use crate::graph::structure::random_graphs;
@@ -375,10 +376,48 @@ fn what_meets_a_weight_must_be_finite_and_there() {
         let rounded = round(&graph, &task, &start, Rounding::Gptq, &mut network, batches, |_| ());
         rounded.expect_err("refused").to_string()
     };
-    assert_eq!(refused(Vec::new()), QuantizeError::NoSamples.to_string());
+    assert_eq!(refused(Vec::new()), ObserveError::NoSamples.to_string());
     let of = |x: [f32; 3]| vec![Ok(IndexMap::from([("x".into(), Tensor::new(&[1, 3], x.to_vec()).expect("three"))]))];
     assert!(refused(of([f32::NAN, 0.0, 0.0])).starts_with("`x` is not a number"));
     assert!(refused(of([f32::INFINITY, 1.0, 0.0])).starts_with("`x` is "));
+}
+
+#[test]
+fn parts_hold_each_constant_once_and_share_what_fits() {
+    let mut builder = GraphBuilder::new("two");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 4.into()]));
+    let read = |builder: &mut GraphBuilder, x: &Name, name: &str| {
+        let weight = builder.initializer(name, wave(&[4, 4], 0.3));
+        builder.node(Op::MatMul, &[x, &weight])
+    };
+    let a = read(&mut builder, &x, "a");
+    let b = read(&mut builder, &x, "b");
+    let sum = builder.node(Op::Add, &[&a, &b]);
+    let c = read(&mut builder, &sum, "c");
+    builder.output(&c);
+    let graph = builder.finish().expect("a graph");
+    let (types, sites) = sites_of(&graph, "weights = { bits = 3 }");
+    let task = task(&graph, &types, &sites);
+    let names = |most_bytes: usize| {
+        let of = |part: Task| part.items.iter().map(|item| item.name.to_string()).collect::<String>();
+        task.parts(most_bytes).into_iter().map(of).collect::<Vec<String>>()
+    };
+    // `a` and `b` read one value: their moments are 4 · 4 numbers of eight bytes.
+    assert_eq!(names(usize::MAX), ["abc"]);
+    assert_eq!(names(128), ["ab", "c"]);
+    assert_eq!(names(0), ["a", "b", "c"]);
+    let start = Start::of_sites(&graph, &sites).expect("floats");
+    let rounded = |most_bytes: usize| {
+        let mut all = Rounded { graph: graph.clone(), parameters: start.parameters.clone(), constants: Vec::new() };
+        for part in task.parts(most_bytes) {
+            let mut network = Reference(graph.clone(), part.values());
+            let start = Start { parameters: all.parameters, ..start.clone() };
+            all = round(&all.graph, &part, &start, Rounding::Gptq, &mut network, batches(&graph), |_| ())
+                .expect("it runs");
+        }
+        (all.graph, all.parameters)
+    };
+    assert_eq!(rounded(0), rounded(usize::MAX));
 }
 
 /// Signal over noise of the outputs, in decibels.

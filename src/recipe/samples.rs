@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::probe::columns;
+use super::{RecipeError, normalization};
 use crate::compress::quantize::Ranges;
 use crate::data::{Dataset, Split, npz};
 use crate::graph::shape::Types;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Model, Name};
-use crate::recipe::probe::columns;
-use crate::recipe::{RecipeError, normalization};
 
 /// Where the samples of a calibration come from.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub enum Samples {
 
 /// What samples are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::recipe) enum Purpose {
+pub(super) enum Purpose {
     /// To see ranges: the calibration split of a data set, or else its training split.
     Calibrate,
     /// To see how good a network is: the validation split, or else what it is calibrated with.
@@ -53,14 +53,14 @@ impl Purpose {
 const LABEL: &str = "label";
 
 /// How many samples make a batch: the only size that a network takes, or as many as keep what is looked at within some megabytes.
-pub(in crate::recipe) struct BatchSize {
-    pub(in crate::recipe) n_samples: usize,
+pub(super) struct BatchSize {
+    pub(super) n_samples: usize,
     /// Whether it takes no other: what fills up an incomplete batch would be looked at, too.
-    pub(in crate::recipe) is_fixed: bool,
+    pub(super) is_fixed: bool,
 }
 
 impl BatchSize {
-    pub(in crate::recipe) fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
+    pub(super) fn of(model: &Model, types: &Types, values: &[Name]) -> BatchSize {
         const MOST: usize = 32;
         const MOST_BYTES: usize = 8 << 20;
         let first = model.graph.inputs.first().and_then(|input| input.tensor_type()?.shape.as_ref()?.first().cloned());
@@ -80,28 +80,30 @@ impl BatchSize {
     }
 }
 
+/// Tokens or pixels, where their number is open: enough to keep a kernel busy.
+pub(super) const USUAL_SIZE: usize = 64;
+
 /// The bytes of a sample of these values as `f32`.
 pub(super) fn row_bytes(types: &Types, values: &[Name]) -> usize {
-    /// Tokens, where their number is open.
-    const USUAL: usize = 64;
     let bytes = |name: &Name| {
         let dims = types.tensor(name).and_then(|known| known.shape.clone()).unwrap_or_default();
-        let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(USUAL));
+        let row = dims.iter().skip(1).map(|dim| dim.known().unwrap_or(USUAL_SIZE));
         row.fold(4usize, |bytes, size| bytes.saturating_mul(size))
     };
     values.iter().map(bytes).fold(0usize, usize::saturating_add)
 }
 
-pub(in crate::recipe) type Batch = Result<IndexMap<Name, Tensor>, RecipeError>;
+/// Batches of a network's inputs.
+pub(super) type Batches<'a> = Box<dyn Iterator<Item = Result<IndexMap<Name, Tensor>, RecipeError>> + 'a>;
 
 /// So many samples, a batch at a time: the first of an archive, of a data set some that lie evenly in it.
-pub(in crate::recipe) fn batches<'a>(
+pub(super) fn batches<'a>(
     model: &'a Model,
     samples: &Samples,
     purpose: Purpose,
     n_samples: usize,
     size: &BatchSize,
-) -> Result<Box<dyn Iterator<Item = Batch> + 'a>, RecipeError> {
+) -> Result<Batches<'a>, RecipeError> {
     match samples {
         Samples::Archive(path) => {
             let inputs: Vec<Name> = model.graph.inputs.iter().map(|input| input.name.clone()).collect();

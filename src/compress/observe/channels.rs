@@ -1,9 +1,8 @@
 //! What a value looks like channel by channel on data.
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 
-use crate::compress::quantize::QuantizeError;
+use super::{ObserveError, each, for_batches};
 use crate::graph::Name;
 use crate::graph::probe::Forward;
 use crate::graph::tensor::Tensor;
@@ -35,13 +34,12 @@ impl ChannelStatistics {
     ///
     /// # Errors
     /// When it has no such axis, another number of channels than before, or an element is not finite.
-    pub fn add(&mut self, name: &Name, tensor: &Tensor) -> Result<(), QuantizeError> {
-        let channels = |problem| QuantizeError::Channels { value: name.clone(), problem };
+    pub fn add(&mut self, name: &Name, tensor: &Tensor) -> Result<(), ObserveError> {
+        let channels = |problem| ObserveError::Channels { value: name.clone(), problem };
         let n_channels = *tensor.shape().get(self.axis).ok_or_else(|| channels("has too few axes"))?;
         let elements = tensor.to_f32s()?;
         if let Some(x) = elements.iter().find(|x| !x.is_finite()) {
-            let what = if x.is_nan() { "not a number" } else { "infinite" };
-            return Err(QuantizeError::NotFinite { value: name.clone(), what });
+            return Err(ObserveError::not_finite(name, f64::from(*x)));
         }
         if elements.is_empty() {
             return Ok(());
@@ -95,32 +93,17 @@ impl ChannelStatistics {
 ///
 /// # Errors
 /// When there are no samples, the network cannot be run, or a value is no finite number or has no such axis.
-pub fn measure<E: From<QuantizeError>>(
+pub fn measure<E: From<ObserveError>>(
     network: &mut dyn Forward,
     values: &IndexMap<Name, usize>,
     batches: impl IntoIterator<Item = Result<IndexMap<Name, Tensor>, E>>,
-    mut told: impl FnMut(u64),
+    told: impl FnMut(u64),
 ) -> Result<IndexMap<Name, ChannelStatistics>, E> {
     let mut seen: Vec<(Name, ChannelStatistics)> =
         values.iter().map(|(name, &axis)| (name.clone(), ChannelStatistics::new(axis))).collect();
-    let mut n_samples = 0;
-    for batch in batches {
-        let batch = batch?;
-        let n_rows = batch.values().next().and_then(|tensor| tensor.shape().first().copied()).unwrap_or(1);
-        let tensors = network.forward(&batch).map_err(QuantizeError::from)?;
-        let count =
-            |((name, statistics), tensor): (&mut (Name, ChannelStatistics), Tensor)| -> Result<(), QuantizeError> {
-                statistics.add(name, &tensor)
-            };
-        // Each value's sums are its own: how the work is spread changes nothing in them. Of several errors the first is told.
-        let counted: Vec<Result<(), QuantizeError>> = seen.par_iter_mut().zip(tensors).map(count).collect();
-        counted.into_iter().collect::<Result<(), QuantizeError>>()?;
-        n_samples += n_rows as u64;
-        told(n_samples);
-    }
-    if n_samples == 0 {
-        return Err(QuantizeError::NoSamples.into());
-    }
+    for_batches(network, batches, told, |tensors| {
+        each(&mut seen, tensors, |(name, statistics), tensor| statistics.add(name, tensor))
+    })?;
     // A value without elements has no channels.
     Ok(seen.into_iter().filter(|(_, seen)| seen.n > 0).collect())
 }

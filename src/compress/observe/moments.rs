@@ -6,9 +6,9 @@
 
 use indexmap::IndexMap;
 
-use super::super::QuantizeError;
-use super::columns::for_rows;
 use super::product::{Product, Read};
+use super::rows::for_rows;
+use super::{ObserveError, for_batches};
 use crate::graph::Name;
 use crate::graph::probe::Forward;
 use crate::graph::tensor::Tensor;
@@ -19,8 +19,8 @@ const N_TOGETHER: usize = 1024;
 
 /// Sums of `x xᵀ`, by group of channels.
 #[derive(Clone, Debug)]
-pub(super) struct Gram {
-    pub(super) read: Read,
+pub(in crate::compress) struct Gram {
+    pub(in crate::compress) read: Read,
     n_columns: usize,
     /// Vectors that were summed, by group.
     n_vectors: u64,
@@ -35,18 +35,18 @@ impl Gram {
     }
 
     /// Whether this is what a product reads.
-    pub(super) fn is_of(&self, product: &Product) -> bool {
+    pub(in crate::compress) fn is_of(&self, product: &Product) -> bool {
         self.read == product.read && self.n_columns == product.matrices.n_columns
     }
 
     /// The second moments of a group, row-major.
-    pub(super) fn moments(&self, group: usize) -> Vec<f64> {
+    pub(in crate::compress) fn moments(&self, group: usize) -> Vec<f64> {
         let size = self.n_columns * self.n_columns;
         let n = self.n_vectors.max(1) as f64;
         self.sums[group * size..(group + 1) * size].iter().map(|sum| sum / n).collect()
     }
 
-    fn add(&mut self, tensor: &Tensor) -> Result<(), QuantizeError> {
+    fn add(&mut self, tensor: &Tensor) -> Result<(), ObserveError> {
         let n = self.n_columns;
         let mut product = vec![0f32; n * n];
         let (sums, n_vectors) = (&mut self.sums, &mut self.n_vectors);
@@ -64,19 +64,16 @@ impl Gram {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), QuantizeError> {
+    fn check(&self) -> Result<(), ObserveError> {
         match self.sums.iter().find(|sum| !sum.is_finite()) {
             None => Ok(()),
-            Some(sum) => {
-                let what = if sum.is_nan() { "not a number" } else { "infinite" };
-                Err(QuantizeError::NotFinite { value: self.read.value.clone(), what })
-            }
+            Some(&sum) => Err(ObserveError::not_finite(&self.read.value, sum)),
         }
     }
 }
 
 /// The values that must be seen for these products, each once.
-pub(super) fn values<'a>(products: impl IntoIterator<Item = &'a Product>) -> Vec<Name> {
+pub(in crate::compress) fn values<'a>(products: impl IntoIterator<Item = &'a Product>) -> Vec<Name> {
     let mut values: Vec<Name> = Vec::new();
     for product in products {
         if !values.contains(&product.read.value) {
@@ -86,15 +83,32 @@ pub(super) fn values<'a>(products: impl IntoIterator<Item = &'a Product>) -> Vec
     values
 }
 
+/// What the second moments of these products take, those that they share once.
+pub(in crate::compress) fn n_bytes<'a>(products: impl IntoIterator<Item = &'a Product>) -> usize {
+    let mut known: Vec<&Product> = Vec::new();
+    for product in products {
+        let is_same =
+            |other: &&Product| other.read == product.read && other.matrices.n_columns == product.matrices.n_columns;
+        if !known.iter().any(is_same) {
+            known.push(product);
+        }
+    }
+    let size = |product: &&Product| {
+        let n_columns = product.matrices.n_columns;
+        product.matrices.n_groups.saturating_mul(n_columns.saturating_mul(n_columns)).saturating_mul(size_of::<f64>())
+    };
+    known.iter().map(size).fold(0, usize::saturating_add)
+}
+
 /// The second moments of what these products read. `network` gives [`values()`] in their order; `told` how many samples are done.
 ///
 /// # Errors
 /// When there are no samples, the network cannot be run, or a value is no finite number.
-pub(super) fn grams<'a, E: From<QuantizeError>>(
+pub(in crate::compress) fn grams<'a, E: From<ObserveError>>(
     network: &mut dyn Forward,
     products: impl IntoIterator<Item = &'a Product>,
     batches: impl IntoIterator<Item = Result<IndexMap<Name, Tensor>, E>>,
-    mut told: impl FnMut(u64),
+    told: impl FnMut(u64),
 ) -> Result<Vec<Gram>, E> {
     let products: Vec<&Product> = products.into_iter().collect();
     let values = values(products.iter().copied());
@@ -104,20 +118,12 @@ pub(super) fn grams<'a, E: From<QuantizeError>>(
             grams.push(Gram::new(product));
         }
     }
-    let mut n_samples = 0;
-    for batch in batches {
-        let batch = batch?;
-        let n_rows = batch.values().next().and_then(|tensor| tensor.shape().first().copied()).unwrap_or(1);
-        let tensors = network.forward(&batch).map_err(QuantizeError::from)?;
-        for (value, tensor) in values.iter().zip(&tensors) {
-            grams.iter_mut().filter(|gram| gram.read.value == *value).try_for_each(|gram| gram.add(tensor))?;
-        }
-        n_samples += n_rows as u64;
-        told(n_samples);
-    }
-    if n_samples == 0 {
-        return Err(QuantizeError::NoSamples.into());
-    }
+    for_batches(network, batches, told, |tensors| {
+        let mut read = values.iter().zip(&tensors);
+        read.try_for_each(|(value, tensor)| {
+            grams.iter_mut().filter(|gram| gram.read.value == *value).try_for_each(|gram| gram.add(tensor))
+        })
+    })?;
     grams.iter().try_for_each(Gram::check)?;
     Ok(grams)
 }

@@ -1,6 +1,5 @@
 //! A constant operand of a product as matrices of output channels by what is summed over, and what it is multiplied with.
 
-use super::super::plan::WeightSite;
 use crate::graph::axes::axes;
 use crate::graph::op::Conv;
 use crate::graph::shape::Types;
@@ -11,12 +10,12 @@ use crate::graph::{Graph, Name, Op};
 /// The matrices of a constant, one a group of channels. Element `[row, column]` of group `g` lies at
 /// `g · group_stride + row · row_stride + column · column_stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Matrices {
-    pub(super) n_groups: usize,
+pub(in crate::compress) struct Matrices {
+    pub(in crate::compress) n_groups: usize,
     /// Output channels of a group.
-    pub(super) n_rows: usize,
+    pub(in crate::compress) n_rows: usize,
     /// What each of them sums over.
-    pub(super) n_columns: usize,
+    pub(in crate::compress) n_columns: usize,
     group_stride: usize,
     row_stride: usize,
     column_stride: usize,
@@ -24,21 +23,21 @@ pub(super) struct Matrices {
 
 impl Matrices {
     /// Where the constant has this element.
-    pub(super) fn position(&self, group: usize, row: usize, column: usize) -> usize {
+    pub(in crate::compress) fn position(&self, group: usize, row: usize, column: usize) -> usize {
         group * self.group_stride + row * self.row_stride + column * self.column_stride
     }
 }
 
 /// What a product multiplies a constant with: vectors out of a value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Read {
-    pub(super) value: Name,
-    pub(super) geometry: Geometry,
+pub(in crate::compress) struct Read {
+    pub(in crate::compress) value: Name,
+    pub(in crate::compress) geometry: Geometry,
 }
 
 /// How the vectors lie in the value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Geometry {
+pub(in crate::compress) enum Geometry {
     /// Along one axis, so many from the back; the only one of a vector.
     Along { from_back: usize },
     /// What a window sees at each of its places, group by group of the channels.
@@ -47,20 +46,25 @@ pub(super) enum Geometry {
 
 /// A product of a constant.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Product {
-    pub(super) matrices: Matrices,
-    pub(super) read: Read,
+pub(in crate::compress) struct Product {
+    pub(in crate::compress) matrices: Matrices,
+    pub(in crate::compress) read: Read,
 }
 
-/// The product in which a site's constant is a matrix; why not, where it is none.
-pub(super) fn product(graph: &Graph, types: &Types, site: &WeightSite) -> Result<Product, String> {
-    let node = &graph.nodes[site.node_idx];
-    let constant = &graph.initializers[&site.name];
+/// The product in which the constant at this input of a node is a matrix; why not, where it is none.
+pub(in crate::compress) fn product(
+    graph: &Graph,
+    types: &Types,
+    node_idx: usize,
+    position: usize,
+) -> Result<Product, String> {
+    let node = &graph.nodes[node_idx];
+    let constant = node.input(position).and_then(|name| graph.constant(name)).ok_or("it multiplies no constant")?;
     let facts = axes(node, types);
-    let weight = facts.weights.iter().find(|weight| weight.position == site.position);
+    let weight = facts.weights.iter().find(|weight| weight.position == position);
     let value = |position: usize| node.input(position).cloned().ok_or("it multiplies nothing");
     match &node.op {
-        Op::Conv(conv) if site.position == 1 => {
+        Op::Conv(conv) if position == 1 => {
             let (matrices, axes) = windows(conv, constant)?;
             let geometry = Geometry::Windows { n_groups: matrices.n_groups, axes };
             Ok(Product { matrices, read: Read { value: value(0)?, geometry } })
@@ -69,7 +73,7 @@ pub(super) fn product(graph: &Graph, types: &Types, site: &WeightSite) -> Result
             let axes = weight.and_then(|weight| Some((weight.output_axis, weight.input_axis?)));
             let (output_axis, input_axis) = axes.ok_or("it makes no channels")?;
             let matrices = matrix(constant.shape(), output_axis, input_axis)?;
-            let other = 1 - site.position.min(1);
+            let other = 1 - position.min(1);
             let from_back = match &node.op {
                 Op::Gemm(gemm) if gemm.trans_a => 2,
                 _ => 1 + other,
@@ -80,7 +84,7 @@ pub(super) fn product(graph: &Graph, types: &Types, site: &WeightSite) -> Result
     }
 }
 
-pub(super) fn matrix(shape: &[usize], output_axis: usize, input_axis: usize) -> Result<Matrices, String> {
+pub(in crate::compress) fn matrix(shape: &[usize], output_axis: usize, input_axis: usize) -> Result<Matrices, String> {
     let [rows, columns] = *shape else { return Err("it holds several matrices".to_string()) };
     let stride = |axis: usize| if axis == 0 { columns } else { 1 };
     let size = |axis: usize| if axis == 0 { rows } else { columns };

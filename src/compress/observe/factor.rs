@@ -14,7 +14,7 @@ const PANEL: usize = 32;
 ///
 /// GPTQ takes the Cholesky factor of the inverse, `U = R⁻¹` with `H⁻¹ = Uᵀ U`; what it subtracts from the columns to come when it
 /// has rounded one is, in terms of `R`, the sum of the errors before times this factor, over its diagonal. So nothing is inverted.
-pub(super) fn factor(moments: &[f64], order: &[usize]) -> Vec<f32> {
+pub(in crate::compress) fn factor(moments: &[f64], order: &[usize]) -> Vec<f32> {
     let n = order.len();
     let mean = order.iter().map(|&j| moments[j * n + j]).sum::<f64>() / n.max(1) as f64;
     let mut damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };

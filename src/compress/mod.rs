@@ -2,4 +2,5 @@
 
 pub mod distill;
 pub mod observe;
+pub mod prune;
 pub mod quantize;

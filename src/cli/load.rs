@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 
 use crate::graph::shape::{self, Bindings, Types};
-use crate::graph::{Dim, Model};
+use crate::graph::{Dim, Graph, Model};
 use crate::measure::child::RuntimeName;
 use crate::measure::inputs::unnamed_key;
 use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
@@ -76,6 +76,20 @@ pub(super) fn bound(model: &Model, given: &[Binding]) -> anyhow::Result<Vec<(Str
     }
     let size = |symbol: &str| given.iter().find(|binding| binding.symbol == symbol).map_or(1, |binding| binding.size);
     Ok(open.into_iter().map(|symbol| (symbol.clone(), size(&symbol))).collect())
+}
+
+/// The network with the open dimensions that are given a number fixed for good.
+pub(super) fn fixed(model: &Model, given: &[Binding]) -> anyhow::Result<Graph> {
+    bound(model, given)?;
+    let (mut graph, symbols) = (model.graph.clone(), shape::symbols(&model.graph));
+    for Binding { symbol, size } in given {
+        let unnamed = symbol.rsplit_once('#').filter(|_| !symbols.contains(symbol.as_str()));
+        graph = match unnamed {
+            Some((input, axis)) => shape::fix_axis(&graph, &input.into(), axis.parse()?, *size)?,
+            None => shape::fix_symbol(&graph, &symbol.as_str().into(), *size)?,
+        };
+    }
+    Ok(graph)
 }
 
 /// Every value's type with the open dimensions bound.

@@ -11,7 +11,9 @@ use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format, saturation};
 use crate::compress::quantize::mixed::Budget;
-use crate::compress::quantize::options::{ActivationOptions, Form, Ports, QuantizeOptions, Target, To, WeightOptions};
+use crate::compress::quantize::options::{
+    ActivationOptions, Form, Ports, QuantizeOptions, Recurrent, Target, To, WeightOptions,
+};
 use crate::compress::quantize::plan::Float;
 use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::scheme::{Granularity, Integer};
@@ -101,6 +103,9 @@ pub(super) struct Arguments {
     /// int: inputs and outputs become integers, too, whose scales the file names
     #[arg(long, value_name = "KIND", value_parser = word::<Ports>)]
     ports: Option<Ports>,
+    /// decompose: RNN, GRU and LSTM of known length are written out step by step, so that their products compute in integers
+    #[arg(long, value_name = "keep|decompose", default_value = "keep", value_parser = word::<Recurrent>)]
+    recurrent: Recurrent,
     /// Of matmulnbits, what onnxruntime multiplies in: 4 integers of eight bits (the default), 1 f32, 0 what it likes
     #[arg(long, value_name = "0|1|4")]
     accuracy_level: Option<i64>,
@@ -286,6 +291,7 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
         bias_correction: arguments.bias_correction,
         smooth: arguments.smooth,
         ports: arguments.ports,
+        recurrent: arguments.recurrent,
         accuracy_level: arguments.accuracy_level,
         ..QuantizeOptions::default()
     }

@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// The opset to write, and to choose operators from; without it the file's own
     #[arg(long, value_name = "N")]
     opset: Option<u32>,
+    /// Fix an open dimension for good (repeatable): its symbol, or INPUT#AXIS where it has none; those not given stay open
+    #[arg(long = "bind", value_name = "SYMBOL=NUMBER")]
+    bindings: Vec<load::Binding>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -76,7 +79,8 @@ pub(super) fn run(arguments: &Arguments, verbose: bool) -> anyhow::Result<Outcom
         keep_overridable: arguments.keep_overridable,
         opset: Some(opset),
     };
-    let simplified = simplify::simplify(&model.graph, &options);
+    let graph = load::fixed(&model, &arguments.bindings)?;
+    let simplified = simplify::simplify(&graph, &options);
     let simplified = simplified.with_context(|| format!("{} was not simplified", arguments.model.display()))?;
     let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
     let written = onnx::write(&model.with_graph(simplified.graph.clone()), &arguments.output, &options)

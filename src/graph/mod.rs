@@ -20,6 +20,7 @@ pub(crate) mod spelling;
 pub mod structure;
 pub mod tensor;
 mod types;
+pub mod unroll;
 pub mod uses;
 pub(crate) mod window;
 

@@ -37,7 +37,7 @@ pub(super) fn prepare(
         return Err(RecipeError::Part { part: "ranges".to_string(), problem: problem.to_string() });
     }
     let mut ready = ready.clone();
-    let mut notes = Vec::new();
+    let mut notes = std::mem::take(&mut ready.notes);
     let mut seen = |ready: &Ready, values: IndexMap<Name, usize>| match values.is_empty() {
         true => Ok(IndexMap::new()),
         false => {

@@ -22,4 +22,5 @@ mod rounding;
 mod schema;
 mod simplify;
 mod support;
+mod unroll;
 mod zoo;

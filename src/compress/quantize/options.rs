@@ -78,6 +78,17 @@ pub enum Ports {
     Int,
 }
 
+/// What becomes of recurrent operators (RNN, GRU, LSTM).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Recurrent {
+    /// They stay one node, of which at most the weights are narrow.
+    #[default]
+    Keep,
+    /// Those of known length are written out step by step, so that their products compute in integers.
+    Decompose,
+}
+
 /// Who will run the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -157,6 +168,8 @@ pub struct QuantizeOptions {
     pub smooth: Option<f64>,
     /// Whether inputs and outputs are integers, too.
     pub ports: Option<Ports>,
+    /// What becomes of recurrent operators.
+    pub recurrent: Recurrent,
     /// To what `MatMulNBits` may round activations as it multiplies: 0 leaves it to onnxruntime, 1 is `f32`, 4 integers of
     /// eight bits, which are quicker and what is taken where it is not given.
     pub accuracy_level: Option<i64>,
@@ -308,6 +321,7 @@ impl QuantizeOptions {
             ("bias_correction", self.bias_correction),
             ("smooth", self.smooth.is_some()),
             ("ports", self.ports == Some(Ports::Int)),
+            ("recurrent", self.recurrent == Recurrent::Decompose),
             ("override", self.overrides.iter().any(|other| other.activations.is_some())),
         ];
         let of_integers = [
@@ -418,6 +432,8 @@ impl QuantizeOptions {
             reasons.push(reason.to_string());
         }
         scheme.activation_products = self.activation_products.unwrap_or(false);
+        // The steps' products have gates of floats behind them.
+        scheme.product_outputs = form == Form::Qoperator && self.recurrent == Recurrent::Decompose;
         scheme.integer_ports = self.ports == Some(Ports::Int);
         scheme.exclude.clone_from(&self.exclude);
         scheme.overrides.clone_from(&self.overrides);
@@ -514,6 +530,9 @@ mod tests {
             ("form = 'dynamic'\ncalibrator = 'mse'", Target::Any, "`calibrator` is of activations"),
             ("form = 'dynamic'\nactivations = { dtype = 'u8' }", Target::Any, "`activations` is of activations"),
             ("form = 'dynamic'\nports = 'int'", Target::Any, "`ports` is of activations"),
+            ("recurrent = 'decompose'", Target::Tract, "`recurrent` is of activations"),
+            ("form = 'dynamic'\nrecurrent = 'decompose'", Target::Any, "`recurrent` is of activations"),
+            ("to = 'fp16'\nrecurrent = 'decompose'", Target::Any, "`recurrent` is of integers"),
             (
                 "form = 'dynamic'\noperators = ['Add']",
                 Target::Any,

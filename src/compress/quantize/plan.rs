@@ -199,14 +199,14 @@ impl<'a> Planner<'a> {
                 if op.trans_a || op.alpha != 1.0 || op.beta != 1.0 {
                     return Err("its alpha and beta are not 1, or its first input is transposed".to_string());
                 }
-                self.product(node, false)
+                self.product(node, self.scheme.product_outputs)
             }
-            Op::MatMul if is_asked => match self.product(node, false) {
+            Op::MatMul if is_asked => match self.product(node, self.scheme.product_outputs) {
                 Err(_) if !self.is_constant(node, 0) && !self.is_constant(node, 1) => {
                     if !self.scheme.activation_products {
                         return Err("both its inputs are activations".to_string());
                     }
-                    Ok(Role::Product { weight: None, bias: None, needs_output: false })
+                    Ok(Role::Product { weight: None, bias: None, needs_output: self.scheme.product_outputs })
                 }
                 role => role,
             },

@@ -168,6 +168,8 @@ pub struct Scheme {
     pub one_scale: Vec<String>,
     /// Whether products of two activations, as in attention, are quantized, too.
     pub activation_products: bool,
+    /// Whether what a MatMul or Gemm makes is quantized although floats follow: QLinear operators make nothing else.
+    pub product_outputs: bool,
     /// Whether the network's inputs and outputs are to be quantized as far as they can be, so that they may become integers.
     pub integer_ports: bool,
 }
@@ -187,6 +189,7 @@ impl Default for Scheme {
             overrides: Vec::new(),
             one_scale: Vec::new(),
             activation_products: false,
+            product_outputs: false,
             integer_ports: false,
         }
     }

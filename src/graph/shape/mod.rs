@@ -9,6 +9,7 @@ mod dims;
 mod einsum;
 mod elementwise;
 mod fact;
+mod fix;
 mod index;
 mod layout;
 mod normalization;
@@ -31,6 +32,7 @@ use super::{Dim, Graph, Name, Node, TensorType, ValueType};
 use fact::{Fact, Problem};
 
 pub(super) use dims::text as dims_text;
+pub use fix::{fix_axis, fix_symbol};
 pub use value::{Element, Value};
 
 /// More dimensions than any network has: a hostile file must not make us list them at every value.

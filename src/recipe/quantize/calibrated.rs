@@ -34,6 +34,14 @@ pub struct Left {
     pub slow: Vec<Name>,
     /// Those that the network's budget of accuracy has no room for.
     pub sensitive: Vec<Name>,
+    /// Whether recurrent operators that could be written out stay whole, which is quicker.
+    #[serde(skip_serializing_if = "is_false")]
+    pub recurrent_whole: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Left {
@@ -43,7 +51,7 @@ impl Left {
     }
 
     /// Whether integers that are slower than floats go back to them. Inputs and outputs that are integers must stay so.
-    fn seeks_slow(options: &QuantizeOptions, target: Target) -> bool {
+    pub(super) fn seeks_slow(options: &QuantizeOptions, target: Target) -> bool {
         !options.keep_slow && target != Target::Any && options.ports != Some(Ports::Int)
     }
 }

@@ -1,6 +1,7 @@
 //! The quantization of a network's file: tidied, calibrated on a runtime, and written in integers.
 
 mod calibrated;
+mod recurrent;
 mod report;
 
 use indexmap::IndexMap;
@@ -28,6 +29,7 @@ use crate::measure::runtime::Runtime;
 
 pub(super) use calibrated::Calibrated;
 pub use calibrated::Left;
+pub use recurrent::quantize;
 pub use report::{Harm, Precision, Report};
 
 /// A quantized network.
@@ -49,6 +51,8 @@ pub(super) struct Ready {
     pub(super) model: Model,
     pub(super) types: Types,
     pub(super) choice: Choice,
+    /// What was done to it beside tidying, in words.
+    pub(super) notes: Vec<String>,
 }
 
 /// Tidies a network and chooses what is not said.
@@ -57,18 +61,15 @@ pub(super) struct Ready {
 /// When the options do not go together, or the types of the network do not.
 pub(super) fn ready(model: &Model, options: &QuantizeOptions, target: Target) -> Result<Ready, RecipeError> {
     let tidy = simplify::simplify(&model.graph, &simplify::Options { opset: Some(model.opset), ..Default::default() })?;
-    let model = model.with_graph(tidy.graph);
+    let (model, notes) = recurrent::written_out(model.with_graph(tidy.graph), options)?;
     let types = shape::infer(&model.graph, &Bindings::default())?;
-    let choice = options.choose(&blocks::structure(&model.graph, &types), target)?;
-    Ok(Ready { model, types, choice })
+    let mut choice = options.choose(&blocks::structure(&model.graph, &types), target)?;
+    recurrent::share_scales(&mut choice, options);
+    Ok(Ready { model, types, choice, notes })
 }
 
-/// Quantizes a network. `runtime` runs the samples; `told` how many are done. `known` are the nodes of which a run before has found
-/// that they had better stay in floats; where nobody has looked, they are looked for now.
-///
-/// # Errors
-/// When the options cannot be carried out on the network, samples are missing or do not fit, or the runtime fails.
-pub fn quantize(
+/// The network as the options ask, whatever that does to recurrent operators.
+fn as_asked(
     model: &Model,
     options: &QuantizeOptions,
     target: Target,
@@ -135,7 +136,7 @@ impl<'a> Work<'a> {
         runtime: &'a dyn Runtime,
         told: &'a mut dyn FnMut(u64),
     ) -> Work<'a> {
-        let Ready { model, types, choice } = ready;
+        let Ready { model, types, choice, .. } = ready;
         let look = Look { model, types, samples, n_samples: options.samples, runtime, told };
         Work { look, options, choice: choice.clone(), target }
     }
@@ -181,7 +182,7 @@ fn undone(work: &Work<'_>, dynamic: Quantized) -> Result<Quantized, RecipeError>
     let slow: Vec<Name> = made.collect();
     quantized.report.harm =
         dynamic.report.harm.map(|harm| Harm { slow: Slow { nodes: slow.clone(), ..harm.slow }, ..harm });
-    quantized.left = Some(Left { slow, sensitive: Vec::new() });
+    quantized.left = Some(Left { slow, ..Left::default() });
     Ok(quantized)
 }
 
@@ -210,7 +211,7 @@ pub fn sensitivity(
     let written = written(&work.choice, target, &[]);
     let mut scorer = work.look.scorer(&written)?;
     scorer.judge = Some(work.look.judge()?);
-    let Ready { model, types, choice } = &ready;
+    let Ready { model, types, choice, .. } = &ready;
     Ok(quantize::sensitivity::sensitivity(&model.graph, types, choice, &calibrated.ranges, true, &mut scorer, told)?)
 }
 

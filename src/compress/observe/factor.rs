@@ -1,4 +1,4 @@
-//! The triangular factor of second moments by which columns are rounded one after the other.
+//! The triangular factor of second moments, by which columns are rounded one after the other and weights are fitted.
 
 use std::ops::Range;
 
@@ -7,8 +7,14 @@ use rayon::prelude::*;
 /// What is added to the diagonal, as part of its mean (Frantar et al., 2023, section 3.3).
 const DAMPING: f64 = 0.01;
 
+/// What is added at least to a matrix that is not positive definite.
+const LEAST_DAMPING: f64 = 1e-12;
+
 /// Columns that are finished together.
 const PANEL: usize = 32;
+
+/// Rows that are solved for together: as many as share what is read of the factor.
+const N_ROWS: usize = 16;
 
 /// The upper triangle `R` with `R Rᵀ` the moments in this order of columns, damped; row-major, zero below the diagonal.
 ///
@@ -16,26 +22,66 @@ const PANEL: usize = 32;
 /// has rounded one is, in terms of `R`, the sum of the errors before times this factor, over its diagonal. So nothing is inverted.
 pub(in crate::compress) fn factor(moments: &[f64], order: &[usize]) -> Vec<f32> {
     let n = order.len();
-    let mean = order.iter().map(|&j| moments[j * n + j]).sum::<f64>() / n.max(1) as f64;
-    let mut damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
-    let mut lower = vec![0f64; n * n];
-    loop {
-        for (i, row) in lower.chunks_exact_mut(n.max(1)).enumerate() {
-            let from = &moments[order[n - 1 - i] * n..][..n];
-            row.iter_mut().zip(order.iter().rev()).for_each(|(to, &column)| *to = from[column]);
-            row[i] += damping;
-        }
-        if cholesky(&mut lower, n) {
-            break;
-        }
-        damping *= 10.0;
-    }
+    let (lower, _) = damped(n, DAMPING, |i, row| {
+        let from = &moments[order[n - 1 - i] * n..][..n];
+        row.iter_mut().zip(order.iter().rev()).for_each(|(to, &column)| *to = from[column]);
+    });
     let mut upper = vec![0f32; n * n];
     for (i, row) in upper.chunks_exact_mut(n.max(1)).enumerate() {
         let from = &lower[(n - 1 - i) * n..][..n - i];
         row[i..].iter_mut().zip(from.iter().rev()).for_each(|(to, &from)| *to = from as f32);
     }
     upper
+}
+
+/// The lower triangle `L` with `L Lᵀ` a symmetric matrix of `n` rows, damped, and what was added to its diagonal: `damping` parts of
+/// the diagonal's mean, ten times as much for as long as the matrix is not positive definite. Row-major; what is above the diagonal
+/// means nothing. `fill` writes a row.
+pub(in crate::compress) fn damped(n: usize, damping: f64, fill: impl Fn(usize, &mut [f64])) -> (Vec<f64>, f64) {
+    let mut lower = vec![0f64; n * n];
+    let refill = |lower: &mut [f64]| {
+        lower.chunks_exact_mut(n.max(1)).enumerate().for_each(|(i, row)| fill(i, row));
+    };
+    refill(&mut lower);
+    let mean = (0..n).rev().map(|i| lower[i * n + i]).sum::<f64>() / n.max(1) as f64;
+    let (mut added, least) = if mean > 0.0 { (damping * mean, LEAST_DAMPING * mean) } else { (1.0, 1.0) };
+    loop {
+        (0..n).for_each(|i| lower[i * n + i] += added);
+        if cholesky(&mut lower, n) {
+            return (lower, added);
+        }
+        added = (added * 10.0).max(least);
+        refill(&mut lower);
+    }
+}
+
+/// Solves `L Lᵀ x = b` for each of some rows `b`, in their place. `lower` is `L` as [`damped`] gives it.
+pub(in crate::compress) fn solve(lower: &[f64], n: usize, rows: &mut [f64]) {
+    rows.par_chunks_mut((N_ROWS * n).max(1)).for_each(|rows| {
+        let panels = || (0..n).step_by(PANEL).map(|start| start..(start + PANEL).min(n));
+        for panel in panels() {
+            rows.chunks_exact_mut(n).for_each(|row| finish(lower, n, panel.clone(), row));
+        }
+        for panel in panels().rev() {
+            rows.chunks_exact_mut(n).for_each(|row| take_back(lower, n, panel.clone(), row));
+        }
+    });
+}
+
+/// The elements of a row in these columns, the last first, of which those behind are known and taken off already.
+fn take_back(lower: &[f64], n: usize, columns: Range<usize>, row: &mut [f64]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for j in columns.rev() {
+                let (before, rest) = row.split_at_mut(j);
+                let of_row = &lower[j * n..][..=j];
+                rest[0] /= of_row[j];
+                let x = rest[0];
+                before.iter_mut().zip(of_row).for_each(|(to, l)| *to -= x * l);
+            }
+        },
+    );
 }
 
 /// The lower Cholesky factor in the place of a symmetric matrix; what is above the diagonal stays. False where the matrix is not

@@ -11,6 +11,7 @@ pub mod channels;
 mod error;
 pub(super) mod factor;
 pub(super) mod moments;
+pub(super) mod offset;
 pub(super) mod product;
 mod rows;
 

@@ -1,5 +1,6 @@
 //! The vectors that a product multiplies its constant with, taken out of a value row by row.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -15,35 +16,44 @@ const N_PLACES: usize = 128;
 /// Samples whose patches are held at once.
 const N_SAMPLES: usize = 8;
 
-/// Hands the vectors of a batch to `take`, group by group, as contiguous rows of `n_columns`.
+/// Hands the vectors of a batch to `take`, group by group, as contiguous rows of `n_columns`: of several tensors of one shape, which
+/// hold the same value in several networks, those of the same places.
 ///
 /// # Errors
-/// When the value has another shape than the product says.
-pub(super) fn for_rows(
+/// When the value has another shape than the product says, or the tensors are not of one shape.
+pub(super) fn for_rows<const N: usize>(
     read: &Read,
     n_columns: usize,
-    tensor: &Tensor,
-    mut take: impl FnMut(usize, &[f32]),
+    tensors: [&Tensor; N],
+    mut take: impl FnMut(usize, [&[f32]; N]),
 ) -> Result<(), ProbeError> {
     let failed = |problem: String| ProbeError { what: format!("`{}`", read.value), problem };
-    let x = tensor.to_f32s().map_err(|error| failed(error.to_string()))?;
-    let misfit = || failed(format!("has the shape {:?}, which does not fit the weight that it meets", tensor.shape()));
+    let shape = tensors.first().map_or(&[][..], |tensor| tensor.shape());
+    let misfit = || failed(format!("has the shape {shape:?}, which does not fit the weight that it meets"));
+    if tensors.iter().any(|tensor| tensor.shape() != shape) {
+        return Err(failed("has several shapes".to_string()));
+    }
+    let numbers: Vec<Cow<'_, [f32]>> = tensors
+        .iter()
+        .map(|tensor| tensor.to_f32s().map_err(|error| failed(error.to_string())))
+        .collect::<Result<_, ProbeError>>()?;
+    let x: [&[f32]; N] = std::array::from_fn(|idx| &*numbers[idx]);
     match &read.geometry {
         Geometry::Along { from_back } => {
-            let from_back = (*from_back).min(tensor.rank());
-            let axis = tensor.rank().checked_sub(from_back).filter(|_| from_back > 0).ok_or_else(misfit)?;
-            if tensor.shape()[axis] != n_columns {
+            let from_back = (*from_back).min(shape.len());
+            let axis = shape.len().checked_sub(from_back).filter(|_| from_back > 0).ok_or_else(misfit)?;
+            if shape[axis] != n_columns {
                 return Err(misfit());
             }
-            let inner: usize = tensor.shape()[axis + 1..].iter().product();
+            let inner: usize = shape[axis + 1..].iter().product();
             match inner {
-                1 => take(0, &x),
-                _ => take(0, &turned(&x, n_columns, inner)),
+                1 => take(0, x),
+                _ => take(0, x.map(|x| turned(x, n_columns, inner)).each_ref().map(|rows| &rows[..])),
             }
             Ok(())
         }
         Geometry::Windows { n_groups, axes } => {
-            let [n_samples, n_channels, sizes @ ..] = tensor.shape() else { return Err(misfit()) };
+            let [n_samples, n_channels, sizes @ ..] = shape else { return Err(misfit()) };
             let n_taps: usize = axes.iter().map(|axis| axis.kernel).product();
             if sizes.len() != axes.len() || n_taps * (n_channels / n_groups) != n_columns {
                 return Err(misfit());
@@ -59,7 +69,9 @@ pub(super) fn for_rows(
             for start in (0..*n_samples).step_by(N_SAMPLES) {
                 let samples = start..(start + N_SAMPLES).min(*n_samples);
                 for group in 0..*n_groups {
-                    take(group, &patches.rows(&x, samples.clone(), group * per_group..(group + 1) * per_group));
+                    let channels = group * per_group..(group + 1) * per_group;
+                    let rows = x.map(|x| patches.rows(x, samples.clone(), channels.clone()));
+                    take(group, rows.each_ref().map(|rows| &rows[..]));
                 }
             }
             Ok(())

@@ -32,6 +32,12 @@ pub enum PruneError {
         /// why
         reason: String,
     },
+    /// No place of the network can be recalibrated.
+    #[error("nothing can be recalibrated: {reason}")]
+    NothingToRecalibrate {
+        /// why
+        reason: String,
+    },
     /// So much cannot be taken out.
     #[error("{asked} cannot be taken out: {reached} is the most (hint: {remedy})")]
     Amount {

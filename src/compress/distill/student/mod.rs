@@ -18,7 +18,7 @@ use crate::graph::Graph;
 use crate::graph::cost::{Cost, cost};
 use crate::graph::shape::{Bindings, ShapeError, infer, symbols};
 
-pub use depth::{Block, BlockKind, blocks};
+pub use crate::graph::structure::blocks::{Block, BlockKind, blocks};
 pub use error::StudentError;
 pub use importance::{Criterion, Unranked, importance};
 pub use options::{Depth, Factors, Inherit, StudentOptions, Width};

@@ -6,9 +6,10 @@ use indexmap::IndexMap;
 
 use super::edits::{Edits, is_constant};
 use super::link::{Link, View};
-use super::product::{Offset, Product, fixed};
+use super::product::{Product, fixed};
 use super::{Declined, Prepared};
 use crate::compress::observe::channels::ChannelStatistics;
+use crate::compress::observe::offset::Offset;
 use crate::compress::quantize::QuantizeError;
 use crate::graph::op::AutoPad;
 use crate::graph::shape::Types;

@@ -2,21 +2,12 @@
 
 use std::collections::BTreeMap;
 
+pub(super) use crate::compress::observe::offset::{constant, is_constant};
 use crate::compress::quantize::QuantizeError;
 use crate::graph::patch::Patch;
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node};
-
-/// A constant of `f32` that a caller cannot override.
-pub(super) fn constant<'a>(graph: &'a Graph, name: &Name) -> Option<&'a Tensor> {
-    graph.constant(name).filter(|tensor| tensor.dtype() == DType::F32)
-}
-
-/// Whether the input at this position is a [`constant`].
-pub(super) fn is_constant(graph: &Graph, node: &Node, position: usize) -> bool {
-    node.input(position).is_some_and(|name| constant(graph, name).is_some())
-}
 
 /// A constant that a node reads, in more bits than it is stored in.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::edits::{constant, is_constant};
+use crate::compress::observe::offset::{Offset, offset};
 use crate::graph::axes::{Port, Slot, axes};
 use crate::graph::shape::Types;
-use crate::graph::tensor::Tensor;
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node, Op};
 
@@ -29,17 +29,6 @@ pub(super) struct Product {
     n_groups: usize,
     /// What the products are multiplied by.
     pub(super) alpha: f64,
-}
-
-/// Where a number for each channel that a product makes can be added.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Offset {
-    pub(super) node_idx: usize,
-    pub(super) position: usize,
-    /// The axis of the channels, from the last.
-    pub(super) from_last: usize,
-    /// What the constant is multiplied by before it is added.
-    pub(super) factor: f64,
 }
 
 impl Product {
@@ -122,35 +111,7 @@ impl Product {
 
     /// Where a bias is or could be; in words why nowhere.
     pub(super) fn offset(&self, graph: &Graph, types: &Types, uses: &Uses<'_>) -> Result<Offset, String> {
-        let node = &graph.nodes[self.node_idx];
-        let own = |factor| Offset { node_idx: self.node_idx, position: 2, from_last: 0, factor };
-        match &node.op {
-            Op::Conv(_) | Op::Gemm(_) if node.input(2).is_some() && !is_constant(graph, node, 2) => {
-                Err("its bias is no constant".to_string())
-            }
-            Op::Gemm(op) if op.beta == 0.0 => Err("its beta is 0: it adds no bias".to_string()),
-            Op::Gemm(op) => Ok(own(f64::from(op.beta))),
-            Op::Conv(_) => Ok(own(1.0)),
-            _ => {
-                let none = || "no constant is added to what it alone makes".to_string();
-                let output = node.output(0).ok_or_else(none)?;
-                let reader = uses.sole_reader(output).ok_or_else(none)?;
-                let sum = &graph.nodes[reader.node_idx];
-                let position = 1 - reader.position.filter(|&position| position < 2).ok_or_else(none)?;
-                let rank = types.tensor(output).and_then(|known| known.rank()).ok_or_else(none)?;
-                let summed = sum.input(position).and_then(|name| constant(graph, name));
-                let from_last = rank.checked_sub(self.output_axis + 1).ok_or_else(none)?;
-                // One that makes more channels of what the product makes is none of its bias.
-                let n_channels = |tensor: &Tensor| tensor.shape().iter().rev().nth(from_last).copied().unwrap_or(1);
-                let fits = |tensor: &Tensor| [1, self.n_outputs].contains(&n_channels(tensor));
-                match summed {
-                    Some(tensor) if matches!(sum.op, Op::Add) && tensor.rank() <= rank && fits(tensor) => {
-                        Ok(Offset { node_idx: reader.node_idx, position, from_last, factor: 1.0 })
-                    }
-                    _ => Err(none()),
-                }
-            }
-        }
+        offset(graph, types, uses, self.node_idx, self.output_axis, self.n_outputs)
     }
 }
 

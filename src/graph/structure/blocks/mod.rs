@@ -16,6 +16,7 @@ mod recurrent;
 mod residual;
 mod sizes;
 mod span;
+mod stacks;
 
 use std::fmt::Write as _;
 
@@ -35,6 +36,7 @@ pub use feed_forward::FeedForward;
 pub use recurrent::RecurrentLayer;
 pub use residual::{ResidualBlock, Skip};
 pub use span::{Span, StructureError, bypass};
+pub use stacks::{Block, BlockKind, blocks};
 
 /// The parts of a network that are more than single operators, and its recurrent operators. The bodies of its nodes are
 /// not looked into. Nodes stand as their positions in the graph.

@@ -132,7 +132,7 @@ fn distill() {
     let task = Task { graph: &student, output: &prepared.output, data, augment: &recipe.data.augment };
     let step_ms = |guide: Option<&mut dyn Guide>| {
         let mut watch = Watch::default();
-        fit_with(&task, guide, &options, SEED, None, &mut watch).expect("it trains");
+        fit_with(&task, guide, None, &options, SEED, None, &mut watch).expect("it trains");
         watch.elapsed_ms / watch.n_steps as f64
     };
     let (mut plain, mut kept, mut live) = (Vec::new(), Vec::new(), Vec::new());

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "full")]
 pub mod child;
+#[cfg(feature = "full")]
+pub mod compressed;
 pub mod difference;
 pub mod inputs;
 pub mod latency;

@@ -1,8 +1,11 @@
-//! The triangular factor of second moments, by which columns are rounded one after the other and weights are fitted.
+//! The triangular factor of second moments, by which columns are settled one after the other, put on a grid or taken out, and weights
+//! are fitted.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
+
+use crate::learn::kernels::gemm::{Matrix, gemm};
 
 /// What is added to the diagonal, as part of its mean (Frantar et al., 2023, section 3.3).
 const DAMPING: f64 = 0.01;
@@ -82,6 +85,47 @@ fn take_back(lower: &[f64], n: usize, columns: Range<usize>, row: &mut [f64]) {
             }
         },
     );
+}
+
+/// `to += by · from`: what a column's error `by` does to those to come, `from` being its row of the factor.
+#[inline(always)]
+pub(in crate::compress) fn pull(by: f32, from: &[f32], to: &mut [f32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || to.iter_mut().zip(from).for_each(|(to, from)| *to += by * from),
+    );
+}
+
+/// What the numbers of these columns, the next to be settled, would best be were they not changed otherwise: `numbers` are all of a
+/// row in the order of the factor, `pulled` what the errors of the columns before pull at them.
+pub(in crate::compress) fn targets(factor: &[f32], columns: Range<usize>, numbers: &[f32], pulled: &[f32]) -> Vec<f32> {
+    let n = numbers.len();
+    let mut pulled = pulled[columns.clone()].to_vec();
+    let mut targets = Vec::with_capacity(columns.len());
+    for (idx, column) in columns.clone().enumerate() {
+        let factor = &factor[column * n..][columns.clone()];
+        let moved = pulled[idx] / factor[idx];
+        targets.push(numbers[column] + moved);
+        pull(-moved, &factor[idx + 1..], &mut pulled[idx + 1..]);
+    }
+    targets
+}
+
+/// Rows of errors times the moments: half the slopes of [`costs()`].
+pub(in crate::compress) fn pulls(errors: &[f32], n: usize, moments: &[f32]) -> Vec<f32> {
+    let mut pulls = vec![0f32; errors.len()];
+    let size = [errors.len() / n.max(1), n, n];
+    gemm(size, 1.0, Matrix::rows(errors, n), Matrix::rows(moments, n), false, &mut pulls);
+    pulls
+}
+
+/// By row, what errors of `n` columns change in what the product makes, squared, on average.
+pub(in crate::compress) fn costs(errors: &[f32], n: usize, moments: &[f32]) -> Vec<f64> {
+    let n = n.max(1);
+    let pulls = pulls(errors, n, moments);
+    let product = |(error, pull): (&f32, &f32)| f64::from(*error) * f64::from(*pull);
+    let of_row = |(errors, pulls): (&[f32], &[f32])| errors.iter().zip(pulls).map(product).sum();
+    errors.chunks(n).zip(pulls.chunks(n)).map(of_row).collect()
 }
 
 /// The lower Cholesky factor in the place of a symmetric matrix; what is above the diagonal stays. False where the matrix is not

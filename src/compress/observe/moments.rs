@@ -5,6 +5,7 @@
 //! are looked at, spread over each: neighbours tell little.
 
 use indexmap::IndexMap;
+use rayon::prelude::*;
 
 use super::product::{Product, Read};
 use super::rows::for_rows;
@@ -110,6 +111,40 @@ pub(in crate::compress) fn n_bytes<'a>(products: impl IntoIterator<Item = &'a Pr
         product.matrices.n_groups.saturating_mul(n_columns.saturating_mul(n_columns)).saturating_mul(size_of::<f64>())
     };
     known.iter().map(size).fold(0, usize::saturating_add)
+}
+
+/// Items in parts, in their order, each with second moments of no more than so many bytes where more than one item is in it.
+pub(in crate::compress) fn parts<T: Clone>(
+    items: &[T],
+    products: impl Fn(&T) -> &[Product],
+    most_bytes: usize,
+) -> Vec<Vec<T>> {
+    let mut parts: Vec<Vec<T>> = Vec::new();
+    for item in items {
+        let known = parts.last().into_iter().flatten().flat_map(&products);
+        let fits = n_bytes(known.chain(products(item))) <= most_bytes;
+        match parts.last_mut().filter(|_| fits) {
+            Some(part) => part.push(item.clone()),
+            None => parts.push(vec![item.clone()]),
+        }
+    }
+    parts
+}
+
+/// The second moments of what meets a constant, by group of channels: the sum of those of its products, whose matrices are alike.
+pub(in crate::compress) fn of_products(products: &[Product], grams: &[Gram]) -> Vec<Vec<f64>> {
+    let of_product = |product: &Product| {
+        grams.iter().find(|gram| gram.is_of(product)).expect("every product of the task was looked at")
+    };
+    let n_groups = products.first().map_or(0, |product| product.matrices.n_groups);
+    let of_group = |group: usize| {
+        let mut sum = of_product(&products[0]).moments(group);
+        for product in &products[1..] {
+            sum.iter_mut().zip(of_product(product).moments(group)).for_each(|(sum, moment)| *sum += moment);
+        }
+        sum
+    };
+    (0..n_groups).into_par_iter().map(of_group).collect()
 }
 
 /// The second moments of what these products read. `network` gives [`values()`] in their order; `told` how many samples are done.

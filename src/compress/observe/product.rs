@@ -98,13 +98,33 @@ pub(in crate::compress) fn matrix(shape: &[usize], output_axis: usize, input_axi
     })
 }
 
-fn windows(conv: &Conv, constant: &Tensor) -> Result<(Matrices, Vec<Axis>), String> {
-    let [n_outputs, _, kernel @ ..] = constant.shape() else { return Err("it has no channels".to_string()) };
-    let axes = conv_axes(conv, kernel).map_err(|error| error.to_string())?;
-    let n_groups = usize::try_from(conv.group).ok().filter(|&n| n > 0 && n_outputs.is_multiple_of(n));
+/// The matrices of a constant whose last two axes they are, one for each place along the axes before.
+pub(in crate::compress) fn stack(shape: &[usize], output_axis: usize, input_axis: usize) -> Result<Matrices, String> {
+    let [outer @ .., rows, columns] = shape else { return Err("it is no matrix".to_string()) };
+    let one = matrix(&[*rows, *columns], 0, 1)?;
+    let one = match (output_axis.checked_sub(outer.len()), input_axis.checked_sub(outer.len())) {
+        (Some(0), Some(1)) => one,
+        (Some(1), Some(0)) => matrix(&[*rows, *columns], 1, 0)?,
+        _ => return Err("it sums over another axis than one of its last two".to_string()),
+    };
+    Ok(Matrices { n_groups: outer.iter().product(), group_stride: rows * columns, ..one })
+}
+
+/// The matrices of a convolution's weight `[M, C / group, …]`: a row an output channel.
+///
+/// # Errors
+/// When its groups do not divide its channels.
+pub(in crate::compress) fn kernels(shape: &[usize], group: i64) -> Result<Matrices, String> {
+    let n_outputs = *shape.first().ok_or("it has no channels")?;
+    let n_groups = usize::try_from(group).ok().filter(|&n| n > 0 && n_outputs.is_multiple_of(n));
     let n_groups = n_groups.ok_or("its groups do not divide its channels")?;
-    let n_rows = n_outputs / n_groups;
-    let n_columns = constant.shape()[1..].iter().product();
+    let (n_rows, n_columns) = (n_outputs / n_groups, shape[1..].iter().product());
     let group_stride = n_rows * n_columns;
-    Ok((Matrices { n_groups, n_rows, n_columns, group_stride, row_stride: n_columns, column_stride: 1 }, axes))
+    Ok(Matrices { n_groups, n_rows, n_columns, group_stride, row_stride: n_columns, column_stride: 1 })
+}
+
+fn windows(conv: &Conv, constant: &Tensor) -> Result<(Matrices, Vec<Axis>), String> {
+    let [_, _, kernel @ ..] = constant.shape() else { return Err("it has no channels".to_string()) };
+    let axes = conv_axes(conv, kernel).map_err(|error| error.to_string())?;
+    Ok((kernels(constant.shape(), conv.group)?, axes))
 }

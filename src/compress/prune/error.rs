@@ -1,6 +1,7 @@
 //! Why a network is not pruned.
 
 use crate::compress::observe::ObserveError;
+use crate::graph::Name;
 use crate::graph::check::CheckError;
 use crate::graph::patch::PatchError;
 use crate::graph::probe::ProbeError;
@@ -47,6 +48,14 @@ pub enum PruneError {
         reached: String,
         /// what to do about it
         remedy: &'static str,
+    },
+    /// A mask does not fit the network that it is of, or is not kept.
+    #[error("the mask of `{weight}` {problem}")]
+    Mask {
+        /// the initializer
+        weight: Name,
+        /// what is wrong
+        problem: String,
     },
     /// The network's values cannot be counted.
     #[error(transparent)]

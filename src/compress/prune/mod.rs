@@ -4,7 +4,7 @@
 //! |---|---|
 //! | channels, heads, features, hidden units: coupled slices of many weights | ranked ([`importance`](super::importance)), chosen ([`select()`]), taken out ([`remove()`](crate::graph::structure::removal::remove)): the file is smaller and quicker |
 //! | residual blocks, encoder layers, recurrent layers | by what the network loses without them ([`layers`]) |
-//! | single weights, N of M, blocks of weights | masks that training keeps |
+//! | single weights, N of M, blocks of weights | [`sparse`]: masks that training keeps |
 //!
 //! How much each group can lose is measured ([`mod@sensitivity`]) and solved for a goal ([`budget`]). What stays makes up for what goes, without
 //! training: weights are fitted anew ([`mod@compensate`]), statistics set right ([`recalibrate`]).
@@ -18,6 +18,7 @@ pub mod layers;
 pub mod recalibrate;
 pub mod select;
 pub mod sensitivity;
+pub mod sparse;
 #[cfg(test)]
 mod testing;
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::QuantizeError;
-use crate::graph::spelling::matches;
+use crate::graph::spelling::means;
 use crate::graph::tensor::DType;
 use crate::graph::{Name, Node, Op};
 
@@ -306,8 +306,7 @@ const KNOWN: [&str; 12] = [
 ];
 
 fn is_meant(node: &Node, pattern: &str) -> bool {
-    let by_name = |name: &str| !name.is_empty() && matches(pattern, name);
-    node.op.name() == pattern || by_name(&node.name) || node.outputs.iter().flatten().any(|output| by_name(output))
+    means(pattern, node)
 }
 
 #[cfg(test)]

@@ -298,6 +298,17 @@ impl Learned<'_> {
         gradients.map(move |(name, id)| (position(name), self.compiled.host.computed(*id)))
     }
 
+    /// The same, each with the values that it is a gradient at.
+    pub fn gradients_and_values(&self) -> impl Iterator<Item = (usize, &[f32], &[f32])> {
+        self.gradients().map(|(position, gradient)| (position, gradient, self.parameters[position].values.as_slice()))
+    }
+
+    /// The gradient of a parameter; none where nothing leads to it.
+    pub fn gradient(&self, name: &Name) -> Option<&[f32]> {
+        let (_, id) = self.compiled.program.gradients.iter().find(|(own, _)| own == name)?;
+        Some(self.compiled.host.computed(*id))
+    }
+
     /// Calls `update` with each parameter that has a gradient: its position, the gradient, and itself. An update takes no more than
     /// half from a step size: by a scale of zero or below nothing can be quantized, and from one that is next to nothing,
     /// with everything saturated, there is no way back.

@@ -440,7 +440,7 @@ impl<'a> Book<'a> {
         let data = normalization::data_for(model, course.data)?;
         let task = Task { graph: &model.graph, output, data: &data, augment: course.augment };
         let mut keeper = Keeper { watcher, path: &path, key: &line.key };
-        let fitted = fit_with(&task, guide, train, seed, state, &mut keeper)?;
+        let fitted = fit_with(&task, guide, None, train, seed, state, &mut keeper)?;
         let Some(graph) = fitted.network else {
             store::write_atomic(&path, &checkpoint::to_bytes(&fitted.state, &line.key)?)?;
             return Err(RecipeError::Stopped { step: line.step });

@@ -99,14 +99,14 @@ fn output(
     if !is_constant(graph, node, position) {
         return Err("has a weight that is not of f32".to_string());
     }
-    let matrices = product(graph, types, node_idx, position).map_err(stays)?.matrices;
+    let matrices = product(graph, types, node_idx, position).map_err(|reason| stays(&reason))?.matrices;
     let n_channels = matrices.n_groups * matrices.n_rows;
     let facts = axes(node, types);
     let weight = facts.weights.iter().find(|weight| weight.position == position).ok_or("makes no channels")?;
     let own = Slot { port: Port::Input(position), axis: weight.output_axis };
     let tie = facts.ties.iter().find(|tie| tie.a == own && tie.b.port == Port::Output(0)).ok_or("makes no channels")?;
     let axis = tie.b.axis;
-    let offset = offset(graph, types, uses, node_idx, axis, n_channels).map_err(stays)?;
+    let offset = offset(graph, types, uses, node_idx, axis, n_channels).map_err(|reason| stays(&reason))?;
     let bias = match graph.nodes[offset.node_idx].input(offset.position) {
         None => None,
         Some(name) => {
@@ -131,7 +131,7 @@ fn output(
     Ok(Output { node_idx, value, axis, n_channels, offset, bias, weight })
 }
 
-fn stays(reason: String) -> String {
+fn stays(reason: &str) -> String {
     format!("stays as it is: {reason}")
 }
 

@@ -4,7 +4,8 @@
 //! Of a linear layer the paper's objective is the quadratic form of the second moments, so no samples are run again: a step
 //! takes all that was seen.
 
-use super::grid::{Grid, Rows, pulls};
+use super::grid::{Grid, Rows};
+use crate::compress::observe::factor::pulls;
 use crate::learn::kernels::elementwise::{Unary, forward_in_place};
 
 /// Fewer than the paper's, which sees a batch a step.

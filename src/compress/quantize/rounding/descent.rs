@@ -1,7 +1,8 @@
 //! Rounding made better one weight at a time: each takes the level that is best for the others as they are, until none moves
 //! (Nair and Suggala, "CDQuant: Greedy Coordinate Descent for Accurate LLM Quantization", 2024, cyclic).
 
-use super::grid::{Grid, Rows, pulls};
+use super::grid::{Grid, Rows};
+use crate::compress::observe::factor::pulls;
 
 /// Rounds over all columns; few move in the last ones.
 const N_ROUNDS: usize = 20;

@@ -1,11 +1,10 @@
 //! Rounding column after column, where those to come make up for the errors of those before (Frantar et al., "GPTQ: Accurate
 //! Post-Training Quantization for Generative Pre-trained Transformers", 2023, algorithm 1).
 
-use std::ops::Range;
-
 use super::super::scheme::Weights;
 use super::clip;
 use super::grid::{Grid, Rows};
+use crate::compress::observe::factor::{pull, targets};
 
 /// In what order columns are rounded, and what rounding one does to the others.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub(super) fn gptq(rows: &mut Rows, course: &Course<'_>) -> Vec<f32> {
         for (row, pulled) in pulled.chunks_exact_mut(n).enumerate() {
             if let Some((size, weights, importance)) = course.blocks.filter(|(size, ..)| idx % size == 0) {
                 let columns = idx..(idx + size).min(n);
-                let targets = targets(course, columns.clone(), &rows.numbers[row * n..][..n], pulled);
+                let targets = targets(course.factor, columns.clone(), &rows.numbers[row * n..][..n], pulled);
                 let grid = Grid::new(clip::best(&targets, &importance[columns.clone()], weights, 0.0), weights);
                 rows.grids[row * n..][columns].fill(grid);
             }
@@ -37,31 +36,8 @@ pub(super) fn gptq(rows: &mut Rows, course: &Course<'_>) -> Vec<f32> {
             let (x, grid) = (rows.numbers[position], rows.grids[position]);
             let level = grid.nearest(x + pulled[idx] / factor[idx]);
             levels[position] = level;
-            add(x - level * grid.step, &factor[idx + 1..], &mut pulled[idx + 1..]);
+            pull(x - level * grid.step, &factor[idx + 1..], &mut pulled[idx + 1..]);
         }
     }
     levels
-}
-
-/// `to += by · from`
-#[inline(always)]
-fn add(by: f32, from: &[f32], to: &mut [f32]) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || to.iter_mut().zip(from).for_each(|(to, from)| *to += by * from),
-    );
-}
-
-/// What some columns, the next to come, would best be were they not rounded.
-fn targets(course: &Course<'_>, columns: Range<usize>, numbers: &[f32], pulled: &[f32]) -> Vec<f32> {
-    let n = numbers.len();
-    let mut pulled = pulled[columns.clone()].to_vec();
-    let mut targets = Vec::with_capacity(columns.len());
-    for (idx, column) in columns.clone().enumerate() {
-        let factor = &course.factor[column * n..][columns.clone()];
-        let moved = pulled[idx] / factor[idx];
-        targets.push(numbers[column] + moved);
-        add(-moved, &factor[idx + 1..], &mut pulled[idx + 1..]);
-    }
-    targets
 }

@@ -2,7 +2,7 @@
 
 use super::super::parameters::{Parameters, used};
 use super::super::scheme::Weights;
-use crate::learn::kernels::gemm::{Matrix, gemm};
+use crate::compress::observe::factor::costs;
 
 /// The grid of a number: a step, and how many of them there are below and above zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,19 +58,6 @@ impl Rows {
 
     /// By row, what the errors change in what the product makes, squared, on average.
     pub(super) fn objectives(&self, levels: &[f32], moments: &[f32]) -> Vec<f64> {
-        let n = self.n_columns.max(1);
-        let errors = self.errors(levels);
-        let pulls = pulls(&errors, n, moments);
-        let product = |(error, pull): (&f32, &f32)| f64::from(*error) * f64::from(*pull);
-        let of_row = |(errors, pulls): (&[f32], &[f32])| errors.iter().zip(pulls).map(product).sum();
-        errors.chunks(n).zip(pulls.chunks(n)).map(of_row).collect()
+        costs(&self.errors(levels), self.n_columns, moments)
     }
-}
-
-/// Rows of errors times the moments: half the slopes of the objective.
-pub(super) fn pulls(errors: &[f32], n: usize, moments: &[f32]) -> Vec<f32> {
-    let mut pulls = vec![0f32; errors.len()];
-    let size = [errors.len() / n.max(1), n, n];
-    gemm(size, 1.0, Matrix::rows(errors, n), Matrix::rows(moments, n), false, &mut pulls);
-    pulls
 }

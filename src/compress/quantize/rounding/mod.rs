@@ -14,7 +14,6 @@ mod matrix;
 mod tests;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -129,17 +128,8 @@ impl Task {
 
     /// The task in parts, in its order, each with second moments of no more than so many bytes where more than one constant is in it.
     pub fn parts(&self, most_bytes: usize) -> Vec<Task> {
-        let mut parts: Vec<Task> = Vec::new();
-        for item in &self.items {
-            let mut known = parts.last().map_or(Vec::new(), |part| part.products().collect());
-            known.extend(&item.products);
-            let fits = moments::n_bytes(known) <= most_bytes;
-            match parts.last_mut().filter(|_| fits) {
-                Some(part) => part.items.push(item.clone()),
-                None => parts.push(Task { items: vec![item.clone()], left: Vec::new() }),
-            }
-        }
-        parts
+        let parts = moments::parts(&self.items, |item| &item.products, most_bytes);
+        parts.into_iter().map(|items| Task { items, left: Vec::new() }).collect()
     }
 
     fn products(&self) -> impl Iterator<Item = &Product> {
@@ -232,7 +222,7 @@ fn rounded_by(
     for item in &task.items {
         let constant = &graph.initializers[&item.name];
         let first = item.sites[0];
-        let moments = moments(item, grams);
+        let moments = moments::of_products(&item.products, grams);
         let least = &start.least_scales;
         // Of several sites of one constant the largest bound holds.
         let least = |scale_idx: usize| {
@@ -247,20 +237,4 @@ fn rounded_by(
         constants.push(RoundedConstant { name: item.name.clone(), error_of_nearest, error });
     }
     Ok(Rounded { graph: patch.apply(None)?, parameters, constants })
-}
-
-/// The second moments of what meets a constant, by group of channels: the sum of those of its products.
-fn moments(item: &Item, grams: &[Gram]) -> Vec<Vec<f64>> {
-    let of_product = |product: &Product| {
-        grams.iter().find(|gram| gram.is_of(product)).expect("every product of the task was looked at")
-    };
-    let n_groups = item.products[0].matrices.n_groups;
-    let of_group = |group: usize| {
-        let mut sum = of_product(&item.products[0]).moments(group);
-        for product in &item.products[1..] {
-            sum.iter_mut().zip(of_product(product).moments(group)).for_each(|(sum, moment)| *sum += moment);
-        }
-        sum
-    };
-    (0..n_groups).into_par_iter().map(of_group).collect()
 }

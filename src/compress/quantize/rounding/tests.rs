@@ -72,7 +72,7 @@ fn check_moments(op: Op, x: &[usize], weight: &[usize], is_first: bool) {
     let matrices = task.items[0].products[0].matrices;
     let numbers = graph.initializers["weight"].as_slice::<f32>().expect("floats");
     let mut expected = 0.0;
-    for (group, moments) in moments(&task.items[0], &grams).iter().enumerate() {
+    for (group, moments) in moments::of_products(&task.items[0].products, &grams).iter().enumerate() {
         for row in 0..matrices.n_rows {
             let at = |column: usize| f64::from(numbers[matrices.position(group, row, column)]);
             expected += quadratic(&(0..matrices.n_columns).map(at).collect::<Vec<f64>>(), moments);
@@ -117,7 +117,7 @@ fn places_of_a_large_image_lie_spread_over_it() {
     let x: Vec<f32> =
         [0.1, 0.4, 1.9].iter().flat_map(|&phase| inputs(&graph, phase)["x"].to_vec::<f32>().expect("floats")).collect();
     let all = x.iter().map(|x| f64::from(x * x)).sum::<f64>() / x.len() as f64;
-    let seen = moments(&task.items[0], &grams)[0][0];
+    let seen = moments::of_products(&task.items[0].products, &grams)[0][0];
     assert!((all - seen).abs() < 0.05 * all, "{all} {seen}");
 }
 

@@ -3,23 +3,26 @@
 //! Everything that a training depends on is in its [`State`]: written down after any step and read again, it goes on to the same
 //! bytes. The loop knows no file and no clock; an [`Observer`] does.
 
+mod editor;
+mod guide;
 mod options;
 
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub use self::editor::{Editor, Numbers, Pace};
+pub use self::guide::{Average, Batch, Guide, Moment, Samples};
 pub use self::options::TrainOptions;
 
 use crate::data::{self, Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
-use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
 use crate::learn::kernels::elementwise::scale_add;
 use crate::learn::kernels::optimizer as kernel;
 use crate::learn::train::TrainError;
 use crate::learn::train::diagnosis::{Diagnosis, Epoch, LossRange, diagnose};
-use crate::learn::train::learner::{Learned, Learner, Parameter};
-use crate::learn::train::loss::{WithLoss, attach};
+use crate::learn::train::learner::{Learned, Learner};
+use crate::learn::train::loss::attach;
 use crate::learn::train::metrics::{Confusion, LossMean};
 use crate::learn::train::optimizer::Update;
 use crate::learn::train::targets::Targets;
@@ -43,8 +46,9 @@ pub struct State {
     pub epochs: Vec<Epoch>,
     /// The best epoch so far, by its validation metric.
     pub best: Option<usize>,
-    /// Numbers by kind, a list a parameter: `weight`, the moments, `average`, `best`, `start` (of the epoch), `gradient`.
-    pub numbers: IndexMap<String, Vec<Vec<f32>>>,
+    /// Numbers by kind, a list a parameter: `weight`, the moments, `average`, `best`, `start` (of the epoch), `gradient`, and
+    /// those of an [`Editor`].
+    pub numbers: Numbers,
 }
 
 /// What a step came to.
@@ -108,70 +112,6 @@ pub struct Fitted {
     pub diagnosis: Option<Diagnosis>,
 }
 
-/// A batch by the names of the inputs that are fed with it.
-pub type Batch = IndexMap<Name, Tensor>;
-
-/// The samples of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Samples<'a> {
-    /// Their numbers in the data.
-    pub ids: &'a [usize],
-    /// Which of their changes they have, see [`Loader::view`].
-    pub view: u64,
-}
-
-/// The moving average of a network's weights; what gradients do not change is as it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Average<'a> {
-    parameters: &'a IndexMap<Name, Parameter>,
-    averages: &'a [Vec<f32>],
-}
-
-impl<'a> Average<'a> {
-    /// The values of an initializer, row-major; none where it does not change.
-    pub fn get(&self, name: &Name) -> Option<&'a [f32]> {
-        let (position, _, parameter) = self.parameters.get_full(name)?;
-        let average = self.averages.get(position).filter(|_| parameter.is_learned);
-        Some(average.unwrap_or(&parameter.values))
-    }
-
-    /// What changes.
-    pub fn names(&self) -> impl Iterator<Item = &'a Name> {
-        self.parameters.keys()
-    }
-}
-
-/// What a guide is told of a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
-    /// The samples of the batch.
-    pub samples: Samples<'a>,
-    /// The share of the training that is done, from 0 to 1.
-    pub progress: f64,
-    /// The average of the weights before the step, where the options keep one.
-    pub average: Option<Average<'a>>,
-}
-
-/// What is learned from beside the labels: a training graph of its own, and what it reads.
-pub trait Guide {
-    /// The network with the loss that it learns by; it is validated by that of the options.
-    fn with_loss(&self) -> &WithLoss;
-
-    /// How many changes of a sample there are; none where every epoch has its own.
-    fn n_views(&self) -> Option<u64>;
-
-    /// Whether it teaches what the network says, so that labels tell which epoch is best. Of inner values the training loss does.
-    fn teaches_output(&self) -> bool {
-        true
-    }
-
-    /// Adds what the training graph reads beside the network's inputs and the target.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    fn add(&mut self, moment: &Moment<'_>, batch: &mut Batch) -> Result<(), TrainError>;
-}
-
 /// What is to be learned.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -199,16 +139,17 @@ pub fn fit(
     state: Option<State>,
     observer: &mut dyn Observer,
 ) -> Result<Fitted, TrainError> {
-    fit_with(task, None, options, seed, state, observer)
+    fit_with(task, None, None, options, seed, state, observer)
 }
 
-/// As [`fit()`], with a guide where there is one.
+/// As [`fit()`], with a guide and an editor where there is one.
 ///
 /// # Errors
-/// As [`fit()`], and when the guide does not have what its training graph reads.
+/// As [`fit()`], and when the guide does not have what its training graph reads, or the editor cannot do what it is there for.
 pub fn fit_with(
     task: &Task<'_>,
     guide: Option<&mut dyn Guide>,
+    editor: Option<&mut dyn Editor>,
     options: &TrainOptions,
     seed: u64,
     state: Option<State>,
@@ -232,10 +173,10 @@ pub fn fit_with(
     let validation = validation.map_or_else(|| attach(task.graph, task.output, options.loss), Ok)?;
     let by = by.unwrap_or_else(|| validation.clone());
     let learner = Learner::with_losses(task.graph, by, validation, &frozen)?;
-    let mut training = Training::new(learner, task, guide, options, seed)?;
+    let mut training = Training::new(learner, task, guide, editor, options, seed)?;
     let mut state = match state {
         Some(state) => training.resume(state)?,
-        None => training.begin(),
+        None => training.begin()?,
     };
     while state.epoch < options.epochs {
         // here, and not after an epoch: a training that was stopped in between ends where it would have ended
@@ -260,25 +201,27 @@ pub fn fit_with(
     Ok(Fitted { network: Some(network), state, diagnosis })
 }
 
-struct Training<'a, 'g> {
+struct Training<'a, 'g, 'e> {
     learner: Learner,
     targets: Targets,
     train: Loader,
     /// None where only the training loss says how good it is.
     validation: Option<Loader>,
     guide: Option<&'a mut (dyn Guide + 'g)>,
+    editor: Option<&'a mut (dyn Editor + 'e)>,
     options: &'a TrainOptions,
     seed: u64,
 }
 
-impl<'a, 'g> Training<'a, 'g> {
+impl<'a, 'g, 'e> Training<'a, 'g, 'e> {
     fn new(
         learner: Learner,
         task: &Task<'_>,
         guide: Option<&'a mut (dyn Guide + 'g)>,
+        editor: Option<&'a mut (dyn Editor + 'e)>,
         options: &'a TrainOptions,
         seed: u64,
-    ) -> Result<Training<'a, 'g>, TrainError> {
+    ) -> Result<Training<'a, 'g, 'e>, TrainError> {
         let Task { data, augment, .. } = task;
         let is_validated = guide.as_ref().is_none_or(|guide| guide.teaches_output());
         let targets = Targets::new(data, &learner, options, is_validated)?;
@@ -305,15 +248,20 @@ impl<'a, 'g> Training<'a, 'g> {
                 remedy: "leave `buckets` and `length_multiple` out",
             });
         }
-        Ok(Training { learner, targets, train, validation, guide, options, seed })
+        Ok(Training { learner, targets, train, validation, guide, editor, options, seed })
     }
 
-    fn begin(&self) -> State {
+    fn begin(&mut self) -> Result<State, TrainError> {
+        let (n_steps, n_moments) = (self.n_steps(), self.options.optimizer.n_moments());
+        let edited = match &mut self.editor {
+            Some(editor) => editor.begin(&mut self.learner.parameters, n_steps, n_moments)?,
+            None => Numbers::new(),
+        };
         let weights: Vec<Vec<f32>> = self.learner.parameters.values().map(|it| it.values.clone()).collect();
         let zeros: Vec<Vec<f32>> = weights.iter().map(|values| vec![0.0; values.len()]).collect();
         let mut numbers =
             IndexMap::from([("weight".to_string(), weights.clone()), ("start".to_string(), weights.clone())]);
-        for moment in 0..self.options.optimizer.n_moments() {
+        for moment in 0..n_moments {
             numbers.insert(format!("moment{moment}"), zeros.clone());
             numbers.insert(format!("start-moment{moment}"), zeros.clone());
         }
@@ -324,11 +272,15 @@ impl<'a, 'g> Training<'a, 'g> {
         if self.options.accumulate > 1 {
             numbers.insert("gradient".to_string(), zeros);
         }
-        State { rate_factor: 1.0, numbers, ..State::default() }
+        for (kind, lists) in edited {
+            numbers.insert(format!("start-{kind}"), lists.clone());
+            numbers.insert(kind, lists);
+        }
+        Ok(State { rate_factor: 1.0, numbers, ..State::default() })
     }
 
     fn resume(&mut self, state: State) -> Result<State, TrainError> {
-        let expected = self.begin();
+        let expected = self.begin()?;
         for (kind, lists) in &expected.numbers {
             let found = state.numbers.get(kind).map(|lists| lists.iter().map(Vec::len).collect::<Vec<_>>());
             if found != Some(lists.iter().map(Vec::len).collect()) {
@@ -372,7 +324,9 @@ impl<'a, 'g> Training<'a, 'g> {
         self.put(state);
         let epoch = self.validate(state)?;
         state.epochs.push(epoch);
-        let is_best = state.best.is_none_or(|best| epoch.metric > state.epochs[best].metric);
+        let pace = Pace { n_done: state.n_steps, n_steps: self.n_steps() };
+        let is_settled = self.editor.as_ref().is_none_or(|editor| editor.is_settled(pace));
+        let is_best = is_settled && state.best.is_none_or(|best| epoch.metric > state.epochs[best].metric);
         if is_best {
             state.best = Some(state.epoch);
             let mut kept = state.numbers["weight"].clone();
@@ -405,14 +359,15 @@ impl<'a, 'g> Training<'a, 'g> {
     ) -> Result<StepReport, TrainError> {
         let options = self.options;
         let (mut named, n_samples) = self.targets.prepare(batch, options)?;
-        let n_steps = self.steps_per_epoch() * options.epochs as u64;
+        let pace = Pace { n_done: state.n_steps, n_steps: self.n_steps() };
         if let Some(guide) = &mut self.guide {
             let average = state.numbers.get("average");
             let average = average.map(|averages| Average { parameters: &self.learner.parameters, averages });
-            let progress = state.n_steps as f64 / n_steps.max(1) as f64;
+            let progress = pace.n_done as f64 / pace.n_steps.max(1) as f64;
             guide.add(&Moment { samples, progress, average }, &mut named)?;
         }
-        let rate = options.lr * state.rate_factor * options.schedule.factor(state.n_steps, n_steps);
+        let course = self.editor.as_ref().map_or(pace, |editor| editor.course(pace));
+        let rate = options.lr * state.rate_factor * options.schedule.factor(course.n_done, course.n_steps);
         let seed = mix(self.seed, (state.epoch * n_batches + state.n_batches) as u64);
         if let Some(attack) = &options.attack {
             attack.apply(&mut self.learner, &mut named, true, seed)?;
@@ -431,12 +386,28 @@ impl<'a, 'g> Training<'a, 'g> {
             learned.apply(|position, gradient, _| scale_add(share, gradient, &mut sums[position]));
         }
         if (state.n_batches + 1).is_multiple_of(options.accumulate) || state.n_batches + 1 == n_batches {
-            update(options, state, &mut learned, rate as f32, sums.as_deref());
+            if let Some(editor) = &mut self.editor {
+                for (position, gradient, values) in learned.gradients_and_values() {
+                    let gradient = sums.as_ref().map_or(gradient, |sums| &sums[position]);
+                    editor.see(position, gradient, values, &mut state.numbers);
+                }
+            }
+            update(
+                options,
+                state,
+                &mut learned,
+                Size { rate: rate as f32, n_steps: course.n_done + 1 },
+                sums.as_deref(),
+            );
             sums.iter_mut().flatten().for_each(|sum| sum.fill(0.0));
             if let (Some(decay), Some(averages)) = (options.ema, state.numbers.get_mut("average")) {
                 for (average, parameter) in averages.iter_mut().zip(self.learner.parameters.values()) {
                     kernel::moving_average(decay, &parameter.values, average);
                 }
+            }
+            if let Some(editor) = &mut self.editor {
+                let pace = Pace { n_done: state.n_steps, ..pace };
+                editor.edit(pace, &mut self.learner.parameters, &mut state.numbers)?;
             }
         }
         if let Some(sums) = sums {
@@ -444,6 +415,11 @@ impl<'a, 'g> Training<'a, 'g> {
         }
         report.n_steps = state.n_steps;
         Ok(report)
+    }
+
+    /// Steps of the whole training.
+    fn n_steps(&self) -> u64 {
+        self.steps_per_epoch() * self.options.epochs as u64
     }
 
     fn steps_per_epoch(&self) -> u64 {
@@ -512,8 +488,16 @@ impl<'a, 'g> Training<'a, 'g> {
     }
 }
 
+/// The size of a step.
+#[derive(Clone, Copy)]
+struct Size {
+    rate: f32,
+    /// Steps as the optimizer counts them, with this one.
+    n_steps: u64,
+}
+
 /// A step of the optimizer by the gradients of a batch, or by these sums over several.
-fn update(options: &TrainOptions, state: &mut State, learned: &mut Learned<'_>, rate: f32, sums: Option<&[Vec<f32>]>) {
+fn update(options: &TrainOptions, state: &mut State, learned: &mut Learned<'_>, size: Size, sums: Option<&[Vec<f32>]>) {
     state.n_steps += 1;
     let scale = options.clip.map_or(1.0, |clip| {
         let gradients = learned.gradients().map(|(position, gradient)| sums.map_or(gradient, |sums| &sums[position]));
@@ -528,10 +512,10 @@ fn update(options: &TrainOptions, state: &mut State, learned: &mut Learned<'_>, 
         let decay = if parameter.decays { options.weight_decay } else { 0.0 };
         let mut own: Vec<Vec<f32>> = moments.iter_mut().map(|all| std::mem::take(&mut all[position])).collect();
         let update = Update { gradient, weight: &mut parameter.values, moments: &mut own };
-        options.optimizer.step(update, rate, decay, state.n_steps, scale);
+        options.optimizer.step(update, size.rate, decay, size.n_steps, scale);
         moments.iter_mut().zip(own).for_each(|(all, own)| all[position] = own);
         if options.l1 > 0.0 && parameter.decays {
-            shrink(&mut parameter.values, rate * options.l1);
+            shrink(&mut parameter.values, size.rate * options.l1);
         }
     });
     state.numbers.extend(kinds.into_iter().zip(moments));

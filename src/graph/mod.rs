@@ -72,6 +72,12 @@ impl Node {
         Node { name: String::new(), op, inputs, outputs, notes: NodeNotes::default() }
     }
 
+    /// Whether a pattern means it: its operator, or, with `*` for any text, its name or that of a value that it makes.
+    pub fn is_meant(&self, pattern: &str) -> bool {
+        let by_name = |name: &str| !name.is_empty() && spelling::matches(pattern, name);
+        self.op.name() == pattern || by_name(&self.name) || self.outputs.iter().flatten().any(|output| by_name(output))
+    }
+
     /// The input at this position; none where it is left out.
     pub fn input(&self, position: usize) -> Option<&Name> {
         self.inputs.get(position).and_then(Option::as_ref)

@@ -1,7 +1,5 @@
 //! How far names are apart, which is what to propose for one that is not known, and patterns for them.
 
-use super::Node;
-
 /// How many letters have to be put in, taken out or replaced to make one text of the other (Levenshtein 1966).
 pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -31,12 +29,6 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     name.ends_with(last)
-}
-
-/// Whether a pattern means a node: by its operator's name, its own, or that of what it makes.
-pub(crate) fn means(pattern: &str, node: &Node) -> bool {
-    let by_name = |name: &str| !name.is_empty() && matches(pattern, name);
-    node.op.name() == pattern || by_name(&node.name) || node.outputs.iter().flatten().any(|output| by_name(output))
 }
 
 #[cfg(test)]

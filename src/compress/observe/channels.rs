@@ -22,6 +22,10 @@ pub struct ChannelStatistics {
     pub sum: Vec<f64>,
     /// The sum of each channel's squared elements.
     pub sum_of_squares: Vec<f64>,
+    /// The sum of the magnitudes of each channel's elements.
+    pub sum_of_magnitudes: Vec<f64>,
+    /// Elements of each channel that are zero.
+    pub n_zeros: Vec<u64>,
 }
 
 impl ChannelStatistics {
@@ -49,6 +53,8 @@ impl ChannelStatistics {
             self.max = vec![f32::NEG_INFINITY; n_channels];
             self.sum = vec![0.0; n_channels];
             self.sum_of_squares = vec![0.0; n_channels];
+            self.sum_of_magnitudes = vec![0.0; n_channels];
+            self.n_zeros = vec![0; n_channels];
         } else if self.sum.len() != n_channels {
             return Err(channels("changes in size from sample to sample"));
         }
@@ -60,6 +66,8 @@ impl ChannelStatistics {
                 self.max[channel] = self.max[channel].max(x);
                 self.sum[channel] += f64::from(x);
                 self.sum_of_squares[channel] += f64::from(x) * f64::from(x);
+                self.sum_of_magnitudes[channel] += f64::from(x.abs());
+                self.n_zeros[channel] += u64::from(x == 0.0);
             }
         }
         self.n += (elements.len() / n_channels) as u64;
@@ -80,6 +88,16 @@ impl ChannelStatistics {
     pub fn standard_deviation(&self, channel: usize) -> f64 {
         let mean = self.mean(channel);
         (self.sum_of_squares[channel] / self.n as f64 - mean * mean).max(0.0).sqrt()
+    }
+
+    /// The mean magnitude in a channel.
+    pub fn mean_magnitude(&self, channel: usize) -> f64 {
+        self.sum_of_magnitudes[channel] / self.n as f64
+    }
+
+    /// The share of a channel's elements that are zero.
+    pub fn share_of_zeros(&self, channel: usize) -> f64 {
+        self.n_zeros[channel] as f64 / self.n as f64
     }
 
     /// The greatest magnitude in a channel.

@@ -57,6 +57,14 @@ pub enum PruneError {
         /// what is wrong
         problem: String,
     },
+    /// The multiplications are not known.
+    #[error(
+        "the multiplications of {node} cannot be counted (hint: give sizes for the inputs, or an amount of `params`)"
+    )]
+    Uncounted {
+        /// the node
+        node: String,
+    },
     /// The network's values cannot be counted.
     #[error(transparent)]
     Observe(#[from] ObserveError),

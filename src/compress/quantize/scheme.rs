@@ -4,7 +4,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::QuantizeError;
-use crate::graph::spelling::means;
 use crate::graph::tensor::DType;
 use crate::graph::{Name, Node, Op};
 
@@ -246,7 +245,7 @@ impl Scheme {
 
     /// The pattern by which a node stays in floats.
     pub fn excludes(&self, node: &Node) -> Option<&str> {
-        self.exclude.iter().map(String::as_str).find(|pattern| is_meant(node, pattern))
+        self.exclude.iter().map(String::as_str).find(|pattern| node.is_meant(pattern))
     }
 
     /// How a node's activations are quantized.
@@ -278,11 +277,11 @@ impl Scheme {
     /// The patterns that mean none of these nodes: most likely misspelled.
     pub fn idle_patterns<'a>(&'a self, nodes: &[Node]) -> Vec<&'a str> {
         let patterns = self.exclude.iter().chain(self.overrides.iter().map(|other| &other.nodes));
-        patterns.map(String::as_str).filter(|pattern| !nodes.iter().any(|node| is_meant(node, pattern))).collect()
+        patterns.map(String::as_str).filter(|pattern| !nodes.iter().any(|node| node.is_meant(pattern))).collect()
     }
 
     fn last<T>(&self, node: &Node, of: impl Fn(&Override) -> Option<T>) -> Option<T> {
-        self.overrides.iter().rev().filter(|other| is_meant(node, &other.nodes)).find_map(of)
+        self.overrides.iter().rev().filter(|other| node.is_meant(&other.nodes)).find_map(of)
     }
 }
 
@@ -305,10 +304,6 @@ const KNOWN: [&str; 12] = [
     "LSTM",
 ];
 
-fn is_meant(node: &Node, pattern: &str) -> bool {
-    means(pattern, node)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,7 +318,7 @@ mod tests {
         node.name = "first".to_string();
         for (pattern, expected) in [("Relu", true), ("first", true), ("/block/*", true), ("*irs*", true), ("x", false)]
         {
-            assert_eq!(is_meant(&node, pattern), expected, "{pattern}");
+            assert_eq!(node.is_meant(pattern), expected, "{pattern}");
         }
         let scheme = scheme("exclude = ['Relu', 'nobody*']");
         assert_eq!(scheme.excludes(&node), Some("Relu"));

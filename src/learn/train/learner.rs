@@ -291,6 +291,11 @@ pub struct Learned<'a> {
 }
 
 impl Learned<'_> {
+    /// The parameters as they were for the batch, but for running statistics.
+    pub fn parameters(&self) -> &IndexMap<Name, Parameter> {
+        self.parameters
+    }
+
     /// The gradients by the position of their parameter.
     pub fn gradients(&self) -> impl Iterator<Item = (usize, &[f32])> {
         let position = |name| self.parameters.get_index_of(name).expect("gradients are of parameters");

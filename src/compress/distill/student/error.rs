@@ -1,6 +1,6 @@
 //! Why a student cannot be made out of a teacher.
 
-use super::Unranked;
+use crate::compress::importance::Unranked;
 use crate::graph::Name;
 use crate::graph::patch::PatchError;
 use crate::graph::shape::ShapeError;

@@ -6,7 +6,6 @@
 
 mod depth;
 mod error;
-mod importance;
 mod options;
 mod report;
 #[cfg(test)]
@@ -20,8 +19,7 @@ use crate::graph::shape::{Bindings, ShapeError, infer, symbols};
 
 pub use crate::graph::structure::blocks::{Block, BlockKind, blocks};
 pub use error::StudentError;
-pub use importance::{Criterion, Unranked, importance};
-pub use options::{Depth, Factors, Inherit, StudentOptions, Width};
+pub use options::{Criterion, Depth, Factors, Inherit, StudentOptions, Width};
 pub use report::{BlockReport, GroupReport, Left, Report, Size};
 
 /// A student and what became of its teacher's parts.

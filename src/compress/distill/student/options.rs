@@ -10,7 +10,8 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Criterion, StudentError};
+use super::StudentError;
+use crate::compress::importance;
 
 /// The part `[student]` of a recipe.
 ///
@@ -59,6 +60,34 @@ impl Default for StudentOptions {
             inherit: Inherit::default(),
             divisor: 1,
             least: 1,
+        }
+    }
+}
+
+/// By what units are chosen that are kept, as TOML has it: `"l2"`. Those of [`importance::Criterion`] that a network tells of
+/// itself, before it is tidied or sees data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Criterion {
+    /// The sum of magnitudes of a unit's weights: Li et al., "Pruning Filters for Efficient ConvNets" (2017),
+    /// section 3.1.
+    L1,
+    /// Their Euclidean norm: He et al., "Soft Filter Pruning" (2018), equation 2 with p = 2.
+    #[default]
+    L2,
+    /// The first are kept.
+    First,
+    /// Any, by the seed.
+    Random,
+}
+
+impl From<Criterion> for importance::Criterion {
+    fn from(criterion: Criterion) -> importance::Criterion {
+        match criterion {
+            Criterion::L1 => importance::Criterion::L1,
+            Criterion::L2 => importance::Criterion::L2,
+            Criterion::First => importance::Criterion::First,
+            Criterion::Random => importance::Criterion::Random,
         }
     }
 }

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use super::*;
+use crate::compress::importance::importance;
 use crate::graph::op::{BatchNormalization, DequantizeLinear, Op};
 use crate::graph::structure::groups::groups;
 use crate::graph::tensor::{DType, Tensor};
@@ -96,7 +97,8 @@ fn the_units_of_greatest_importance_stay() {
     let teacher = mlp(first, floats(&[4, 2], &[1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0]));
     let types = infer(&teacher, &Bindings::default()).expect("types fit");
     let found = groups(&teacher, &types).groups;
-    let importance = |criterion| importance(&teacher, &types, &found, criterion, 7)[0].clone().expect("numbers");
+    let importance =
+        |criterion: Criterion| importance(&teacher, &types, &found, criterion.into(), 7)[0].clone().expect("numbers");
     // made with L1 norms 4, 6, 0, 1, of mean 2.75, and read alike
     assert_eq!(importance(Criterion::L1), [4.0, 6.0, 0.0, 1.0].map(|norm| norm / 2.75 + 1.0));
     let norms = [4.0, 12f64.sqrt(), 0.0, 1.0];

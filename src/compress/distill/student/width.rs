@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::importance::{ranked, rest};
-use super::{Factors, GroupReport, Left, StudentError, StudentOptions, Unranked, Width, counted, importance};
+use super::{Factors, GroupReport, Left, StudentError, StudentOptions, Width, counted};
+use crate::compress::importance::{Unranked, importance, ranked};
 use crate::graph::cost::Cost;
 use crate::graph::shape::{Bindings, Types, infer};
 use crate::graph::spelling::matches;
@@ -52,6 +52,13 @@ pub(super) fn part_of(n: usize, part: f64) -> usize {
     ((n as f64 * part * (1.0 - 1e-12)).ceil() as usize).clamp(n.min(1), n)
 }
 
+/// The units that are not among the first `n_kept` of a ranking, ascending.
+fn rest(ranking: &[usize], n_kept: usize) -> Vec<usize> {
+    let mut rest = ranking.get(n_kept..).unwrap_or_default().to_vec();
+    rest.sort_unstable();
+    rest
+}
+
 /// What decides over a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rule {
@@ -90,7 +97,7 @@ impl<'a> Plan<'a> {
         check_keys(&keyed, factors, found)?;
         let ranking = |importance: Result<Vec<f64>, Unranked>| importance.map(|importance| ranked(&importance));
         let rankings: Vec<_> =
-            importance(graph, types, &found.groups, options.criterion, seed).into_iter().map(ranking).collect();
+            importance(graph, types, &found.groups, options.criterion.into(), seed).into_iter().map(ranking).collect();
         for ((key, rule), ranking) in keyed.iter().zip(&rankings) {
             let is_named = key != DEFAULT && *rule != Rule::Factor(1.0);
             if let Some(unranked) = ranking.as_ref().err().filter(|_| is_named) {

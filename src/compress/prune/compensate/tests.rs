@@ -51,9 +51,8 @@ fn eliminated(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
         b.swap(i, pivot);
         for k in i + 1..n {
             let factor = a[k][i] / a[i][i];
-            for j in i..n {
-                a[k][j] -= factor * a[i][j];
-            }
+            let pivot_row = a[i].clone();
+            a[k].iter_mut().zip(&pivot_row).for_each(|(to, from)| *to -= factor * from);
             b[k] -= factor * b[i];
         }
     }

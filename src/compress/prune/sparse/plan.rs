@@ -10,7 +10,7 @@ use crate::compress::observe::moments;
 use crate::compress::observe::product::{Product, product};
 use crate::graph::axes::{Weight, axes};
 use crate::graph::shape::Types;
-use crate::graph::spelling::{matches, means};
+use crate::graph::spelling::matches;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name};
@@ -74,7 +74,7 @@ pub fn plan(graph: &Graph, types: &Types, options: &SparseOptions) -> Result<Pla
     let mut plan = Plan::default();
     for (name, sites) in by_name {
         let is_meant = |pattern: &String| {
-            matches(pattern, name) || sites.iter().any(|site| means(pattern, &graph.nodes[site.node_idx]))
+            matches(pattern, name) || sites.iter().any(|site| graph.nodes[site.node_idx].is_meant(pattern))
         };
         let is_asked_for = options.only.is_empty() || options.only.iter().any(is_meant);
         let is_embedding = sites.iter().all(|site| site.weight.input_axis.is_none());
@@ -102,7 +102,8 @@ pub fn plan(graph: &Graph, types: &Types, options: &SparseOptions) -> Result<Pla
 /// A pattern for names that means nothing: most likely misspelled.
 fn idle_pattern<'a>(graph: &Graph, options: &'a SparseOptions) -> Option<&'a str> {
     let means_any = |pattern: &str| {
-        graph.nodes.iter().any(|node| means(pattern, node)) || graph.initializers.keys().any(|it| matches(pattern, it))
+        graph.nodes.iter().any(|node| node.is_meant(pattern))
+            || graph.initializers.keys().any(|it| matches(pattern, it))
     };
     let mut patterns = options.only.iter().chain(&options.exclude).map(String::as_str);
     patterns.find(|pattern| !means_any(pattern))

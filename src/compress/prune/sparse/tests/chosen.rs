@@ -120,7 +120,7 @@ fn snip_is_gradient_times_weight() {
     let mut learner = Learner::new(&graph, &y, Loss::Mse, &BTreeSet::new()).expect("it learns");
     let target = learner.target().cloned().expect("labels are read");
     let weights = weight(&graph);
-    let mut gradient = vec![0f64; 12];
+    let mut gradient = [0f64; 12];
     let mut batches: Vec<Result<IndexMap<Name, Tensor>, PruneError>> = Vec::new();
     for phase in [0.3f32, 1.1] {
         let (inputs, targets) = (wave(&[5, 4], phase), wave(&[5, 3], phase * 2.0));

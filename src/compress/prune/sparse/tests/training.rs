@@ -128,7 +128,7 @@ fn zeros_that_were_chosen_before_stay_with_averages_and_accumulation() {
         let resumed = train(&sparse.graph, &mut editor(), &options, Some(paused.state), &mut ()).expect("it goes on");
         assert!(resumed.network == Some(trained));
     }
-    let error = Sparsifier::held(&graph, sparse.masks.clone()).expect_err("they are not applied").to_string();
+    let error = Sparsifier::held(&graph, sparse.masks).expect_err("they are not applied").to_string();
     assert!(error.starts_with("the mask of `0.weight` is not kept"), "{error}");
 }
 

@@ -39,10 +39,9 @@ pub fn quantize(
         }
         let ratio = time_ratio(model, &quantized.model, samples, options, runtime)?;
         let TimeRatio { low, median, high } = ratio;
-        let found = format!(
-            "written out and narrow, the network takes {median:.2} [{low:.2}, {high:.2}] of its time with recurrent operators whole in floats on {}",
-            runtime.name()
-        );
+        let of_time = format!("{median:.2} [{low:.2}, {high:.2}] of its time");
+        let whole = "with recurrent operators whole in floats";
+        let found = format!("written out and narrow, the network takes {of_time} {whole} on {}", runtime.name());
         if low <= 1.0 && !quantized.report.integer.is_empty() {
             quantized.report.notes.push(found);
             return Ok(quantized);

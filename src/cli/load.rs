@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::data::Dataset;
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::{Dim, Graph, Model};
 use crate::measure::child::RuntimeName;
 use crate::measure::inputs::unnamed_key;
 use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
 use crate::onnx;
+use crate::recipe::samples::Samples;
 use crate::store;
 
 /// A symbolic dimension and its number: `batch=8`.
@@ -58,6 +61,21 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Loaded> {
     let file_bytes = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
     let model = onnx::read(path)?;
     Ok(Loaded { model, file_bytes })
+}
+
+/// A value by its name in recipes.
+pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
+        .map_err(|error| error.to_string())
+}
+
+/// Samples in a `.npz`, or a data set by its descriptor.
+pub(super) fn samples(path: Option<&Path>) -> anyhow::Result<Option<Samples>> {
+    let Some(path) = path else { return Ok(None) };
+    match path.extension().is_some_and(|extension| extension == "npz") {
+        true => Ok(Some(Samples::Archive(path.to_owned()))),
+        false => Ok(Some(Samples::Dataset(Arc::new(Dataset::open(path)?)))),
+    }
 }
 
 /// The open dimensions of a graph's inputs, each with the number it was given, or 1: symbols, and `INPUT#AXIS` for those

@@ -12,6 +12,7 @@ mod format;
 mod inspect;
 mod load;
 mod progress;
+mod prune;
 mod quantize;
 mod run;
 mod runtime;
@@ -67,6 +68,7 @@ enum Command {
     Simplify(simplify::Arguments),
     Run(run::Arguments),
     Train(train::Arguments),
+    Prune(prune::Arguments),
     Quantize(quantize::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
@@ -107,6 +109,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Simplify(arguments) => simplify::run(&arguments, verbose),
         Command::Run(arguments) => run::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+        Command::Prune(arguments) => prune::run(&arguments),
         Command::Quantize(arguments) => quantize::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -1,12 +1,11 @@
 //! `aludel quantize`: a network in narrow numbers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::load::{self, RuntimeChoice};
+use super::load::{self, RuntimeChoice, word};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::{Outcome, format, saturation};
@@ -19,7 +18,6 @@ use crate::compress::quantize::ports::IntegerPort;
 use crate::compress::quantize::scheme::{Granularity, Integer};
 use crate::compress::quantize::sensitivity::Layer;
 use crate::compress::quantize::{Calibrator, Ranges, Rounding};
-use crate::data::Dataset;
 use crate::graph::Model;
 use crate::graph::probe::Quality;
 use crate::learn::integer::Saturation;
@@ -146,12 +144,6 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// A value by its name in recipes.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-        .map_err(|error| error.to_string())
-}
-
 fn calibrator(text: &str) -> Result<Calibrator, String> {
     match text.parse::<f64>() {
         Ok(percent) => Ok(Calibrator::Percentile(percent)),
@@ -254,12 +246,7 @@ fn samples(arguments: &Arguments) -> anyhow::Result<Option<Samples>> {
             .with_context(|| format!("{} holds no ranges", path.display()))?;
         return Ok(Some(Samples::Ranges(Box::new(ranges))));
     }
-    let Some(path) = &arguments.data else { return Ok(None) };
-    let is_archive = path.extension().is_some_and(|extension| extension == "npz");
-    match is_archive {
-        true => Ok(Some(Samples::Archive(path.clone()))),
-        false => Ok(Some(Samples::Dataset(Arc::new(Dataset::open(path)?)))),
-    }
+    load::samples(arguments.data.as_deref())
 }
 
 fn options(arguments: &Arguments) -> QuantizeOptions {

@@ -27,6 +27,9 @@ pub(super) struct Arguments {
     /// Keep weights that are stored in half precision as they are: the file stays half the size
     #[arg(long)]
     keep_narrow_weights: bool,
+    /// Leave batch normalisations as they are: a network that is trained further learns better with them
+    #[arg(long)]
+    keep_batch_norms: bool,
     /// Keep constants that the file also lists among its inputs open to the caller; they are then not folded or fused
     #[arg(long)]
     keep_overridable: bool,
@@ -76,6 +79,7 @@ pub(super) fn run(arguments: &Arguments, verbose: bool) -> anyhow::Result<Outcom
     let opset = arguments.opset.unwrap_or(model.opset);
     let options = Options {
         keep_narrow_weights: arguments.keep_narrow_weights,
+        keep_batch_norms: arguments.keep_batch_norms,
         keep_overridable: arguments.keep_overridable,
         opset: Some(opset),
     };

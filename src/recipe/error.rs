@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::compress::distill::DistillError;
 use crate::compress::distill::student::StudentError;
 use crate::compress::observe::ObserveError;
+use crate::compress::prune::PruneError;
 use crate::compress::quantize::QuantizeError;
 use crate::compress::quantize::half::QuantizeHalfError;
 use crate::compress::quantize::qoperator::QOperatorError;
@@ -61,6 +62,9 @@ pub enum RecipeError {
     /// The student cannot be made out of the teacher.
     #[error(transparent)]
     Student(#[from] StudentError),
+    /// The network is not pruned.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     /// The network is not quantized.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),

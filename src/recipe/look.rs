@@ -39,12 +39,26 @@ pub(super) struct Shown<'a> {
 impl<'a> Look<'a> {
     /// The network and its samples, to see these values; `missing` says what they are needed for.
     pub(super) fn shown(&self, values: &[Name], missing: &str) -> Result<Shown<'a>, RecipeError> {
+        self.shown_of(self.model, values, missing)
+    }
+
+    /// Another network of the same inputs, and the samples.
+    pub(super) fn shown_of(&self, model: &Model, values: &[Name], missing: &str) -> Result<Shown<'a>, RecipeError> {
         let samples = self.samples(missing)?;
-        let network = probe::open(self.runtime, self.model, values, "the network")?;
+        let network = probe::open(self.runtime, model, values, "the network")?;
         let size = BatchSize::of(self.model, self.types, values);
         let n_samples = self.n_samples.unwrap_or(N_SAMPLES);
         let batches = batches(self.model, samples, Purpose::Calibrate, n_samples, &size)?;
         Ok(Shown { network, batches })
+    }
+
+    /// The samples and their classes, where they have any; `missing` says what they are needed for.
+    pub(super) fn labelled(&self, missing: &str) -> Result<(Batches<'a>, Option<Vec<usize>>), RecipeError> {
+        let samples = self.samples(missing)?;
+        let size = BatchSize::of(self.model, self.types, &[]);
+        let n_samples = self.n_samples.unwrap_or(N_SAMPLES);
+        let labels = samples::labels(samples, Purpose::Calibrate, n_samples, &size)?;
+        Ok((batches(self.model, samples, Purpose::Calibrate, n_samples, &size)?, labels))
     }
 
     /// The samples, which ranges are none of.

@@ -9,6 +9,7 @@ pub mod normalization;
 pub mod pipeline;
 mod prepare;
 mod probe;
+pub mod prune;
 pub mod quantize;
 mod rounding;
 pub mod samples;

@@ -15,6 +15,7 @@ pub mod budget;
 pub mod compensate;
 mod error;
 pub mod layers;
+pub mod options;
 pub mod recalibrate;
 pub mod select;
 pub mod sensitivity;

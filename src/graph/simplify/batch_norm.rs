@@ -12,6 +12,9 @@ use crate::graph::{Name, Node};
 pub(super) fn fold(view: &View<'_>, node_idx: usize, edits: &mut Edits) {
     let node = &view.graph.nodes[node_idx];
     let Op::BatchNormalization(attributes) = &node.op else { return };
+    if view.options.keep_batch_norms {
+        return;
+    }
     let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return };
     let before = view.uses.producer_idx(x).and_then(|idx| channels_second(view, idx));
     let after = view.uses.sole_reader(y).filter(|reader| reader.position == Some(0));

@@ -49,6 +49,8 @@ pub struct Options {
     /// are constants like any other, and no longer inputs: old exporters list every weight, and runtimes optimise none of
     /// those.
     pub keep_overridable: bool,
+    /// Leaves batch normalisations as they are: a network that is to be trained further learns better with them.
+    pub keep_batch_norms: bool,
     /// Introduces no operator that is newer than this version of ONNX's operator set; none: any.
     pub opset: Option<u32>,
 }

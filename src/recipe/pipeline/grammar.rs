@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::steps::{by_labels, step, without_labels};
+use super::steps::{by_labels, steps, without_labels};
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
+use crate::compress::prune::options::PruneOptions;
 use crate::compress::quantize::options::{QuantizeOptions, Target};
 use crate::data::{Augmentation, Descriptor, Shares};
 use crate::graph::spelling::distance;
@@ -97,6 +98,8 @@ pub enum Step {
     Train(TrainOptions),
     /// It learns from its teacher.
     Distill(DistillOptions),
+    /// What it can do without goes.
+    Prune(Box<PruneStep>),
     /// Its numbers become narrow.
     Quantize(Box<QuantizeStep>),
 }
@@ -107,6 +110,7 @@ impl Step {
         match self {
             Step::Train(_) => "train",
             Step::Distill(_) => "distill",
+            Step::Prune(_) => "prune",
             Step::Quantize(_) => "quantize",
         }
     }
@@ -116,6 +120,7 @@ impl Step {
         match self {
             Step::Train(train) => Some(train),
             Step::Distill(options) => Some(&options.train),
+            Step::Prune(step) => step.learn.as_ref().map(|options| &options.train),
             Step::Quantize(step) => step.learn.as_ref().map(|options| &options.train),
         }
     }
@@ -125,6 +130,7 @@ impl Step {
         match self {
             Step::Train(_) => None,
             Step::Distill(options) => Some(options),
+            Step::Prune(step) => step.learn.as_ref(),
             Step::Quantize(step) => step.learn.as_ref(),
         }
     }
@@ -133,6 +139,18 @@ impl Step {
     pub fn unlabelled(&self) -> f64 {
         self.train().map_or(0.0, |train| train.unlabelled)
     }
+}
+
+/// What is taken out of a student: the keys of a pruning, `runtime`, and with `epochs` those of a distillation. A step of several
+/// `rounds` is as many steps, each with its line in the ledger.
+#[derive(Clone, Debug)]
+pub struct PruneStep {
+    /// What goes, in this round.
+    pub options: PruneOptions,
+    /// Who will run the file, where time decides.
+    pub runtime: Option<Target>,
+    /// How the network recovers, from its teacher; none where it does not learn.
+    pub learn: Option<DistillOptions>,
 }
 
 /// How a student's numbers become narrow: the keys of a quantization, `runtime`, and with `epochs` those of a distillation.
@@ -216,8 +234,12 @@ impl Pipeline {
         let students = students(&name, &teachers, file.remove("student"))?;
         let steps = match file.remove("step") {
             None => Vec::new(),
-            Some(Value::Array(steps)) => {
-                steps.into_iter().map(|step| self::step(table("step", Some(step))?)).collect::<Result<_, _>>()?
+            Some(Value::Array(entries)) => {
+                let mut steps = Vec::new();
+                for entry in entries {
+                    steps.extend(self::steps(table("step", Some(entry))?)?);
+                }
+                steps
             }
             Some(_) => return Err(part("step", "should stand as [[step]]")),
         };

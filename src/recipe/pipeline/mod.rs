@@ -4,6 +4,7 @@
 mod grammar;
 mod ledger;
 mod matter;
+mod prune;
 mod quantize;
 mod run;
 mod schema;

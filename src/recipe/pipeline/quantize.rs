@@ -79,6 +79,7 @@ impl<'a> Book<'a> {
             augment: self.augment(),
             train: &learn.train,
             seed: self.pipeline.seed,
+            sparsifier: None,
         };
         let taught = self.distill(line, &course, matter, teacher, learn, watcher)?;
         let frozen = fake.freeze(&taught.model.graph)?;
@@ -96,9 +97,9 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// The runtime that shows what values look like: that for which the network is quantized where it is at hand, else the last one
+    /// The runtime that shows what values look like: that for which the network is meant where it is at hand, else the last one
     /// that is; the one of the run that is replayed.
-    fn calibrates(&mut self, step: &str, target: Target) -> Result<&'a dyn Runtime, RecipeError> {
+    pub(super) fn calibrates(&mut self, step: &str, target: Target) -> Result<&'a dyn Runtime, RecipeError> {
         let runtimes = self.options.runtimes;
         let decision = format!("runtime of the calibration in {step}");
         let at_hand = |name: &str| runtimes.iter().copied().find(|runtime| runtime.name() == name);

@@ -12,11 +12,12 @@ use crate::compress::distill::objective::{Ends, Teacher, WithObjectives, attach,
 use crate::compress::distill::student::derive;
 use crate::compress::distill::targets::{Key, targets};
 use crate::compress::distill::{DistillError, Distillation, Source};
+use crate::compress::prune::sparse::Sparsifier;
 use crate::data::{Augmentation, Dataset, Length, Loader, LoaderOptions, Split};
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::{Model, Name};
 use crate::learn::train::diagnosis::Epoch;
-use crate::learn::train::fit::{self, Flow, Guide, State, StepReport, Task, TrainOptions, fit_with};
+use crate::learn::train::fit::{self, Editor, Flow, Guide, State, StepReport, Task, TrainOptions, fit_with};
 use crate::learn::train::{TrainError, checkpoint};
 use crate::measure::latency::{self, timed};
 use crate::measure::runtime::Runtime;
@@ -161,6 +162,8 @@ pub(super) struct Course<'b> {
     pub(super) augment: &'b [Augmentation],
     pub(super) train: &'b TrainOptions,
     pub(super) seed: u64,
+    /// Who holds weights at zero while they learn.
+    pub(super) sparsifier: Option<&'b Sparsifier>,
 }
 
 /// The places of names among the classes.
@@ -294,12 +297,14 @@ impl<'a> Book<'a> {
                     augment: book.augment(),
                     train,
                     seed: pipeline.seed,
+                    sparsifier: None,
                 };
                 match step {
                     Step::Train(train) => book.fit(line, &course(train), None, watcher),
                     Step::Distill(options) => {
                         book.distill(line, &course(&options.train), matter, teacher, options, watcher)
                     }
+                    Step::Prune(step) => book.prune(line, &made, matter, teacher, step, watcher),
                     Step::Quantize(step) => book.quantize(line, &made, matter, teacher, step, watcher),
                 }
             })?;
@@ -440,7 +445,9 @@ impl<'a> Book<'a> {
         let data = normalization::data_for(model, course.data)?;
         let task = Task { graph: &model.graph, output, data: &data, augment: course.augment };
         let mut keeper = Keeper { watcher, path: &path, key: &line.key };
-        let fitted = fit_with(&task, guide, None, train, seed, state, &mut keeper)?;
+        let mut sparsifier = course.sparsifier.cloned();
+        let editor = sparsifier.as_mut().map(|sparsifier| sparsifier as &mut dyn Editor);
+        let fitted = fit_with(&task, guide, editor, train, seed, state, &mut keeper)?;
         let Some(graph) = fitted.network else {
             store::write_atomic(&path, &checkpoint::to_bytes(&fitted.state, &line.key)?)?;
             return Err(RecipeError::Stopped { step: line.step });

@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value};
 use super::grammar::TeacherOptions;
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
+use crate::compress::prune::options::PruneOptions;
 use crate::compress::quantize::options::QuantizeOptions;
 use crate::data::{Augmentation, Descriptor};
 use crate::learn::train::fit::TrainOptions;
@@ -143,8 +144,29 @@ struct Step {
     train: Option<TrainOptions>,
     /// It learns from its teacher.
     distill: Option<Distill>,
+    /// What it can do without goes.
+    prune: Option<Prune>,
     /// Its numbers become narrow.
     quantize: Option<Quantize>,
+}
+
+/// How much goes, and by what it is chosen; with `epochs` the network recovers after it, and the keys of a distillation go with it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Prune {
+    #[schemars(flatten)]
+    options: PruneOptions,
+    /// Into how many steps it is divided, each taking its part of what is left, and recovering.
+    #[schemars(default = "one_round")]
+    rounds: usize,
+    /// Who will run the file; needed where time decides.
+    runtime: Option<RuntimeName>,
+    #[schemars(flatten, transform = with_default_loss)]
+    learn: Distill,
+}
+
+fn one_round() -> usize {
+    1
 }
 
 /// What is quantized, and to what; with `epochs` it learns as it is rounded, and the keys of a distillation go with it.

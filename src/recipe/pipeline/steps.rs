@@ -1,20 +1,23 @@
 //! What a recipe says of its steps.
 
+use serde::Serialize;
 use toml::{Table, Value};
 
 use super::grammar::{
-    DistillOptions, QuantizeStep, Step, StepPart, Student, TeacherOptions, part, read, table as table_of, unknown,
+    DistillOptions, PruneStep, QuantizeStep, Step, StepPart, Student, TeacherOptions, part, read, table as table_of,
+    unknown,
 };
 use crate::compress::distill::objective::{Mix, Objective};
+use crate::compress::prune::options::{PruneOptions, What};
 use crate::compress::quantize::Rounding;
 use crate::compress::quantize::options::{Form, Ports, QuantizeOptions, Target, To};
 use crate::learn::train::fit::TrainOptions;
 use crate::learn::train::loss::Loss;
 use crate::recipe::RecipeError;
 
-/// A part `step`.
-pub(super) fn step(table: Table) -> Result<StepPart, RecipeError> {
-    const STEPS: [&str; 3] = ["train", "distill", "quantize"];
+/// A part `step`: a step, or the rounds of one.
+pub(super) fn steps(table: Table) -> Result<Vec<StepPart>, RecipeError> {
+    const STEPS: [&str; 4] = ["train", "distill", "prune", "quantize"];
     let text = table.to_string();
     let mut entries = table.into_iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
@@ -23,16 +26,26 @@ pub(super) fn step(table: Table) -> Result<StepPart, RecipeError> {
     let step = match name.as_str() {
         "train" => Step::Train(read("step.train", value)?),
         "distill" => Step::Distill(distill("step.distill", table_of("step.distill", Some(value))?)?),
+        "prune" => {
+            let rounds = prune(table_of("step.prune", Some(value))?)?;
+            return Ok(rounds.into_iter().map(|round| part_of(Step::Prune(Box::new(round)), &text)).collect());
+        }
         "quantize" => Step::Quantize(Box::new(quantize(table_of("step.quantize", Some(value))?)?)),
         other => return Err(unknown(other, &STEPS)),
     };
-    if let Some(train) = step.train() {
-        train.check().map_err(|error| part(&format!("step.{name}"), &error.to_string()))?;
-    }
     if let Step::Train(train) = &step {
+        check("step.train", train)?;
         by_labels("step.train", train)?;
     }
-    Ok(StepPart { step, text })
+    Ok(vec![part_of(step, &text)])
+}
+
+fn part_of(step: Step, text: &str) -> StepPart {
+    StepPart { step, text: text.to_string() }
+}
+
+fn check(name: &str, train: &TrainOptions) -> Result<(), RecipeError> {
+    train.check().map_err(|error| part(name, &error.to_string()))
 }
 
 /// Who learns from labels alone has nothing to learn from a sample without one.
@@ -82,6 +95,7 @@ fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> 
         table.insert("loss".to_string(), loss);
     }
     let train: TrainOptions = read(name, Value::Table(table))?;
+    check(name, &train)?;
     if teacher.views == 0 {
         return Err(part(&format!("{name}.views"), "is 0; give 1 or more"));
     }
@@ -94,31 +108,11 @@ fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> 
 /// A quantization, and with `epochs` the training that goes with it: from the teacher's softened predictions where no loss is given.
 fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
     const NAME: &str = "step.quantize";
-    let keys = option_keys();
+    let keys = keys_of(&QuantizeOptions::default());
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let mut options: QuantizeOptions = read(NAME, Value::Table(taken(&mut table, &keys)))?;
     options.check().map_err(|error| part(NAME, &error.to_string()))?;
-    let runtime = match table.remove("runtime") {
-        None => None,
-        Some(Value::String(name)) if name == "tract" => Some(Target::Tract),
-        Some(Value::String(name)) if name == "ort" => Some(Target::Onnxruntime),
-        Some(_) => return Err(part("step.quantize.runtime", "should be `tract` or `ort`")),
-    };
-    let learn = match table.contains_key("epochs") {
-        true => {
-            table.entry("loss").or_insert_with(|| Value::Array(vec![Value::String("kd".to_string())]));
-            Some(distill(NAME, table)?)
-        }
-        false => match table.keys().next() {
-            Some(key) if is_training_key(key) => {
-                return Err(part(&format!("{NAME}.{key}"), "is of a training: give `epochs`, too"));
-            }
-            Some(key) => {
-                return Err(unknown(key, &keys));
-            }
-            None => None,
-        },
-    };
+    let (runtime, learn) = (runtime(NAME, &mut table)?, learn(NAME, table, &keys)?);
     if learn.is_some() && runtime == Some(Target::Onnxruntime) {
         // What learns is rounded by fixed ranges, also where others would be the default.
         options.form.get_or_insert(Form::Qdq);
@@ -138,9 +132,64 @@ fn quantize(mut table: Table) -> Result<QuantizeStep, RecipeError> {
     Ok(QuantizeStep { options, runtime, learn })
 }
 
-/// The keys of a quantization that are of no training.
-fn option_keys() -> Vec<String> {
-    let options = serde_json::to_value(QuantizeOptions::default()).expect("options are JSON");
+/// The rounds of a pruning; with `epochs` the training after each: from the teacher's softened predictions where no loss is given.
+fn prune(mut table: Table) -> Result<Vec<PruneStep>, RecipeError> {
+    const NAME: &str = "step.prune";
+    let rounds = table.remove("rounds").map_or(Ok(1), |rounds| read::<usize>("step.prune.rounds", rounds))?;
+    if rounds == 0 {
+        return Err(part("step.prune.rounds", "is 0; give 1 or more"));
+    }
+    let keys = keys_of(&PruneOptions::default());
+    let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let options: PruneOptions = read(NAME, Value::Table(taken(&mut table, &keys)))?;
+    let what = options.what().map_err(|error| part(NAME, &error.to_string()))?;
+    if rounds > 1 && options.sparse.is_some() {
+        return Err(part("step.prune.rounds", "is of what is taken out: `sparse` has a `schedule`"));
+    }
+    if options.curves.is_some() {
+        return Err(part("step.prune.curves", "is of `aludel prune`: a recipe's networks have curves of their own"));
+    }
+    if options.layers.is_some_and(|n_layers| n_layers < rounds) {
+        return Err(part("step.prune.rounds", "is more than the `layers` that go"));
+    }
+    let runtime = runtime(NAME, &mut table)?;
+    keys.push("rounds");
+    let learn = learn(NAME, table, &keys)?;
+    if matches!(what, What::Time(_)) && runtime.is_none() {
+        return Err(part("step.prune.runtime", "is missing: `max_time` is measured on one, `tract` or `ort`"));
+    }
+    let round = |round| PruneStep { options: options.of_round(round, rounds), runtime, learn: learn.clone() };
+    Ok((0..rounds).map(round).collect())
+}
+
+/// Who will run the file.
+fn runtime(name: &str, table: &mut Table) -> Result<Option<Target>, RecipeError> {
+    match table.remove("runtime") {
+        None => Ok(None),
+        Some(Value::String(name)) if name == "tract" => Ok(Some(Target::Tract)),
+        Some(Value::String(name)) if name == "ort" => Ok(Some(Target::Onnxruntime)),
+        Some(_) => Err(part(&format!("{name}.runtime"), "should be `tract` or `ort`")),
+    }
+}
+
+/// The training in what is left of a step's table, where it has `epochs`; `keys` are those of the step beside it.
+fn learn(name: &str, mut table: Table, keys: &[&str]) -> Result<Option<DistillOptions>, RecipeError> {
+    if table.contains_key("epochs") {
+        table.entry("loss").or_insert_with(|| Value::Array(vec![Value::String("kd".to_string())]));
+        return Ok(Some(distill(name, table)?));
+    }
+    match table.keys().next() {
+        Some(key) if is_training_key(key) => {
+            Err(part(&format!("{name}.{key}"), "is of a training: give `epochs`, too"))
+        }
+        Some(key) => Err(unknown(key, keys)),
+        None => Ok(None),
+    }
+}
+
+/// The keys of options.
+fn keys_of(options: &impl Serialize) -> Vec<String> {
+    let options = serde_json::to_value(options).expect("options are JSON");
     options.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
 }
 

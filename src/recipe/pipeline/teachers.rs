@@ -49,7 +49,8 @@ impl Book<'_> {
                 Some(train) => {
                     let augment = part.augment.as_deref().unwrap_or_else(|| book.augment());
                     let (data, seed) = (&matter.data, part.seed);
-                    let course = Course { model: &model, output: &output, data, augment, train, seed };
+                    let course =
+                        Course { model: &model, output: &output, data, augment, train, seed, sparsifier: None };
                     book.fit(line, &course, None, watcher)
                 }
             }

@@ -1,0 +1,133 @@
+//! The pruning of a network's file: tidied, looked at on a runtime, and smaller.
+
+mod layers;
+mod report;
+mod units;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::RecipeError;
+use super::look::Look;
+use super::samples::Samples;
+use crate::compress::importance::Criterion;
+use crate::compress::prune::options::{PruneOptions, What};
+use crate::compress::prune::sparse::Sparsifier;
+use crate::compress::prune::{PruneError, Sensitivity};
+use crate::graph::shape::{self, Bindings, Types};
+use crate::graph::structure::groups::{Groups, groups};
+use crate::graph::{Graph, Model, Name, simplify};
+use crate::measure::runtime::Runtime;
+
+pub use report::{GroupReport, Report, Sizes, Zeros};
+
+/// A pruned network.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    /// The network.
+    pub model: Model,
+    /// Which units went where time decided it.
+    pub decided: Option<Decided>,
+    /// Who holds weights at zero, or brings them there, while the network learns.
+    pub sparsifier: Option<Sparsifier>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// Units that went, by the weight that made them: what a run that is replayed takes out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided(pub BTreeMap<Name, Vec<usize>>);
+
+/// What a pruning is done with.
+pub struct Means<'a> {
+    /// What the network is looked at with.
+    pub samples: Option<&'a Samples>,
+    /// What runs them.
+    pub runtime: &'a dyn Runtime,
+    /// The output that is to meet labels; the first where it is not given.
+    pub output: Option<&'a Name>,
+    /// What everything random depends on.
+    pub seed: u64,
+    /// Whether the network learns afterwards: then its batch normalisations stay.
+    pub learns: bool,
+    /// What a run before has decided.
+    pub known: Option<&'a Decided>,
+    /// Gets the number of samples that are done.
+    pub told: &'a mut dyn FnMut(u64),
+}
+
+/// What of the means decides what goes.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    output: Option<&'a Name>,
+    seed: u64,
+    learns: bool,
+    known: Option<&'a Decided>,
+}
+
+impl<'a> From<'a> {
+    /// The output that is to meet labels.
+    fn output_of(&self, graph: &'a Graph) -> Result<&'a Name, PruneError> {
+        let first = || graph.outputs.first().map(|output| &output.name);
+        let none = || PruneError::Nothing { reason: "the network has no outputs".to_string() };
+        self.output.or_else(first).ok_or_else(none)
+    }
+}
+
+/// Prunes a network.
+///
+/// # Errors
+/// When the options cannot be carried out on the network, samples are missing or do not fit, or the runtime fails.
+pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Result<Pruned, RecipeError> {
+    let what = options.what()?;
+    let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
+    let Means { output, seed, learns, known, .. } = *means;
+    let from = From { output, seed, learns, known };
+    let look = look(&model, &types, options, means);
+    match what {
+        What::Units(amount) => units::prune(look, options, units::Until::Amount(amount), from),
+        What::Time(ratio) => units::prune(look, options, units::Until::Time(ratio), from),
+        What::Layers(n_layers) => layers::prune(&look, options, n_layers),
+        What::Weights(sparse) => weights::prune(look, options, sparse, from),
+    }
+}
+
+/// What each group of a network alone costs at several shares of its units.
+///
+/// # Errors
+/// As [`prune`].
+pub fn sensitivity(
+    model: &Model,
+    options: &PruneOptions,
+    shares: &[f64],
+    means: &mut Means<'_>,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Sensitivity, RecipeError> {
+    let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
+    let Means { output, seed, learns, known, .. } = *means;
+    let from = From { output, seed, learns, known };
+    units::sensitivity(look(&model, &types, options, means), options, shares, from, told)
+}
+
+/// The groups of a network as it is pruned.
+///
+/// # Errors
+/// When its types do not fit together.
+pub fn groups_of(model: &Model) -> Result<Groups, RecipeError> {
+    let (model, types) = tidy(model, false)?;
+    Ok(groups(&model.graph, &types))
+}
+
+fn tidy(model: &Model, keep_batch_norms: bool) -> Result<(Model, Types), RecipeError> {
+    let tidy = simplify::Options { opset: Some(model.opset), keep_batch_norms, ..simplify::Options::default() };
+    let model = model.with_graph(simplify::simplify(&model.graph, &tidy)?.graph);
+    let types = shape::infer(&model.graph, &Bindings::default())?;
+    Ok((model, types))
+}
+
+fn look<'a>(model: &'a Model, types: &'a Types, options: &PruneOptions, means: &'a mut Means<'_>) -> Look<'a> {
+    let Means { samples, runtime, told, .. } = means;
+    Look { model, types, samples: *samples, n_samples: options.samples, runtime: *runtime, told: &mut **told }
+}

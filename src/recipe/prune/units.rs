@@ -1,0 +1,310 @@
+//! Units that go: ranked, chosen, made up for, and taken out.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use super::report::{GroupReport, Report, Sizes, sizes};
+use super::{Decided, From, Pruned};
+use crate::compress::importance::{
+    Needs, Unranked, activation_values, by_activations, by_gradients, comparable, importance,
+};
+use crate::compress::prune::compensate::{self, DAMPING, compensate, compensate_in_order};
+use crate::compress::prune::options::{Compensation, PruneOptions};
+use crate::compress::prune::sensitivity::chosen;
+use crate::compress::prune::{
+    self, Amount, Amounts, Costs, PruneError, Selection, Sensitivity, asked, order, select, select_until, solve_for,
+};
+use crate::graph::probe::Score as _;
+use crate::graph::shape::{self, Bindings};
+use crate::graph::structure::groups::{Group, Groups, groups};
+use crate::graph::structure::removal::remove;
+use crate::graph::tensor::Tensor;
+use crate::graph::{Graph, Name};
+use crate::learn::train::loss::{Loss, attach};
+use crate::recipe::RecipeError;
+use crate::recipe::look::{Look, Shown};
+use crate::recipe::samples::Samples;
+
+/// How much goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Until {
+    /// So much.
+    Amount(Amount),
+    /// Until a run takes this part of the time.
+    Time(f64),
+}
+
+/// The most that moments of products may take at once.
+const MOST_BYTES: usize = 1 << 30;
+
+pub(super) fn prune(
+    mut look: Look<'_>,
+    options: &PruneOptions,
+    until: Until,
+    from: From<'_>,
+) -> Result<Pruned, RecipeError> {
+    let (graph, types) = (&look.model.graph, look.types);
+    let groups = groups(graph, types);
+    let is_asked = asked(graph, &groups, &options.only, &options.exclude)?;
+    let mut refused: Vec<(String, String)> =
+        groups.refused.iter().map(|refused| (refused.weight.to_string(), refused.reason.clone())).collect();
+    let selection = match from.known {
+        Some(known) => chosen_before(&groups, known)?,
+        None => {
+            let importance = ranked(&mut look, options, &groups, &is_asked, from, &mut refused)?;
+            selected(&look, options, until, &groups, &importance)?
+        }
+    };
+    let mut report = Report::new(options, Sizes::of(graph)?, Sizes::default());
+    let graph = compensated(&mut look, options, &groups, &selection, &mut report)?;
+    let graph = remove(&graph, types, &selection.removals(&groups)).map_err(PruneError::from)?;
+    report.after = Sizes::of(&graph)?;
+    let left = groups.groups.iter().zip(&selection.units).zip(&is_asked).filter(|(_, is_asked)| **is_asked);
+    report.groups = left
+        .map(|((group, gone), _)| GroupReport {
+            group: group.name().to_string(),
+            kind: group.kind,
+            n_units: group.n_units,
+            n_left: group.n_units - gone.len(),
+        })
+        .collect();
+    report.refused = refused;
+    let decided = matches!(until, Until::Time(_)).then(|| decided(&groups, &selection));
+    Ok(Pruned { model: look.model.with_graph(graph), decided, sparsifier: None, report })
+}
+
+/// What each group alone costs.
+pub(super) fn sensitivity(
+    mut look: Look<'_>,
+    options: &PruneOptions,
+    shares: &[f64],
+    from: From<'_>,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Sensitivity, RecipeError> {
+    let (graph, types) = (&look.model.graph, look.types);
+    let groups = groups(graph, types);
+    let is_asked = asked(graph, &groups, &options.only, &options.exclude)?;
+    let importance = ranked(&mut look, options, &groups, &is_asked, from, &mut Vec::new())?;
+    let written = |graph: &Graph| Ok(graph.clone());
+    let mut scorer = look.scorer(&written)?;
+    scorer.judge = Some(look.judge()?);
+    let amounts = Amounts { shares, limits: options.limits() };
+    Ok(prune::sensitivity(graph, types, &groups, &importance, amounts, &mut scorer, told)?)
+}
+
+/// A number for each unit of each group that is asked for, comparable across groups. Groups whose units cannot be told apart are
+/// `refused`.
+fn ranked(
+    look: &mut Look<'_>,
+    options: &PruneOptions,
+    groups: &Groups,
+    is_asked: &[bool],
+    from: From<'_>,
+    refused: &mut Vec<(String, String)>,
+) -> Result<Vec<Option<Vec<f64>>>, RecipeError> {
+    let all = importance_of(look, options, &groups.groups, from)?;
+    let mut importance: Vec<Option<Vec<f64>>> = Vec::with_capacity(all.len());
+    for ((numbers, &is_asked), group) in all.into_iter().zip(is_asked).zip(&groups.groups) {
+        importance.push(match numbers {
+            Ok(numbers) => is_asked.then_some(numbers),
+            Err(unranked) => {
+                refused.extend(is_asked.then(|| (group.name().to_string(), unranked.reason())));
+                None
+            }
+        });
+    }
+    comparable(importance.iter_mut().flatten(), options.normalize.unwrap_or(options.criterion.normalize()));
+    Ok(importance)
+}
+
+/// A number for each unit of each group.
+fn importance_of(
+    look: &mut Look<'_>,
+    options: &PruneOptions,
+    groups: &[Group],
+    from: From<'_>,
+) -> Result<Vec<Result<Vec<f64>, Unranked>>, RecipeError> {
+    let (graph, types, criterion) = (&look.model.graph, look.types, options.criterion);
+    match criterion.needs() {
+        Needs::Nothing => Ok(importance(graph, types, groups, criterion, from.seed)),
+        Needs::Activations => {
+            let values: IndexMap<Name, usize> = activation_values(graph, types, groups);
+            let seen = look.channels(&values, "the criterion is told by what units give on samples")?;
+            Ok(by_activations(groups, &seen, criterion))
+        }
+        Needs::Gradients => {
+            let (output, loss) = (from.output_of(graph)?, Loss::CrossEntropy);
+            let batches = labelled(look, output, loss)?;
+            by_gradients(graph, types, groups, output, loss, batches, criterion, from.seed)
+        }
+        Needs::Training => {
+            let problem = "is told by the steps of a training, which units are not chosen by yet: take `taylor`";
+            Err(PruneError::Option { option: "criterion", problem: problem.to_string() }.into())
+        }
+    }
+}
+
+fn missing(what: &str) -> RecipeError {
+    let problem = format!("has no {what}: the criterion is told by the gradients of a loss on them");
+    RecipeError::Part { part: "data".to_string(), problem }
+}
+
+/// The samples, and beside the network's inputs what the output should say of each.
+pub(super) fn labelled<'a>(
+    look: &Look<'a>,
+    output: &Name,
+    loss: Loss,
+) -> Result<impl Iterator<Item = Result<IndexMap<Name, Tensor>, RecipeError>> + use<'a>, RecipeError> {
+    let target = attach(&look.model.graph, output, loss)?.target.ok_or_else(|| missing("labels"))?;
+    let shape = look.types.tensor(output).and_then(|known| known.shape.clone()).unwrap_or_default();
+    let n_classes = match &shape[..] {
+        [_, classes] => classes.known(),
+        _ => None,
+    };
+    let n_classes = n_classes.ok_or_else(|| missing("classes that the network's output is of"))?;
+    let (batches, labels) = look.labelled("the criterion is told by the gradients of a loss on samples")?;
+    let mut labels = labels.ok_or_else(|| missing("labels"))?.into_iter();
+    Ok(batches.map(move |batch| {
+        let mut batch = batch?;
+        let n_rows = batch.values().next().and_then(|tensor| tensor.shape().first().copied()).unwrap_or(0);
+        let mut classes = vec![0f32; n_rows * n_classes];
+        for (row, class) in classes.chunks_exact_mut(n_classes).zip(labels.by_ref()) {
+            *row.get_mut(class).ok_or_else(|| missing(&format!("such class as {class} among its outputs")))? = 1.0;
+        }
+        batch.insert(target.clone(), Tensor::new(&[n_rows, n_classes], classes).map_err(PruneError::from)?);
+        Ok(batch)
+    }))
+}
+
+/// The units that go.
+fn selected(
+    look: &Look<'_>,
+    options: &PruneOptions,
+    until: Until,
+    groups: &Groups,
+    importance: &[Option<Vec<f64>>],
+) -> Result<Selection, RecipeError> {
+    let (graph, limits) = (&look.model.graph, options.limits());
+    let ratio = match until {
+        Until::Amount(amount) => {
+            if let Some(curves) = &options.curves {
+                return solved(graph, groups, importance, curves, amount);
+            }
+            // What is multiplied is counted at a usual size of what is open.
+            let types = shape::infer(graph, &sizes(graph))?;
+            return Ok(select(graph, &types, groups, importance, amount, options.scope, &limits)?);
+        }
+        Until::Time(ratio) => ratio,
+    };
+    let written = |graph: &Graph| Ok(graph.clone());
+    let mut scorer = look.scorer(&written)?;
+    let order = order(groups, importance, options.scope, &limits)?;
+    let is_quick = |candidate: &Graph| Ok(scorer.time_ratio(graph, candidate)?.median <= ratio);
+    Ok(select_until(graph, look.types, groups, &order, is_quick)?)
+}
+
+/// The units of each group that cost least by what was measured of each.
+fn solved(
+    graph: &Graph,
+    groups: &Groups,
+    importance: &[Option<Vec<f64>>],
+    curves: &Sensitivity,
+    amount: Amount,
+) -> Result<Selection, RecipeError> {
+    let names = curves.curves.iter().map(|curve| (curve.group, &curve.name, curve.n_units));
+    let is_same = |(idx, name, n_units): (usize, &Name, usize)| {
+        groups.groups.get(idx).is_some_and(|group| group.name() == name && group.n_units == n_units)
+    };
+    if curves.n_groups != groups.groups.len() || !names.into_iter().all(is_same) {
+        let problem = "are of another network: measure this one by `--sensitivity`".to_string();
+        return Err(PruneError::Option { option: "curves", problem }.into());
+    }
+    let types = shape::infer(graph, &Bindings::default())?;
+    let selection = |units: &[usize]| {
+        let numbers: Vec<(usize, usize)> = units.iter().copied().enumerate().collect();
+        chosen(importance, groups, &numbers)
+    };
+    let units =
+        solve_for(curves, amount, |units| Ok(Costs::of(&remove(graph, &types, &selection(units).removals(groups))?)?))?;
+    Ok(selection(&units))
+}
+
+/// The network in which what reads the units makes up for those that go, where the options and the samples have it so.
+fn compensated(
+    look: &mut Look<'_>,
+    options: &PruneOptions,
+    groups: &Groups,
+    selection: &Selection,
+    report: &mut Report,
+) -> Result<Graph, RecipeError> {
+    const MISSING: &str = "`compensate` fits weights to what they read in samples";
+    let graph = look.model.graph.clone();
+    let has_samples = look.samples.is_some_and(|samples| !matches!(samples, Samples::Ranges(_)));
+    let usual = if has_samples { Compensation::InOrder } else { Compensation::None };
+    let compensation = options.compensate.unwrap_or(usual);
+    if compensation == Compensation::None || selection.is_empty() {
+        return Ok(graph);
+    }
+    let task = compensate::task(&graph, look.types, groups, selection);
+    report.refused.extend(
+        task.declined
+            .iter()
+            .map(|declined| (declined.name.to_string(), format!("is not fitted to what is left: {}", declined.reason))),
+    );
+    let mut graph = graph;
+    let mut weights = Vec::new();
+    if compensation == Compensation::InOrder {
+        let shown = |graph: &Graph, values: &[Name]| {
+            let model = look.model.with_graph(graph.clone());
+            let Shown { network, batches } = look.shown_of(&model, values, MISSING)?;
+            Ok::<_, RecipeError>((network, batches))
+        };
+        let mut n_samples = 0;
+        let done = compensate_in_order(&graph, &task, DAMPING, shown, |_, n| n_samples = n)?;
+        report.n_samples = n_samples;
+        (graph, weights) = (done.graph, done.weights);
+    } else {
+        for part in task.parts(MOST_BYTES) {
+            let Shown { mut network, batches } = look.shown(&part.values(), MISSING)?;
+            let told = |n: u64| {
+                report.n_samples = n;
+                (look.told)(n);
+            };
+            let done = compensate::<RecipeError>(&graph, &part, DAMPING, network.as_mut(), batches, told)?;
+            graph = done.graph;
+            weights.extend(done.weights);
+        }
+    }
+    let fitted = weights.iter().filter(|weight| weight.error_before > 0.0);
+    let ratios: Vec<f64> = fitted.map(|weight| weight.error_after / weight.error_before).collect();
+    if !ratios.is_empty() {
+        report.seen_on = Some(look.runtime.name().to_string());
+        let mean = (ratios.iter().map(|ratio| ratio.max(1e-9).ln()).sum::<f64>() / ratios.len() as f64).exp();
+        report.notes.push(format!(
+            "{} weights make up for what they no longer read: what they make is off by {:.0} % of what it would be, squared, on the geometric mean",
+            ratios.len(),
+            100.0 * mean
+        ));
+    }
+    Ok(graph)
+}
+
+fn decided(groups: &Groups, selection: &Selection) -> Decided {
+    let gone = groups.groups.iter().zip(&selection.units).filter(|(_, units)| !units.is_empty());
+    Decided(gone.map(|(group, units)| (group.name().clone(), units.clone())).collect::<BTreeMap<Name, Vec<usize>>>())
+}
+
+/// The units that a run before took out.
+fn chosen_before(groups: &Groups, known: &Decided) -> Result<Selection, RecipeError> {
+    let units: Vec<Vec<usize>> =
+        groups.groups.iter().map(|group| known.0.get(group.name()).cloned().unwrap_or_default()).collect();
+    let is_there = |name: &&Name| groups.groups.iter().any(|group| group.name() == *name);
+    match known.0.keys().find(|name| !is_there(name)) {
+        None => Ok(Selection { units }),
+        Some(name) => {
+            let reason = format!("`{name}`, of which units went in the run that is replayed, makes no group");
+            Err(PruneError::Nothing { reason }.into())
+        }
+    }
+}

@@ -256,6 +256,8 @@ pub fn compensate<E: From<PruneError> + From<ObserveError>>(
 /// fitted and without units already, and so that its products make what those of the unpruned network make: errors of one layer are
 /// made good in the next (He et al., "Channel Pruning", 2017, section 3.2). The data are run through both networks once for each weight.
 ///
+/// A layer that normalises over the units still sees those that go; what their removal changes there is not made good.
+///
 /// `graph` is the unpruned network. `shown` gives a network that gives these values, and the data; `told` gets how many weights are
 /// done, and the number of samples of the next.
 ///

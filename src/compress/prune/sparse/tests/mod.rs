@@ -71,7 +71,7 @@ fn mixed() -> Graph {
     let mut builder = GraphBuilder::new("mixed");
     let ids = builder.input("ids", TensorType::new(DType::I64, [Dim::from(5), Dim::from(2)]));
     let table = builder.initializer("table", wave(&[7, 4], 0.3));
-    let embedded = builder.node(Op::Gather(op::Gather { axis: 0 }), &[&ids, &table]);
+    let embedded = builder.node(Op::Gather(op::Gather { axis: 0 }), &[&table, &ids]);
     let w = builder.initializer("w", wave(&[1, 12, 4], 0.1));
     let r = builder.initializer("r", wave(&[1, 12, 3], 0.5));
     let b = builder.initializer("b", wave(&[1, 24], 0.7));

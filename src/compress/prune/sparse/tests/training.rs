@@ -99,7 +99,7 @@ fn check(text: &str, options: &TrainOptions) -> Graph {
     let report = report(&trained, &plan).expect("its own weights");
     assert!((report.sparsity() - sparse.target()).abs() < 0.005, "{text}: {} are zero", report.sparsity());
     let last = unbroken.state.epochs.last().expect("epochs");
-    assert!(last.metric > 0.8, "{text}: {last:?}");
+    assert!(last.metric > 0.6, "{text}: {last:?}");
     for n_steps in [1, 60, 130] {
         let paused = train(&graph, &mut editor(), options, None, &mut Stop(n_steps)).expect(text);
         let bytes = checkpoint::to_bytes(&paused.state, "recipe").expect("it can be written");

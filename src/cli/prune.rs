@@ -251,9 +251,12 @@ fn text(report: &Report) -> String {
         text.push_str(&table(&columns, done.groups.iter().filter(is_smaller).map(cells)));
     }
     if let Some(zeros) = &done.zeros {
-        let gzip = format::bytes(zeros.compressed.gzip);
+        let [gzip, zstd] = [zeros.compressed.gzip, zeros.compressed.zstd].map(format::bytes);
         let share = 100.0 * zeros.of.sparsity();
-        text.push_str(&format!("{share:.1} % of {} weights are zero; by gzip the file is {gzip}\n", zeros.of.n));
+        text.push_str(&format!(
+            "{share:.1} % of {} weights are zero; the file is {gzip} by gzip, {zstd} by zstd\n",
+            zeros.of.n
+        ));
         zeros.gains.iter().for_each(|(runtime, gain)| text.push_str(&format!("{runtime}: {gain}\n")));
     }
     done.layers.iter().for_each(|layer| text.push_str(&format!("without {layer}\n")));

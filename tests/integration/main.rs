@@ -13,6 +13,7 @@ mod hostile;
 mod learn;
 mod measure;
 mod models;
+mod prune;
 mod quantize;
 mod random_graphs;
 mod real;

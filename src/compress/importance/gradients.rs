@@ -34,6 +34,9 @@ pub struct Gradients {
     n_batches: u64,
 }
 
+/// The values of an initializer and their gradients.
+type Slopes<'a> = (&'a [f32], &'a [f32]);
+
 /// The sums of one group.
 #[derive(Clone, Debug)]
 struct Sums {
@@ -78,8 +81,8 @@ impl Gradients {
     }
 
     /// Adds a batch: `of` gives the values of an initializer and their gradients, row-major, where it has any.
-    pub fn add<'a>(&mut self, mut of: impl FnMut(&Name) -> Option<(&'a [f32], &'a [f32])>) {
-        let given: Vec<Vec<Option<(&[f32], &[f32])>>> = self
+    pub fn add<'a>(&mut self, mut of: impl FnMut(&Name) -> Option<Slopes<'a>>) {
+        let given: Vec<Vec<Option<Slopes<'a>>>> = self
             .groups
             .iter()
             .map(|group| group.members.iter().map(|slices| of(&slices.member.value)).collect())

@@ -95,7 +95,7 @@ fn distances_to_the_other_filters() {
     let (made, _) = slices();
     let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     let sums: Vec<f64> = (0..4).map(|j| (0..4).map(|other| distance(&made[other], &made[j])).sum()).collect();
-    assert_close(&first(&images(), Criterion::Fpgm), &over_mean(&sums), 1e-6);
+    assert_close(&first(&images(), Criterion::Fpgm), &over_mean(&sums), 1e-5);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn batches(graph: &Graph) -> [IndexMap<Name, Tensor>; 3] {
 fn seen(graph: &Graph, value: &Name, member: &Member, n_units: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
     let (mut sums, mut counts) = (vec![0f64; n_units], vec![0f64; n_units]);
     for batch in batches(graph) {
-        let tensor = &eval::run_with(graph, &batch, &[value.clone()]).expect("it runs")[value];
+        let tensor = &eval::run_with(graph, &batch, std::slice::from_ref(value)).expect("it runs")[value];
         let inner: usize = tensor.shape()[member.axis + 1..].iter().product();
         for (position, x) in numbers(tensor).into_iter().enumerate() {
             let index = position / inner % tensor.shape()[member.axis];
@@ -203,8 +203,8 @@ fn check_activations(graph: &Graph, expected: &[&str]) {
 fn activations_are_those_that_products_read() {
     check_activations(&images(), &["relu"]);
     let attention = sequential(&[Block::Attention { heads: 3, size: 2, fused: false }], 7);
-    check_activations(&attention, &["add", "add_5", "reshape_4"]);
-    check_activations(&sequential(&[Block::FeedForward { hidden: 5, gelu: false }], 7), &["add", "relu", "add_4"]);
+    check_activations(&attention, &["add", "add_6", "reshape_4"]);
+    check_activations(&sequential(&[Block::FeedForward { hidden: 5, gelu: false }], 7), &["add", "add_4", "relu"]);
 }
 
 #[test]
@@ -266,7 +266,7 @@ impl Differences {
                 *tensor = Tensor::new(tensor.shape(), moved).expect("as many as before");
             }
             let graph = Graph::new(parts).expect("a graph");
-            numbers(&eval::run_with(&graph, batch, &[self.loss.clone()]).expect("it runs")[&self.loss])[0]
+            numbers(&eval::run_with(&graph, batch, std::slice::from_ref(&self.loss)).expect("it runs")[&self.loss])[0]
         };
         (at(STEP) - at(-STEP)) / (2.0 * STEP)
     }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 
 use super::{Unranked, add_over_mean, for_runs};
 use crate::graph::eval;
@@ -13,6 +12,7 @@ use crate::graph::structure::groups::{Group, Member, Role};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::uses::Uses;
 use crate::graph::{Graph, Name, Node};
+use crate::learn::kernels::gemm::{Matrix, gemm};
 use crate::learn::train::roles::{self, roles};
 
 /// The weights of a graph as numbers.
@@ -69,7 +69,7 @@ impl<'a> Weights<'a> {
         for member in group.with_role(Role::Made) {
             let tensor = self.tensor(&member.value).ok_or_else(|| not_stored(group, member))?;
             let slices = slices(&tensor, member, group.n_units).ok_or_else(|| of_other_type(group, member))?;
-            let sums = distances(&slices, group.n_units);
+            let sums = distances(slices, group.n_units);
             if !sums.iter().all(|sum| sum.is_finite()) {
                 return Err(not_finite(group, member));
             }
@@ -187,37 +187,49 @@ fn slices(tensor: &Tensor, member: &Member, n_units: usize) -> Option<Vec<f32>> 
     Some(slices)
 }
 
-/// For each of `n` rows the sum of its Euclidean distances to the others.
-fn distances(rows: &[f32], n: usize) -> Vec<f64> {
+/// For each of `n` rows the sum of its Euclidean distances to the others, up to a factor that all have in common.
+///
+/// Of rows around their mean, `|a − b|² = |a|² + |b|² − 2 a·b`: one product of matrices, some rows at a time.
+fn distances(mut rows: Vec<f32>, n: usize) -> Vec<f64> {
+    const N_TOGETHER: usize = 256;
     let length = rows.len() / n.max(1);
-    let row = |unit: usize| &rows[unit * length..(unit + 1) * length];
-    let sum = |unit: usize| (0..n).map(|other| squared_distance(row(unit), row(other)).sqrt()).sum();
-    (0..n).into_par_iter().map(sum).collect()
+    if length == 0 {
+        return vec![0.0; n];
+    }
+    centre(&mut rows, n);
+    let square = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    let squares: Vec<f64> = rows.chunks_exact(length).map(square).collect();
+    let all = Matrix::rows(&rows, length).transposed();
+    let mut sums = Vec::with_capacity(n);
+    for some in rows.chunks(N_TOGETHER * length) {
+        let n_rows = some.len() / length;
+        let mut products = vec![0f32; n_rows * n];
+        gemm([n_rows, n, length], 1.0, Matrix::rows(some, length), all, false, &mut products);
+        for products in products.chunks_exact(n) {
+            let row = sums.len();
+            let distance = |other: usize| {
+                let squared = squares[row] + squares[other] - 2.0 * f64::from(products[other]);
+                // Rounding takes those of equal rows below zero; what is no number stays so.
+                if squared < 0.0 { 0.0 } else { squared.sqrt() }
+            };
+            sums.push((0..n).filter(|&other| other != row).map(distance).sum());
+        }
+    }
+    sums
 }
 
-/// Summed in lanes of `f32` over a few hundred elements, and in `f64` over these.
-fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
-    const N_LANES: usize = 16;
-    const N_TOGETHER: usize = 32 * N_LANES;
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut sum = 0f64;
-            for (a, b) in a.chunks(N_TOGETHER).zip(b.chunks(N_TOGETHER)) {
-                let mut lanes = [0f32; N_LANES];
-                let (a, b) = (a.chunks_exact(N_LANES), b.chunks_exact(N_LANES));
-                let rest = a.remainder().iter().zip(b.remainder());
-                let rest: f32 = rest.map(|(a, b)| (a - b) * (a - b)).sum();
-                for (a, b) in a.zip(b) {
-                    for lane in 0..N_LANES {
-                        lanes[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
-                    }
-                }
-                sum += f64::from(lanes.iter().sum::<f32>() + rest);
-            }
-            sum
-        },
-    )
+/// Takes the mean row from every row, and the greatest magnitude from all as a factor.
+fn centre(rows: &mut [f32], n: usize) {
+    let length = rows.len() / n;
+    let mut mean = vec![0f64; length];
+    for row in rows.chunks_exact(length) {
+        mean.iter_mut().zip(row).for_each(|(mean, &x)| *mean += f64::from(x) / n as f64);
+    }
+    let largest = rows.iter().fold(0f64, |largest, &x| largest.max(f64::from(x).abs()));
+    let factor = if largest > 0.0 { 1.0 / largest } else { 1.0 };
+    for row in rows.chunks_exact_mut(length) {
+        row.iter_mut().zip(&mean).for_each(|(x, mean)| *x = ((f64::from(*x) - mean) * factor) as f32);
+    }
 }
 
 const REMEDY: &str = "use the criterion `first` or `random`";

@@ -16,8 +16,10 @@ use crate::compress::importance::Criterion;
 use crate::compress::prune::options::{PruneOptions, What};
 use crate::compress::prune::sparse::Sparsifier;
 use crate::compress::prune::{PruneError, Sensitivity};
+use crate::compress::quantize::half::{HalfOptions, HalfType, to_half};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::structure::groups::{Groups, groups};
+use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Graph, Model, Name, simplify};
 use crate::measure::runtime::Runtime;
 
@@ -82,16 +84,35 @@ impl<'a> From<'a> {
 /// When the options cannot be carried out on the network, samples are missing or do not fit, or the runtime fails.
 pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Result<Pruned, RecipeError> {
     let what = options.what()?;
+    let narrow = narrow(&model.graph);
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let Means { output, seed, learns, known, .. } = *means;
     let from = From { output, seed, learns, known };
     let look = look(&model, &types, options, means);
-    match what {
+    let mut pruned = match what {
         What::Units(amount) => units::prune(look, options, units::Until::Amount(amount), from),
         What::Time(ratio) => units::prune(look, options, units::Until::Time(ratio), from),
         What::Layers(n_layers) => layers::prune(&look, options, n_layers),
         What::Weights(sparse) => weights::prune(look, options, sparse, from),
+    }?;
+    if let Some(dtype) = narrow.filter(|_| !learns) {
+        let options = HalfOptions { dtype, weights_only: true, ..HalfOptions::default() };
+        let halved = to_half(&pruned.model.graph, &options)?;
+        let opset = pruned.model.opset.max(halved.opset);
+        pruned.model = Model { opset, ..pruned.model.with_graph(halved.graph) };
+        pruned.report.notes.push("weights are stored in 16 bits, as they were".to_string());
     }
+    Ok(pruned)
+}
+
+/// The 16-bit floats that most bytes of a network's weights are stored in.
+fn narrow(graph: &Graph) -> Option<HalfType> {
+    let bytes = |dtype: DType| -> usize {
+        let stored = graph.initializers.values().filter(|tensor| tensor.dtype() == dtype);
+        stored.map(Tensor::n_bytes).sum()
+    };
+    let halves = [HalfType::F16, HalfType::BF16].into_iter().filter(|half| bytes(half.dtype()) > bytes(DType::F32));
+    halves.max_by_key(|half| bytes(half.dtype()))
 }
 
 /// What each group of a network alone costs at several shares of its units.

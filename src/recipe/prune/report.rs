@@ -110,9 +110,9 @@ impl Report {
     /// What it comes to, in a line.
     pub fn summary(&self) -> String {
         if let Some(zeros) = &self.zeros {
-            let (n_bytes, gzip) = (zeros.n_bytes, zeros.compressed.gzip);
+            let (n_bytes, Compressed { gzip, zstd }) = (zeros.n_bytes, zeros.compressed);
             return format!(
-                "{:.1} % of {} weights are zero; {n_bytes} bytes, {gzip} by gzip",
+                "{:.1} % of {} weights are zero; {n_bytes} bytes, {gzip} by gzip, {zstd} by zstd",
                 100.0 * zeros.of.sparsity(),
                 zeros.of.n
             );

@@ -230,7 +230,7 @@ fn what_cannot_be_reached_is_refused() {
         "11 of 11 units cannot be taken out: 9 is the most (hint: ask for less, or loosen `min_width`, `round_to` and \
          `max_share`)"
     );
-    assert!(refused(Amount::Macs(0.99), limits).starts_with("0.99 of the macs cannot be taken out: 0.8"));
+    assert!(refused(Amount::Macs(0.99), limits).starts_with("0.99 of the macs cannot be taken out: 0.9118 is"));
     assert_eq!(refused(Amount::Params(1.5), limits), "`params` is 1.5; give a share from 0 to 1");
     assert_eq!(refused(Amount::Bytes(f64::NAN), limits), "`bytes` is NaN; give a share from 0 to 1");
     let none = Limits { round_to: 0, ..limits };

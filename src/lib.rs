@@ -77,7 +77,7 @@
 //! | [`zoo`] | architectures by a few parameters | graph |
 //! | [`data`] | batches of named tensors from files | tensors, store |
 //! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |
-//! | [`compress`] | what is done to a network: students made out of teachers, distillation | learn |
+//! | [`compress`] | what is done to a network: students made out of teachers, distillation, pruning, quantization | learn |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
 //! | [`recipe`] | a recipe file, carried out | all before |
 //! | [`cli`] | the program; the only room that prints | all |

@@ -6,7 +6,7 @@ use crate::compress::prune::options::PruneOptions;
 use crate::compress::prune::sparse::SparsityReport;
 use crate::graph::Graph;
 use crate::graph::cost::{Counts, cost};
-use crate::graph::shape::{self, Bindings, ShapeError};
+use crate::graph::shape::{self, Bindings, ShapeError, Types};
 use crate::graph::structure::groups::Kind;
 use crate::measure::compressed::Compressed;
 use crate::recipe::samples::USUAL_SIZE;
@@ -25,18 +25,22 @@ pub struct Sizes {
 impl Sizes {
     /// Of a graph.
     pub(super) fn of(graph: &Graph) -> Result<Sizes, ShapeError> {
-        let Counts { macs, parameters, weight_bytes, .. } = cost(graph, &shape::infer(graph, &sizes(graph))?).total;
+        let Counts { macs, parameters, weight_bytes, .. } = cost(graph, &types_in_use(graph)?).total;
         Ok(Sizes { macs, parameters, weight_bytes })
     }
 }
 
-/// One sample, and tokens or pixels where their number is open.
-pub(super) fn sizes(graph: &Graph) -> Bindings {
+/// The types of a network's values as it is used: one sample, and tokens or pixels where their number is open and the network takes
+/// it; else as they are.
+pub(super) fn types_in_use(graph: &Graph) -> Result<Types, ShapeError> {
     let batch = graph.inputs.iter().filter_map(|input| input.tensor_type()?.shape.as_ref()?.first()).cloned();
     let batch: Vec<String> = batch.map(|dim| dim.to_string()).collect();
-    let size = |symbol: &str| if batch.iter().any(|it| it == symbol) { 1 } else { USUAL_SIZE };
     let symbols: Vec<String> = shape::symbols(graph).into_iter().map(|symbol| symbol.to_string()).collect();
-    Bindings::of(symbols.iter().map(|symbol| (symbol.as_str(), size(symbol))))
+    let bound = |usual: usize| {
+        let size = |symbol: &str| if batch.iter().any(|it| it == symbol) { 1 } else { usual };
+        shape::infer(graph, &Bindings::of(symbols.iter().map(|symbol| (symbol.as_str(), size(symbol)))))
+    };
+    bound(USUAL_SIZE).or_else(|_| bound(1)).or_else(|_| shape::infer(graph, &Bindings::default()))
 }
 
 /// What became of a group.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::report::{GroupReport, Report, Sizes, sizes};
+use super::report::{GroupReport, Report, Sizes, types_in_use};
 use super::{Decided, From, Pruned};
 use crate::compress::importance::{
     Needs, Unranked, activation_values, by_activations, by_gradients, comparable, importance,
@@ -192,7 +192,7 @@ fn selected(
                 return solved(graph, groups, importance, curves, amount);
             }
             // What is multiplied is counted at a usual size of what is open.
-            let types = shape::infer(graph, &sizes(graph))?;
+            let types = types_in_use(graph)?;
             return Ok(select(graph, &types, groups, importance, amount, options.scope, &limits)?);
         }
         Until::Time(ratio) => ratio,

@@ -13,6 +13,8 @@ use crate::compress::importance::{Criterion, Normalize};
 use crate::compress::prune::options::{Compensation, PruneOptions};
 use crate::compress::prune::sparse::{self, Pattern, SparseOptions};
 use crate::compress::prune::{Curve, Point, Scope, Sensitivity};
+use crate::measure::runtime::Runtime;
+use crate::measure::runtime::tract::Tract;
 use crate::onnx::{self, WriteOptions};
 use crate::recipe::prune::{self as recipe, GroupReport, Means, Pruned};
 use crate::store;
@@ -143,9 +145,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         };
     }
     let samples = load::samples(arguments.data.as_deref())?;
-    let runtimes = load::open_runtimes(&arguments.runtime)?;
+    // Loading onnxruntime takes longer than pruning by weights alone.
+    let needs_runtime = samples.is_some() || arguments.max_time.is_some();
+    let runtimes = if needs_runtime { load::open_runtimes(&arguments.runtime)? } else { Vec::new() };
     // onnxruntime comes last where both are at hand, and is the quicker one.
-    let runtime = runtimes.last().context("no runtime is at hand to run samples")?.runtime.as_ref();
+    let runtime: &dyn Runtime = runtimes.last().map_or(&Tract, |open| open.runtime.as_ref());
     let mut options = options(arguments);
     let progress = Progress::start("pruning");
     if let Some(path) = &arguments.curves {

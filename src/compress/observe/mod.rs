@@ -3,7 +3,7 @@
 //! | what | of |
 //! |---|---|
 //! | [`channels`] | least, greatest, mean and spread of each channel of a value, and how often it is zero |
-//! | [`moments`] | the second moments of what a product multiplies its constant with |
+//! | `moments` | the second moments of what a product multiplies its constant with |
 //!
 //! What a pass holds does not grow with the number of samples.
 

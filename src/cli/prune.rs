@@ -164,6 +164,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         seed: arguments.seed,
         learns: arguments.keep_batch_norms,
         known: None,
+        is_timed: needs_runtime && !arguments.runtime.runtime.is_empty(),
         told: &mut |n| progress.set_message(format!("looking at samples: {n}")),
     };
     if arguments.sensitivity {

@@ -15,11 +15,11 @@ pub mod probe;
 pub mod shape;
 pub mod show;
 pub mod simplify;
-#[cfg(feature = "learn")]
 pub(crate) mod spelling;
 pub mod structure;
 pub mod tensor;
 mod types;
+#[cfg(feature = "learn")]
 pub mod unroll;
 pub mod uses;
 pub(crate) mod window;

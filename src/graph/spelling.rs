@@ -1,6 +1,7 @@
 //! How far names are apart, which is what to propose for one that is not known, and patterns for them.
 
 /// How many letters have to be put in, taken out or replaced to make one text of the other (Levenshtein 1966).
+#[cfg(feature = "learn")]
 pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

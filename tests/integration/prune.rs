@@ -25,7 +25,8 @@ fn name(real: &Real) -> String {
 
 fn pruned(model: &Model, runtime: &dyn Runtime, samples: Option<&Samples>, options: &str) -> Result<Pruned, String> {
     let options: PruneOptions = toml::from_str(options).expect("options");
-    let means = &mut Means { samples, runtime, output: None, seed: 7, learns: false, known: None, told: &mut |_| () };
+    let (known, told) = (None, &mut |_| ());
+    let means = &mut Means { samples, runtime, output: None, seed: 7, learns: false, known, is_timed: false, told };
     prune(model, &options, means).map_err(|error| error.to_string())
 }
 
@@ -225,6 +226,7 @@ fn the_command_prunes_by_amount_curves_layers_and_zeros() {
     for how in ["none", "together", "in-order"] {
         let report = prune(&["--macs", "0.4", "--compensate", how]);
         assert!((0.4..0.55).contains(&less(&report, "macs")), "{report}");
+        assert!(report["notes"].to_string().contains("of its time before on tract"), "{report}");
     }
     for (amount, what) in [("--params", "parameters"), ("--bytes", "weight_bytes")] {
         let report = prune(&[amount, "0.3", "--round-to", "4", "--criterion", "fisher"]);

@@ -36,6 +36,7 @@ impl Book<'_> {
             seed: self.pipeline.seed,
             learns: step.learn.is_some(),
             known: known.as_ref(),
+            is_timed: step.runtime.is_some(),
             told: &mut |_| (),
         };
         let pruned = prune(&made.model, &step.options, &mut means)?;

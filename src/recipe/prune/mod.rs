@@ -56,6 +56,8 @@ pub struct Means<'a> {
     pub learns: bool,
     /// What a run before has decided.
     pub known: Option<&'a Decided>,
+    /// Whether the runtime is the one that will run the file: then the pruned network is timed against the whole one.
+    pub is_timed: bool,
     /// Gets the number of samples that are done.
     pub told: &'a mut dyn FnMut(u64),
 }
@@ -88,6 +90,7 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let Means { output, seed, learns, known, .. } = *means;
     let from = From { output, seed, learns, known };
+    let is_timed = means.is_timed && !matches!(what, What::Weights(_));
     let look = look(&model, &types, options, means);
     let mut pruned = match what {
         What::Units(amount) => units::prune(look, options, units::Until::Amount(amount), from),
@@ -95,6 +98,9 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
         What::Layers(n_layers) => layers::prune(&look, options, n_layers),
         What::Weights(sparse) => weights::prune(look, options, sparse, from),
     }?;
+    if is_timed {
+        units::timed(&self::look(&model, &types, options, means), &mut pruned)?;
+    }
     if let Some(dtype) = narrow.filter(|_| !learns) {
         let options = HalfOptions { dtype, weights_only: true, ..HalfOptions::default() };
         let halved = to_half(&pruned.model.graph, &options)?;

@@ -6,6 +6,7 @@ use crate::compress::prune::options::PruneOptions;
 use crate::compress::prune::sparse::SparsityReport;
 use crate::graph::Graph;
 use crate::graph::cost::{Counts, cost};
+use crate::graph::probe::TimeRatio;
 use crate::graph::shape::{self, Bindings, ShapeError, Types};
 use crate::graph::structure::groups::Kind;
 use crate::measure::compressed::Compressed;
@@ -75,6 +76,8 @@ pub struct Report {
     pub seen_on: Option<String>,
     /// How many samples ran.
     pub n_samples: u64,
+    /// The time of a run in times of that before, where the runtime was named.
+    pub time: Option<TimeRatio>,
     /// What to say of it.
     pub notes: Vec<String>,
     /// Its zeros, where single weights went.
@@ -106,6 +109,7 @@ impl Report {
             refused: Vec::new(),
             seen_on: None,
             n_samples: 0,
+            time: None,
             notes: Vec::new(),
             zeros: None,
         }

@@ -15,7 +15,7 @@ use crate::compress::prune::sensitivity::chosen;
 use crate::compress::prune::{
     self, Amount, Amounts, Costs, PruneError, Selection, Sensitivity, asked, order, select, select_until, solve_for,
 };
-use crate::graph::probe::Score as _;
+use crate::graph::probe::{Score as _, TimeRatio};
 use crate::graph::shape::{self, Bindings};
 use crate::graph::structure::groups::{Group, Groups, groups};
 use crate::graph::structure::removal::remove;
@@ -228,6 +228,22 @@ fn solved(
     let units =
         solve_for(curves, amount, |units| Ok(Costs::of(&remove(graph, &types, &selection(units).removals(groups))?)?))?;
     Ok(selection(&units))
+}
+
+/// Says how long the pruned network takes on the runtime in times of the whole one.
+pub(super) fn timed(look: &Look<'_>, pruned: &mut Pruned) -> Result<(), RecipeError> {
+    let written = |graph: &Graph| Ok(graph.clone());
+    let (before, after) = (&look.model.graph, &pruned.model.graph);
+    let TimeRatio { low, median, high } = look.scorer(&written)?.time_ratio(before, after).map_err(PruneError::from)?;
+    let slow = match low > 1.0 {
+        true => ": kernels want multiples of some number of channels, `round_to = 16` leaves them",
+        false => "",
+    };
+    let name = look.runtime.name();
+    let told = format!("the network takes {median:.2} [{low:.2}, {high:.2}] of its time before on {name}{slow}");
+    pruned.report.time = Some(TimeRatio { low, median, high });
+    pruned.report.notes.push(told);
+    Ok(())
 }
 
 /// The network in which what reads the units makes up for those that go, where the options and the samples have it so.

@@ -64,14 +64,14 @@ pub struct Means<'a> {
 
 /// What of the means decides what goes.
 #[derive(Clone, Copy)]
-struct From<'a> {
+struct Basis<'a> {
     output: Option<&'a Name>,
     seed: u64,
     learns: bool,
     known: Option<&'a Decided>,
 }
 
-impl<'a> From<'a> {
+impl<'a> Basis<'a> {
     /// The output that is to meet labels.
     fn output_of(&self, graph: &'a Graph) -> Result<&'a Name, PruneError> {
         let first = || graph.outputs.first().map(|output| &output.name);
@@ -89,14 +89,14 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
     let narrow = narrow(&model.graph);
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let Means { output, seed, learns, known, .. } = *means;
-    let from = From { output, seed, learns, known };
+    let basis = Basis { output, seed, learns, known };
     let is_timed = means.is_timed && !matches!(what, What::Weights(_));
     let look = look(&model, &types, options, means);
     let mut pruned = match what {
-        What::Units(amount) => units::prune(look, options, units::Until::Amount(amount), from),
-        What::Time(ratio) => units::prune(look, options, units::Until::Time(ratio), from),
+        What::Units(amount) => units::prune(look, options, units::Until::Amount(amount), basis),
+        What::Time(ratio) => units::prune(look, options, units::Until::Time(ratio), basis),
         What::Layers(n_layers) => layers::prune(&look, options, n_layers),
-        What::Weights(sparse) => weights::prune(look, options, sparse, from),
+        What::Weights(sparse) => weights::prune(look, options, sparse, basis),
     }?;
     if is_timed {
         units::timed(&self::look(&model, &types, options, means), &mut pruned)?;
@@ -134,8 +134,8 @@ pub fn sensitivity(
 ) -> Result<Sensitivity, RecipeError> {
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let Means { output, seed, learns, known, .. } = *means;
-    let from = From { output, seed, learns, known };
-    units::sensitivity(look(&model, &types, options, means), options, shares, from, told)
+    let basis = Basis { output, seed, learns, known };
+    units::sensitivity(look(&model, &types, options, means), options, shares, basis, told)
 }
 
 /// The groups of a network as it is pruned.

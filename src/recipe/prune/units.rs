@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::report::{GroupReport, Report, Sizes, types_in_use};
-use super::{Decided, From, Pruned};
+use super::{Basis, Decided, Pruned};
 use crate::compress::importance::{
     Needs, Unranked, activation_values, by_activations, by_gradients, comparable, importance,
 };
@@ -42,17 +42,17 @@ pub(super) fn prune(
     mut look: Look<'_>,
     options: &PruneOptions,
     until: Until,
-    from: From<'_>,
+    basis: Basis<'_>,
 ) -> Result<Pruned, RecipeError> {
     let (graph, types) = (&look.model.graph, look.types);
     let groups = groups(graph, types);
     let is_asked = asked(graph, &groups, &options.only, &options.exclude)?;
     let mut refused: Vec<(String, String)> =
         groups.refused.iter().map(|refused| (refused.weight.to_string(), refused.reason.clone())).collect();
-    let selection = match from.known {
+    let selection = match basis.known {
         Some(known) => chosen_before(&groups, known)?,
         None => {
-            let importance = ranked(&mut look, options, &groups, &is_asked, from, &mut refused)?;
+            let importance = ranked(&mut look, options, &groups, &is_asked, basis, &mut refused)?;
             selected(&look, options, until, &groups, &importance)?
         }
     };
@@ -69,7 +69,7 @@ pub(super) fn prune(
             n_left: group.n_units - gone.len(),
         })
         .collect();
-    report.refused = refused;
+    report.refused.splice(0..0, refused);
     let decided = matches!(until, Until::Time(_)).then(|| decided(&groups, &selection));
     Ok(Pruned { model: look.model.with_graph(graph), decided, sparsifier: None, report })
 }
@@ -79,13 +79,13 @@ pub(super) fn sensitivity(
     mut look: Look<'_>,
     options: &PruneOptions,
     shares: &[f64],
-    from: From<'_>,
+    basis: Basis<'_>,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Sensitivity, RecipeError> {
     let (graph, types) = (&look.model.graph, look.types);
     let groups = groups(graph, types);
     let is_asked = asked(graph, &groups, &options.only, &options.exclude)?;
-    let importance = ranked(&mut look, options, &groups, &is_asked, from, &mut Vec::new())?;
+    let importance = ranked(&mut look, options, &groups, &is_asked, basis, &mut Vec::new())?;
     let written = |graph: &Graph| Ok(graph.clone());
     let mut scorer = look.scorer(&written)?;
     scorer.judge = Some(look.judge()?);
@@ -100,10 +100,10 @@ fn ranked(
     options: &PruneOptions,
     groups: &Groups,
     is_asked: &[bool],
-    from: From<'_>,
+    basis: Basis<'_>,
     refused: &mut Vec<(String, String)>,
 ) -> Result<Vec<Option<Vec<f64>>>, RecipeError> {
-    let all = importance_of(look, options, &groups.groups, from)?;
+    let all = importance_of(look, options, &groups.groups, basis)?;
     let mut importance: Vec<Option<Vec<f64>>> = Vec::with_capacity(all.len());
     for ((numbers, &is_asked), group) in all.into_iter().zip(is_asked).zip(&groups.groups) {
         importance.push(match numbers {
@@ -114,6 +114,10 @@ fn ranked(
             }
         });
     }
+    if importance.iter().all(Option::is_none) {
+        let reason = refused.last().map_or("no group is asked for".to_string(), |(name, why)| format!("{name} {why}"));
+        return Err(PruneError::Nothing { reason }.into());
+    }
     comparable(importance.iter_mut().flatten(), options.normalize.unwrap_or(options.criterion.normalize()));
     Ok(importance)
 }
@@ -123,20 +127,20 @@ fn importance_of(
     look: &mut Look<'_>,
     options: &PruneOptions,
     groups: &[Group],
-    from: From<'_>,
+    basis: Basis<'_>,
 ) -> Result<Vec<Result<Vec<f64>, Unranked>>, RecipeError> {
     let (graph, types, criterion) = (&look.model.graph, look.types, options.criterion);
     match criterion.needs() {
-        Needs::Nothing => Ok(importance(graph, types, groups, criterion, from.seed)),
+        Needs::Nothing => Ok(importance(graph, types, groups, criterion, basis.seed)),
         Needs::Activations => {
             let values: IndexMap<Name, usize> = activation_values(graph, types, groups);
             let seen = look.channels(&values, "the criterion is told by what units give on samples")?;
             Ok(by_activations(groups, &seen, criterion))
         }
         Needs::Gradients => {
-            let (output, loss) = (from.output_of(graph)?, Loss::CrossEntropy);
+            let (output, loss) = (basis.output_of(graph)?, Loss::CrossEntropy);
             let batches = labelled(look, output, loss)?;
-            by_gradients(graph, types, groups, output, loss, batches, criterion, from.seed)
+            by_gradients(graph, types, groups, output, loss, batches, criterion, basis.seed)
         }
         Needs::Training => {
             let problem = "is told by the steps of a training, which units are not chosen by yet: take `taylor`";

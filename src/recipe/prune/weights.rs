@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::report::{Report, Sizes, Zeros};
 use super::units::labelled;
-use super::{From, Pruned};
+use super::{Basis, Pruned};
 use crate::compress::prune::options::PruneOptions;
 use crate::compress::prune::sparse::report::gains;
 use crate::compress::prune::sparse::{
@@ -25,7 +25,7 @@ pub(super) fn prune(
     mut look: Look<'_>,
     options: &PruneOptions,
     sparse: &SparseOptions,
-    from: From<'_>,
+    basis: Basis<'_>,
 ) -> Result<Pruned, RecipeError> {
     let model = look.model;
     let plan = sparse::plan(&model.graph, look.types, sparse)?;
@@ -33,13 +33,13 @@ pub(super) fn prune(
     let mut report = Report::new(options, before, before);
     report.refused = plan.left.iter().map(|left| (left.weight.to_string(), left.reason.clone())).collect();
     let grows = sparse.schedule != Schedule::OneShot || sparse.criterion == Criterion::Movement;
-    if from.learns && grows {
-        let sparsifier = Some(Sparsifier::growing(&plan, sparse, from.seed)?);
+    if basis.learns && grows {
+        let sparsifier = Some(Sparsifier::growing(&plan, sparse, basis.seed)?);
         report.notes.push("weights become zero as the network learns".to_string());
         return Ok(Pruned { model: model.clone(), decided: None, sparsifier, report });
     }
-    let (graph, masks) = chosen(&mut look, &plan, sparse, from, &mut report)?;
-    let sparsifier = from.learns.then(|| Sparsifier::held(&graph, masks)).transpose()?;
+    let (graph, masks) = chosen(&mut look, &plan, sparse, basis, &mut report)?;
+    let sparsifier = basis.learns.then(|| Sparsifier::held(&graph, masks)).transpose()?;
     let model = model.with_graph(graph);
     report.zeros = Some(zeros(&model, &plan, sparse)?);
     Ok(Pruned { model, decided: None, sparsifier, report })
@@ -58,21 +58,21 @@ fn chosen(
     look: &mut Look<'_>,
     plan: &Plan,
     sparse: &SparseOptions,
-    from: From<'_>,
+    basis: Basis<'_>,
     report: &mut Report,
 ) -> Result<(Graph, Masks), RecipeError> {
     const MISSING: &str = "the criterion is told by what weights meet in samples";
     let graph = &look.model.graph;
     match sparse.criterion {
         Criterion::Magnitude | Criterion::Random | Criterion::Movement => {
-            let sparse = by_weights(graph, plan, sparse, from.seed)?;
+            let sparse = by_weights(graph, plan, sparse, basis.seed)?;
             Ok((sparse.graph, sparse.masks))
         }
         Criterion::Snip => {
-            let (output, loss) = (from.output_of(graph)?, Loss::CrossEntropy);
+            let (output, loss) = (basis.output_of(graph)?, Loss::CrossEntropy);
             let mut learner = Learner::new(graph, output, loss, &BTreeSet::new())?;
             let batches = labelled(look, output, loss)?;
-            let sparse = by_gradients::<RecipeError>(graph, plan, sparse, &mut learner, batches, from.seed)?;
+            let sparse = by_gradients::<RecipeError>(graph, plan, sparse, &mut learner, batches, basis.seed)?;
             Ok((sparse.graph, sparse.masks))
         }
         Criterion::Wanda | Criterion::SparseGpt => {

@@ -12,7 +12,7 @@ use crate::graph::{Dim, Graph, Model};
 use crate::measure::child::RuntimeName;
 use crate::measure::inputs::unnamed_key;
 use crate::measure::runtime::{ModelBytes, Optimization, Runtime};
-use crate::onnx;
+use crate::onnx::{self, WriteOptions, Written};
 use crate::recipe::samples::Samples;
 use crate::store;
 
@@ -67,6 +67,16 @@ pub(super) fn load(path: &Path) -> anyhow::Result<Loaded> {
 pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
         .map_err(|error| error.to_string())
+}
+
+/// Writes a model: what was done, and the bytes of the file and of what it keeps beside it.
+pub(super) fn write(model: &Model, output: &Path, opset: Option<u32>) -> anyhow::Result<(Written, u64)> {
+    let options = WriteOptions { opset, ..WriteOptions::default() };
+    let written =
+        onnx::write(model, output, &options).with_context(|| format!("{} was not written", output.display()))?;
+    let data = written.data.as_deref().and_then(|path: &Path| std::fs::metadata(path).ok());
+    let n_bytes = written.n_bytes + data.map_or(0, |metadata| metadata.len());
+    Ok((written, n_bytes))
 }
 
 /// Samples in a `.npz`, or a data set by its descriptor.

@@ -15,7 +15,6 @@ use crate::compress::prune::sparse::{self, Pattern, SparseOptions};
 use crate::compress::prune::{Curve, Point, Scope, Sensitivity};
 use crate::measure::runtime::Runtime;
 use crate::measure::runtime::tract::Tract;
-use crate::onnx::{self, WriteOptions};
 use crate::recipe::prune::{self as recipe, GroupReport, Means, Pruned};
 use crate::store;
 
@@ -221,15 +220,12 @@ fn options(arguments: &Arguments) -> PruneOptions {
 }
 
 fn write(arguments: &Arguments, output: &Path, pruned: &Pruned, bytes_before: u64) -> anyhow::Result<Report> {
-    let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
-    let written = onnx::write(&pruned.model, output, &options)
-        .with_context(|| format!("{} was not written", output.display()))?;
-    let data = written.data.as_deref().and_then(|path: &Path| std::fs::metadata(path).ok());
+    let (_, bytes_after) = load::write(&pruned.model, output, arguments.opset)?;
     Ok(Report {
         aludel: env!("CARGO_PKG_VERSION"),
         output: output.to_owned(),
         bytes_before,
-        bytes_after: written.n_bytes + data.map_or(0, |metadata| metadata.len()),
+        bytes_after,
         done: pruned.report.clone(),
     })
 }

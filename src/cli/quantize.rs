@@ -23,7 +23,6 @@ use crate::graph::probe::Quality;
 use crate::learn::integer::Saturation;
 use crate::measure::child::RuntimeName;
 use crate::measure::runtime::Runtime;
-use crate::onnx::{self, WriteOptions};
 use crate::recipe::quantize::{self as recipe, Quantized};
 use crate::recipe::samples::Samples;
 use crate::store;
@@ -285,17 +284,14 @@ fn options(arguments: &Arguments) -> QuantizeOptions {
 }
 
 fn write(arguments: &Arguments, output: &Path, quantized: &Quantized, bytes_before: u64) -> anyhow::Result<Report> {
-    let options = WriteOptions { opset: arguments.opset, ..WriteOptions::default() };
-    let written = onnx::write(&quantized.model, output, &options)
-        .with_context(|| format!("{} was not written", output.display()))?;
-    let data = written.data.as_deref().and_then(|path: &Path| std::fs::metadata(path).ok());
+    let (written, bytes_after) = load::write(&quantized.model, output, arguments.opset)?;
     Ok(Report {
         aludel: env!("CARGO_PKG_VERSION"),
         output: output.to_owned(),
         opset: written.opset,
         raised_because: written.raised,
         bytes_before,
-        bytes_after: written.n_bytes + data.map_or(0, |metadata| metadata.len()),
+        bytes_after,
         done: quantized.report.clone(),
         saturable: saturation::saturable(&quantized.model.graph),
     })

@@ -5,3 +5,5 @@ pub mod importance;
 pub mod observe;
 pub mod prune;
 pub mod quantize;
+#[cfg(test)]
+mod testing;

@@ -15,6 +15,15 @@ use crate::measure::inputs;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
 use crate::onnx;
 
+/// The most that second moments of what products read may take at once.
+pub(super) const MOMENT_BYTES: usize = 1 << 30;
+
+/// The geometric mean of ratios in percent, each taken to be at least 1e-9; a hundred where there are none.
+pub(super) fn mean_percent(ratios: &[f64]) -> f64 {
+    let logarithms = ratios.iter().map(|ratio| ratio.max(1e-9).ln());
+    100.0 * (logarithms.sum::<f64>() / ratios.len().max(1) as f64).exp()
+}
+
 /// Samples that are run where nobody says how many.
 pub(super) const N_SAMPLES: usize = 512;
 

@@ -1,7 +1,7 @@
 //! Weights rounded by what a network's products read, on samples that run on a runtime.
 
 use super::RecipeError;
-use super::look::Shown;
+use super::look::{MOMENT_BYTES, Shown, mean_percent};
 use super::quantize::{Calibrated, Work};
 use super::samples::Samples;
 use crate::compress::quantize::QuantizeError;
@@ -77,7 +77,6 @@ pub(super) fn plan(work: &mut Work<'_>, calibrated: &mut Calibrated) -> Result<(
 fn rounded(work: &mut Work<'_>, task: &Task, start: Start) -> Result<(Rounded, u64, Vec<String>), RecipeError> {
     const MISSING: &str =
         "weights are rounded by what meets them in samples; give some hundreds, or say `rounding = \"nearest\"`";
-    const MOST_BYTES: usize = 1 << 30;
     if let Some(problem) = nothing(task) {
         let problem = format!("{problem}; leave it out");
         return Err(QuantizeError::Option { option: "rounding", problem }.into());
@@ -85,7 +84,7 @@ fn rounded(work: &mut Work<'_>, task: &Task, start: Start) -> Result<(Rounded, u
     let Work { look, choice, .. } = work;
     let (mut n_samples, mut start) = (0, start);
     let mut all = Rounded { graph: look.model.graph.clone(), parameters: Vec::new(), constants: Vec::new() };
-    for part in task.parts(MOST_BYTES) {
+    for part in task.parts(MOMENT_BYTES) {
         let Shown { mut network, batches } = look.shown(&part.values(), MISSING)?;
         let told = |n: u64| {
             n_samples = n;
@@ -111,11 +110,10 @@ fn notes(rounded: &Rounded, task: &Task) -> Vec<String> {
     let constants = &rounded.constants;
     let parts: Vec<f64> =
         constants.iter().filter(|it| it.error_of_nearest > 0.0).map(|it| it.error / it.error_of_nearest).collect();
-    let mean = (parts.iter().map(|part| part.max(1e-9).ln()).sum::<f64>() / parts.len().max(1) as f64).exp();
     let mut notes = vec![format!(
         "{} weights rounded: what their products make is off by {:.0} % of what the nearest integers would cost, squared, on the geometric mean",
         constants.len(),
-        100.0 * mean
+        mean_percent(&parts)
     )];
     if let Some(Float { node, reason }) = task.left.first() {
         notes.push(format!("{} weights have the nearest integers; `{node}`: {reason}", task.left.len()));

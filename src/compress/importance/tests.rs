@@ -5,8 +5,8 @@ use indexmap::IndexMap;
 use super::*;
 use crate::compress::observe::ObserveError;
 use crate::compress::observe::channels::measure;
+use crate::compress::testing::{Reference, wave};
 use crate::graph::op::{BatchNormalization, Conv, Op};
-use crate::graph::probe::{Forward, ProbeError};
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::structure::groups::{Member, Role, groups};
 use crate::graph::structure::random_graphs::{Block, Layer, convolutional, sequential};
@@ -14,12 +14,6 @@ use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, GraphBuilder, TensorType, eval};
 use crate::learn::train::TrainError;
 use crate::learn::train::loss::{Loss, attach};
-
-/// Numbers that depend on nothing but their place.
-fn wave(shape: &[usize], phase: f32) -> Tensor {
-    let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
-    Tensor::new(shape, numbers).expect("as many as the shape has")
-}
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
     tensor.to_f32s().expect("floats").iter().map(|&x| f64::from(x)).collect()
@@ -133,17 +127,6 @@ fn what_tells_nothing_of_the_weights() {
     let random = first(&images(), Criterion::Random);
     assert_eq!(random, first(&images(), Criterion::Random));
     assert!(random.iter().all(|x| (0.0..1.0).contains(x)) && random[0] != random[1]);
-}
-
-/// The reference, giving these values.
-struct Reference(Graph, Vec<Name>);
-
-impl Forward for Reference {
-    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-        let values = eval::run_with(&self.0, inputs, &self.1);
-        let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
-        Ok(values.into_values().collect())
-    }
 }
 
 /// Three batches of two samples.

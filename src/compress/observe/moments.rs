@@ -114,21 +114,21 @@ pub(in crate::compress) fn n_bytes<'a>(products: impl IntoIterator<Item = &'a Pr
 }
 
 /// Items in parts, in their order, each with second moments of no more than so many bytes where more than one item is in it.
-pub(in crate::compress) fn parts<T: Clone>(
-    items: &[T],
-    products: impl Fn(&T) -> &[Product],
+pub(in crate::compress) fn parts<'a, T: Clone, I: IntoIterator<Item = &'a Product>>(
+    items: &'a [T],
+    products: impl Fn(&'a T) -> I,
     most_bytes: usize,
 ) -> Vec<Vec<T>> {
-    let mut parts: Vec<Vec<T>> = Vec::new();
+    let mut parts: Vec<Vec<&'a T>> = Vec::new();
     for item in items {
-        let known = parts.last().into_iter().flatten().flat_map(&products);
+        let known = parts.last().into_iter().flatten().flat_map(|known| products(known));
         let fits = n_bytes(known.chain(products(item))) <= most_bytes;
         match parts.last_mut().filter(|_| fits) {
-            Some(part) => part.push(item.clone()),
-            None => parts.push(vec![item.clone()]),
+            Some(part) => part.push(item),
+            None => parts.push(vec![item]),
         }
     }
-    parts
+    parts.into_iter().map(|part| part.into_iter().cloned().collect()).collect()
 }
 
 /// The second moments of what meets a constant, by group of channels: the sum of those of its products, whose matrices are alike.

@@ -3,11 +3,12 @@
 use indexmap::IndexMap;
 
 use super::{PruneError, Selection};
+pub(super) use crate::compress::testing::Reference;
 use crate::graph::op::{self, Op};
-use crate::graph::probe::{Forward, ProbeError, Quality, Score, TimeRatio};
+use crate::graph::probe::{ProbeError, Quality, Score, TimeRatio};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::structure::groups::{Groups, groups};
-use crate::graph::structure::removal::{Removal, remove};
+use crate::graph::structure::removal::remove;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType, eval};
 
@@ -15,17 +16,6 @@ use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType, eval};
 pub(super) fn wave(shape: &[usize], phase: f32) -> Tensor {
     let number = |k: usize| (k as f32 * 1.7 + phase).sin() + (k as f32 * 0.37 + 2.0 * phase).cos() * 0.5;
     Tensor::new(shape, (0..shape.iter().product::<usize>()).map(number).collect()).expect("as many as the shape has")
-}
-
-/// The reference, giving these values.
-pub(super) struct Reference(pub(super) Graph, pub(super) Vec<Name>);
-
-impl Forward for Reference {
-    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-        let values = eval::run_with(&self.0, inputs, &self.1);
-        let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
-        Ok(values.into_values().collect())
-    }
 }
 
 /// A batch of the network's input, open sizes at four.
@@ -63,9 +53,7 @@ pub(super) fn third(groups: &Groups, only: Option<usize>) -> Selection {
 
 /// The network without the units of a selection; none where something would be emptied.
 pub(super) fn without(graph: &Graph, types: &Types, groups: &Groups, selection: &Selection) -> Option<Graph> {
-    let removals: Vec<Removal<'_>> =
-        groups.groups.iter().zip(&selection.units).map(|(group, units)| Removal { group, units }).collect();
-    remove(graph, types, &removals).ok()
+    remove(graph, types, &selection.removals(groups)).ok()
 }
 
 pub(super) fn outputs(graph: &Graph, phase: f32) -> Vec<f32> {

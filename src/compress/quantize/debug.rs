@@ -191,20 +191,10 @@ pub fn weight_errors(float: &Graph, quantized: &Graph) -> Result<Vec<WeightError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::testing::Reference;
     use crate::graph::op::{self, Op};
-    use crate::graph::probe::ProbeError;
     use crate::graph::shape::{self, Bindings};
     use crate::graph::{Dim, GraphBuilder, TensorType};
-
-    struct Reference<'a>(&'a Graph, &'a [Name]);
-
-    impl Forward for Reference<'_> {
-        fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-            let values = eval::run_with(self.0, inputs, self.1);
-            let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
-            Ok(values.into_values().collect())
-        }
-    }
 
     /// Three products in a row, the second with these weights.
     fn net(second: &[f32]) -> (Graph, Vec<Name>) {
@@ -230,7 +220,8 @@ mod tests {
         assert_eq!(values, made);
         let batch =
             IndexMap::from([(Name::from("x"), Tensor::new(&[2, 2], vec![1.0f32, 0.0, 0.0, 1.0]).expect("four"))]);
-        let [mut ours, mut theirs] = [Reference(&float, &values), Reference(&other, &values)];
+        let [mut ours, mut theirs] =
+            [Reference(float.clone(), values.clone()), Reference(other.clone(), values.clone())];
         let batches = [Ok::<_, QuantizeError>(batch.clone()), Ok(batch)];
         let errors = value_errors(&float, &values, &mut ours, &mut theirs, batches).expect("both run");
         let noise = |error: &ValueError| error.distance.noise.map(|noise| (noise * 1e6).round() / 1e6);
@@ -247,11 +238,12 @@ mod tests {
     #[test]
     fn what_has_another_shape_is_named() {
         let (float, made) = net(&[1.0, 0.0, 0.0, 1.0]);
-        let [mut ours, mut theirs] = [Reference(&float, &made[..1]), Reference(&float, &[Name::from("x")])];
+        let [mut ours, mut theirs] =
+            [Reference(float.clone(), made[..1].to_vec()), Reference(float.clone(), vec![Name::from("x")])];
         let batch = IndexMap::from([(Name::from("x"), Tensor::new(&[1, 2], vec![1.0f32; 2]).expect("two"))]);
         let same = value_errors(&float, &made[..1], &mut ours, &mut theirs, [Ok::<_, QuantizeError>(batch.clone())]);
         assert!(same.is_ok());
-        let mut theirs = Reference(&float, &[Name::from("weight")]);
+        let mut theirs = Reference(float.clone(), vec![Name::from("weight")]);
         let refused = value_errors(&float, &made[..1], &mut ours, &mut theirs, [Ok::<_, QuantizeError>(batch)]);
         let error = refused.expect_err("2 by 2 is not 1 by 2").to_string();
         assert!(error.contains("has shape [2, 2], in floats [1, 2]"), "{error}");

@@ -6,30 +6,13 @@ use proptest::prelude::*;
 use super::plan::WeightSite;
 use super::scheme::{Integer, Scheme, Weights};
 use super::*;
+pub(super) use crate::compress::testing::{Reference, wave};
 use crate::graph::op::{self, Op};
-use crate::graph::probe::{Forward, ProbeError};
 use crate::graph::shape::{self, Bindings};
 use crate::graph::simplify;
 use crate::graph::structure::random_graphs;
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{Dim, Graph, GraphBuilder, Name, TensorType, eval};
-
-/// Numbers that depend on nothing but their place.
-pub(super) fn wave(shape: &[usize], phase: f32) -> Tensor {
-    let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
-    Tensor::new(shape, numbers).expect("as many as the shape has")
-}
-
-/// The reference, giving these values.
-pub(super) struct Reference(pub(super) Graph, pub(super) Vec<Name>);
-
-impl Forward for Reference {
-    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-        let values = eval::run_with(&self.0, inputs, &self.1);
-        let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
-        Ok(values.into_values().collect())
-    }
-}
 
 pub(super) fn inputs(graph: &Graph, phase: f32) -> IndexMap<Name, Tensor> {
     let input = &graph.inputs[0];

@@ -50,7 +50,7 @@ pub(crate) use einsum::{Equation, Label};
 #[cfg(feature = "learn")]
 pub(crate) use layout::padding_source;
 #[cfg(feature = "learn")]
-pub(crate) use recurrence::{Activation, Options as RecurrentOptions, activations};
+pub(crate) use recurrence::{Activation, Cell, Options as RecurrentOptions, activations};
 #[cfg(feature = "learn")]
 pub(crate) use resize::axis_weights;
 pub use run::{operator, run, run_with};

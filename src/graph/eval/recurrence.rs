@@ -4,7 +4,9 @@ use super::args::{Args, allocation};
 use super::floats::{expect_shape, integers, optional_floats};
 use super::numbers::Numbers;
 use super::{EvalError, invalid};
-use crate::graph::op::Direction;
+#[cfg(feature = "learn")]
+use crate::graph::op::Op;
+use crate::graph::op::{self, Direction};
 use crate::graph::tensor::{DType, Tensor};
 
 /// The attributes that every recurrent operator has.
@@ -16,6 +18,64 @@ pub(crate) struct Options<'a> {
     pub(crate) direction: Direction,
     pub(crate) hidden_size: Option<i64>,
     pub(crate) layout: i64,
+}
+
+macro_rules! options_of {
+    ($($kind:ident),*) => {$(
+        impl<'a> From<&'a op::$kind> for Options<'a> {
+            fn from(op: &'a op::$kind) -> Options<'a> {
+                Options {
+                    activations: &op.activations,
+                    alphas: &op.activation_alpha,
+                    betas: &op.activation_beta,
+                    clip: op.clip,
+                    direction: op.direction,
+                    hidden_size: op.hidden_size,
+                    layout: op.layout,
+                }
+            }
+        }
+    )*};
+}
+
+options_of!(RNN, GRU, LSTM);
+
+/// Which operator it is, and what only that one has.
+#[cfg(feature = "learn")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Rnn,
+    Gru { linear_before_reset: bool },
+    Lstm { input_forget: bool },
+}
+
+#[cfg(feature = "learn")]
+impl Cell {
+    /// That of an operator, with the attributes that all have; none of an operator of another kind.
+    pub(crate) fn of(op: &Op) -> Option<(Cell, Options<'_>)> {
+        match op {
+            Op::RNN(rnn) => Some((Cell::Rnn, rnn.into())),
+            Op::GRU(gru) => Some((Cell::Gru { linear_before_reset: gru.linear_before_reset }, gru.into())),
+            Op::LSTM(lstm) => Some((Cell::Lstm { input_forget: lstm.input_forget }, lstm.into())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn n_gates(self) -> usize {
+        match self {
+            Cell::Rnn => 1,
+            Cell::Gru { .. } => 3,
+            Cell::Lstm { .. } => 4,
+        }
+    }
+
+    pub(crate) fn default_activations(self) -> &'static [&'static str] {
+        match self {
+            Cell::Rnn => &["Tanh"],
+            Cell::Gru { .. } => &["Sigmoid", "Tanh"],
+            Cell::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
+        }
+    }
 }
 
 /// Sizes and sequences of a recurrent operator.

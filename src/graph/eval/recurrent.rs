@@ -12,16 +12,7 @@ pub(super) use super::dynamic_lstm::dynamic_quantize_lstm;
 
 /// `RNN`: `h = f(W x + R h + b)`.
 pub(super) fn rnn(args: Args<'_>, op: &op::RNN) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let options = Options {
-        activations: &op.activations,
-        alphas: &op.activation_alpha,
-        betas: &op.activation_beta,
-        clip: op.clip,
-        direction: op.direction,
-        hidden_size: op.hidden_size,
-        layout: op.layout,
-    };
-    let (recurrence, weights, x) = prepare(args, &options, 1, &["Tanh"])?;
+    let (recurrence, weights, x) = prepare(args, &op.into(), 1, &["Tanh"])?;
     let walked = recurrence.walk(recurrence.initial(args, false)?, |direction, going, states| {
         for &(batch, position) in going {
             let state = &mut states[batch];
@@ -35,16 +26,7 @@ pub(super) fn rnn(args: Args<'_>, op: &op::RNN) -> Result<Vec<Option<Tensor>>, E
 
 /// `GRU`, with the gates in the order update, reset, hidden.
 pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let options = Options {
-        activations: &op.activations,
-        alphas: &op.activation_alpha,
-        betas: &op.activation_beta,
-        clip: op.clip,
-        direction: op.direction,
-        hidden_size: op.hidden_size,
-        layout: op.layout,
-    };
-    let (recurrence, weights, x) = prepare(args, &options, 3, &["Sigmoid", "Tanh"])?;
+    let (recurrence, weights, x) = prepare(args, &op.into(), 3, &["Sigmoid", "Tanh"])?;
     let n = recurrence.hidden_size;
     let walked = recurrence.walk(recurrence.initial(args, false)?, |direction, going, states| {
         let gate = |sum: f64| recurrence.gate(direction, 0, sum);
@@ -71,16 +53,7 @@ pub(super) fn gru(args: Args<'_>, op: &op::GRU) -> Result<Vec<Option<Tensor>>, E
 
 /// `LSTM`, with the gates in the order input, output, forget, cell.
 pub(super) fn lstm(args: Args<'_>, op: &op::LSTM) -> Result<Vec<Option<Tensor>>, EvalError> {
-    let options = Options {
-        activations: &op.activations,
-        alphas: &op.activation_alpha,
-        betas: &op.activation_beta,
-        clip: op.clip,
-        direction: op.direction,
-        hidden_size: op.hidden_size,
-        layout: op.layout,
-    };
-    let (recurrence, weights, x) = prepare(args, &options, 4, &LSTM_ACTIVATIONS)?;
+    let (recurrence, weights, x) = prepare(args, &op.into(), 4, &LSTM_ACTIVATIONS)?;
     let peepholes = Peepholes::of(args, &recurrence)?;
     let walked = recurrence.walk(recurrence.initial(args, true)?, |direction, going, states| {
         for &(batch, position) in going {

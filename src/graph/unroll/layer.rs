@@ -3,46 +3,11 @@
 use std::ops::Range;
 
 use super::MOST_STEPS;
-use crate::graph::eval::{Activation, RecurrentOptions, activations};
-use crate::graph::op::{Direction, Op};
+use crate::graph::eval::{Activation, Cell, RecurrentOptions, activations};
+use crate::graph::op::Direction;
 use crate::graph::shape::Types;
-use crate::graph::tensor::{DType, Tensor};
+use crate::graph::tensor::{DType, Tensor, turned};
 use crate::graph::{Dim, Graph, Name, Node};
-
-/// Which operator it is, and what only that one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cell {
-    Rnn,
-    Gru { linear_before_reset: bool },
-    Lstm { input_forget: bool },
-}
-
-impl Cell {
-    pub(super) fn of(op: &Op) -> Option<Cell> {
-        match op {
-            Op::RNN(_) => Some(Cell::Rnn),
-            Op::GRU(gru) => Some(Cell::Gru { linear_before_reset: gru.linear_before_reset }),
-            Op::LSTM(lstm) => Some(Cell::Lstm { input_forget: lstm.input_forget }),
-            _ => None,
-        }
-    }
-
-    fn n_gates(self) -> usize {
-        match self {
-            Cell::Rnn => 1,
-            Cell::Gru { .. } => 3,
-            Cell::Lstm { .. } => 4,
-        }
-    }
-
-    fn default_activations(self) -> &'static [&'static str] {
-        match self {
-            Cell::Rnn => &["Tanh"],
-            Cell::Gru { .. } => &["Sigmoid", "Tanh"],
-            Cell::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
-        }
-    }
-}
 
 /// A recurrent operator that can be written out.
 #[derive(Debug)]
@@ -90,8 +55,7 @@ impl Weights<'_> {
     fn columns(&self, matrix: &[f32], gates: Range<usize>) -> Tensor {
         let n_inputs = matrix.len() / (self.cell.n_gates() * self.hidden);
         let (first, n_rows) = (gates.start * self.hidden, gates.len() * self.hidden);
-        let places = (0..n_inputs).flat_map(|column| (first..first + n_rows).map(move |row| row * n_inputs + column));
-        let numbers: Vec<f32> = places.map(|place| matrix[place]).collect();
+        let numbers = turned(&matrix[first * n_inputs..(first + n_rows) * n_inputs], n_rows, n_inputs);
         Tensor::new(&[n_inputs, n_rows], numbers).expect("as many numbers as the shape has")
     }
 
@@ -133,8 +97,7 @@ impl<'a> Layer<'a> {
     /// # Errors
     /// Says why it stays one node.
     pub(super) fn of(graph: &'a Graph, types: &Types, node: &'a Node) -> Option<Result<Layer<'a>, String>> {
-        let cell = Cell::of(&node.op)?;
-        let options = options(&node.op)?;
+        let (cell, options) = Cell::of(&node.op)?;
         Some(Reader { graph, types, node }.layer(cell, &options))
     }
 
@@ -146,28 +109,6 @@ impl<'a> Layer<'a> {
     pub(super) fn base(&self) -> &'a str {
         let made = self.node.outputs.iter().flatten().next().map_or("recurrent", Name::as_str);
         if self.node.name.is_empty() { made } else { &self.node.name }
-    }
-}
-
-fn options(op: &Op) -> Option<RecurrentOptions<'_>> {
-    macro_rules! options {
-        ($attributes:ident) => {
-            Some(RecurrentOptions {
-                activations: &$attributes.activations,
-                alphas: &$attributes.activation_alpha,
-                betas: &$attributes.activation_beta,
-                clip: $attributes.clip,
-                direction: $attributes.direction,
-                hidden_size: $attributes.hidden_size,
-                layout: $attributes.layout,
-            })
-        };
-    }
-    match op {
-        Op::RNN(rnn) => options!(rnn),
-        Op::GRU(gru) => options!(gru),
-        Op::LSTM(lstm) => options!(lstm),
-        _ => None,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::activation::{activated, clipped};
 use super::emit::Emit;
-use super::layer::{Cell, Layer, Weights};
+use super::layer::{Layer, Weights};
 use super::{Name, State, Step};
+use crate::graph::eval::Cell;
 use crate::graph::op::Op;
 
 pub(super) struct Lstm<'a> {

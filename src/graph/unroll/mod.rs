@@ -14,12 +14,13 @@ mod rnn;
 #[cfg(test)]
 mod tests;
 
+use super::eval::Cell;
 use super::op::{self, Op};
 use super::patch::{Patch, PatchError};
 use super::shape::Types;
 use super::{Graph, Name, Node};
 use emit::Emit;
-use layer::{Cell, Layer, Weights};
+use layer::{Layer, Weights};
 
 /// The longest sequence that is written out: a step is some ten to fifteen nodes.
 pub const MOST_STEPS: usize = 256;

@@ -17,6 +17,7 @@ use crate::compress::prune::options::{PruneOptions, What};
 use crate::compress::prune::sparse::Sparsifier;
 use crate::compress::prune::{PruneError, Sensitivity};
 use crate::compress::quantize::half::{HalfOptions, HalfType, to_half};
+use crate::graph::probe::{Score as _, TimeRatio};
 use crate::graph::shape::{self, Bindings, Types};
 use crate::graph::structure::groups::{Groups, groups};
 use crate::graph::tensor::{DType, Tensor};
@@ -62,6 +63,13 @@ pub struct Means<'a> {
     pub told: &'a mut dyn FnMut(u64),
 }
 
+impl<'a> Means<'a> {
+    fn basis(&self) -> Basis<'a> {
+        let Means { output, seed, learns, known, .. } = *self;
+        Basis { output, seed, learns, known }
+    }
+}
+
 /// What of the means decides what goes.
 #[derive(Clone, Copy)]
 struct Basis<'a> {
@@ -88,8 +96,7 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
     let what = options.what()?;
     let narrow = narrow(&model.graph);
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
-    let Means { output, seed, learns, known, .. } = *means;
-    let basis = Basis { output, seed, learns, known };
+    let basis = means.basis();
     let is_timed = means.is_timed && !matches!(what, What::Weights(_));
     let look = look(&model, &types, options, means);
     let mut pruned = match what {
@@ -99,9 +106,9 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
         What::Weights(sparse) => weights::prune(look, options, sparse, basis),
     }?;
     if is_timed {
-        units::timed(&self::look(&model, &types, options, means), &mut pruned)?;
+        timed(&self::look(&model, &types, options, means), &mut pruned)?;
     }
-    if let Some(dtype) = narrow.filter(|_| !learns) {
+    if let Some(dtype) = narrow.filter(|_| !basis.learns) {
         let options = HalfOptions { dtype, weights_only: true, ..HalfOptions::default() };
         let halved = to_half(&pruned.model.graph, &options)?;
         let opset = pruned.model.opset.max(halved.opset);
@@ -109,6 +116,22 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
         pruned.report.notes.push("weights are stored in 16 bits, as they were".to_string());
     }
     Ok(pruned)
+}
+
+/// Says how long the pruned network takes on the runtime in times of the whole one.
+fn timed(look: &Look<'_>, pruned: &mut Pruned) -> Result<(), RecipeError> {
+    let written = |graph: &Graph| Ok(graph.clone());
+    let (before, after) = (&look.model.graph, &pruned.model.graph);
+    let TimeRatio { low, median, high } = look.scorer(&written)?.time_ratio(before, after).map_err(PruneError::from)?;
+    let slow = match low > 1.0 {
+        true => ": kernels want multiples of some number of channels, `round_to = 16` leaves them",
+        false => "",
+    };
+    let name = look.runtime.name();
+    let told = format!("the network takes {median:.2} [{low:.2}, {high:.2}] of its time before on {name}{slow}");
+    pruned.report.time = Some(TimeRatio { low, median, high });
+    pruned.report.notes.push(told);
+    Ok(())
 }
 
 /// The 16-bit floats that most bytes of a network's weights are stored in.
@@ -133,8 +156,7 @@ pub fn sensitivity(
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Sensitivity, RecipeError> {
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
-    let Means { output, seed, learns, known, .. } = *means;
-    let basis = Basis { output, seed, learns, known };
+    let basis = means.basis();
     units::sensitivity(look(&model, &types, options, means), options, shares, basis, told)
 }
 

@@ -15,7 +15,7 @@ use crate::compress::prune::sensitivity::chosen;
 use crate::compress::prune::{
     self, Amount, Amounts, Costs, PruneError, Selection, Sensitivity, asked, order, select, select_until, solve_for,
 };
-use crate::graph::probe::{Score as _, TimeRatio};
+use crate::graph::probe::Score as _;
 use crate::graph::shape::{self, Bindings};
 use crate::graph::structure::groups::{Group, Groups, groups};
 use crate::graph::structure::removal::remove;
@@ -23,7 +23,7 @@ use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Name};
 use crate::learn::train::loss::{Loss, attach};
 use crate::recipe::RecipeError;
-use crate::recipe::look::{Look, Shown};
+use crate::recipe::look::{Look, MOMENT_BYTES, Shown, mean_percent};
 use crate::recipe::samples::Samples;
 
 /// How much goes.
@@ -34,9 +34,6 @@ pub(super) enum Until {
     /// Until a run takes this part of the time.
     Time(f64),
 }
-
-/// The most that moments of products may take at once.
-const MOST_BYTES: usize = 1 << 30;
 
 pub(super) fn prune(
     mut look: Look<'_>,
@@ -234,22 +231,6 @@ fn solved(
     Ok(selection(&units))
 }
 
-/// Says how long the pruned network takes on the runtime in times of the whole one.
-pub(super) fn timed(look: &Look<'_>, pruned: &mut Pruned) -> Result<(), RecipeError> {
-    let written = |graph: &Graph| Ok(graph.clone());
-    let (before, after) = (&look.model.graph, &pruned.model.graph);
-    let TimeRatio { low, median, high } = look.scorer(&written)?.time_ratio(before, after).map_err(PruneError::from)?;
-    let slow = match low > 1.0 {
-        true => ": kernels want multiples of some number of channels, `round_to = 16` leaves them",
-        false => "",
-    };
-    let name = look.runtime.name();
-    let told = format!("the network takes {median:.2} [{low:.2}, {high:.2}] of its time before on {name}{slow}");
-    pruned.report.time = Some(TimeRatio { low, median, high });
-    pruned.report.notes.push(told);
-    Ok(())
-}
-
 /// The network in which what reads the units makes up for those that go, where the options and the samples have it so.
 fn compensated(
     look: &mut Look<'_>,
@@ -285,7 +266,7 @@ fn compensated(
         report.n_samples = n_samples;
         (graph, weights) = (done.graph, done.weights);
     } else {
-        for part in task.parts(MOST_BYTES) {
+        for part in task.parts(MOMENT_BYTES) {
             let Shown { mut network, batches } = look.shown(&part.values(), MISSING)?;
             let told = |n: u64| {
                 report.n_samples = n;
@@ -300,11 +281,10 @@ fn compensated(
     let ratios: Vec<f64> = fitted.map(|weight| weight.error_after / weight.error_before).collect();
     if !ratios.is_empty() {
         report.seen_on = Some(look.runtime.name().to_string());
-        let mean = (ratios.iter().map(|ratio| ratio.max(1e-9).ln()).sum::<f64>() / ratios.len() as f64).exp();
         report.notes.push(format!(
             "{} weights make up for what they no longer read: what they make is off by {:.0} % of what it would be, squared, on the geometric mean",
             ratios.len(),
-            100.0 * mean
+            mean_percent(&ratios)
         ));
     }
     Ok(graph)

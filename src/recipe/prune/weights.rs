@@ -16,10 +16,7 @@ use crate::learn::train::loss::Loss;
 use crate::measure::compressed::compressed;
 use crate::onnx;
 use crate::recipe::RecipeError;
-use crate::recipe::look::{Look, Shown};
-
-/// The most that moments of products may take at once.
-const MOST_BYTES: usize = 1 << 30;
+use crate::recipe::look::{Look, MOMENT_BYTES, Shown, mean_percent};
 
 pub(super) fn prune(
     mut look: Look<'_>,
@@ -77,8 +74,8 @@ fn chosen(
         }
         Criterion::Wanda | Criterion::SparseGpt => {
             let (mut graph, mut masks) = (graph.clone(), Masks::default());
-            let (mut logarithms, mut n) = (0.0, 0.0);
-            for part in plan.parts(MOST_BYTES) {
+            let mut ratios = Vec::new();
+            for part in plan.parts(MOMENT_BYTES) {
                 let Shown { mut network, batches } = look.shown(&part.values(), MISSING)?;
                 let told = |n: u64| {
                     report.n_samples = n;
@@ -86,17 +83,14 @@ fn chosen(
                 };
                 let done = by_samples::<RecipeError>(&graph, &part, sparse, network.as_mut(), batches, told)?;
                 let changes = done.changes.iter().filter(|change| change.error_of_magnitude > 0.0);
-                for change in changes {
-                    logarithms += (change.error / change.error_of_magnitude).max(1e-9).ln();
-                    n += 1.0;
-                }
+                ratios.extend(changes.map(|change| change.error / change.error_of_magnitude));
                 graph = done.graph;
                 masks.extend(done.masks);
             }
             report.seen_on = Some(look.runtime.name().to_string());
             report.notes.push(format!(
                 "what products make is off by {:.0} % of what zeros chosen by magnitude would cost, squared, on the geometric mean",
-                100.0 * (logarithms / f64::max(n, 1.0)).exp()
+                mean_percent(&ratios)
             ));
             Ok((graph, masks))
         }

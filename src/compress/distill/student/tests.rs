@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::*;
 use crate::compress::importance::importance;
+use crate::compress::testing::wave;
 use crate::graph::op::{BatchNormalization, DequantizeLinear, Op};
 use crate::graph::structure::groups::groups;
 use crate::graph::tensor::{DType, Tensor};
@@ -25,12 +26,6 @@ fn refused(teacher: &Graph, text: &str, expected: &str) {
 
 fn floats(shape: &[usize], numbers: &[f32]) -> Tensor {
     Tensor::new(shape, numbers.to_vec()).expect("as many as the shape has")
-}
-
-/// Numbers that depend on nothing but their place.
-fn wave(shape: &[usize], phase: f32) -> Tensor {
-    let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
-    Tensor::new(shape, numbers).expect("as many as the shape has")
 }
 
 fn output(graph: &Graph) -> Vec<f32> {

@@ -185,21 +185,18 @@ impl Task {
 
     /// The task in parts, in its order, each with moments of no more than so many bytes where more than one weight is in it.
     pub fn parts(&self, most_bytes: usize) -> Vec<Task> {
-        let mut parts: Vec<Task> = Vec::new();
-        for item in &self.items {
-            let mut known = parts.last().map_or(Vec::new(), |part| part.products().collect());
-            known.extend(item.sites.iter().map(|site| &site.product));
-            let fits = moments::n_bytes(known) <= most_bytes;
-            match parts.last_mut().filter(|_| fits) {
-                Some(part) => part.items.push(item.clone()),
-                None => parts.push(Task { items: vec![item.clone()], declined: Vec::new() }),
-            }
-        }
-        parts
+        let parts = moments::parts(&self.items, Item::products, most_bytes);
+        parts.into_iter().map(|items| Task { items, declined: Vec::new() }).collect()
     }
 
     fn products(&self) -> impl Iterator<Item = &Product> {
-        self.items.iter().flat_map(|item| item.sites.iter().map(|site| &site.product))
+        self.items.iter().flat_map(Item::products)
+    }
+}
+
+impl Item {
+    fn products(&self) -> impl Iterator<Item = &Product> {
+        self.sites.iter().map(|site| &site.product)
     }
 }
 

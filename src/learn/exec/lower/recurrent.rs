@@ -5,7 +5,7 @@
 
 use super::{Lowered, Lowering};
 use crate::graph::Op;
-use crate::graph::eval::{Activation, RecurrentOptions, activations};
+use crate::graph::eval::{Activation, Cell as Kind, RecurrentOptions, activations};
 use crate::graph::op::{Cast, Direction, RoundMode};
 use crate::graph::tensor::{DType, Tensor};
 use crate::learn::exec::ExecError;
@@ -13,58 +13,16 @@ use crate::learn::exec::emit::Emitter;
 use crate::learn::exec::program::Id;
 use crate::learn::kernels::elementwise::Unary;
 
-#[derive(Clone, Copy, Debug)]
-enum CellKind {
-    Rnn,
-    Gru { linear_before_reset: bool },
-    Lstm { input_forget: bool },
-}
-
-impl CellKind {
-    fn n_gates(self) -> usize {
-        match self {
-            CellKind::Rnn => 1,
-            CellKind::Gru { .. } => 3,
-            CellKind::Lstm { .. } => 4,
-        }
-    }
-
-    fn default_activations(self) -> &'static [&'static str] {
-        match self {
-            CellKind::Rnn => &["Tanh"],
-            CellKind::Gru { .. } => &["Sigmoid", "Tanh"],
-            CellKind::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
-        }
-    }
-}
-
 pub(super) fn lower(lowering: &mut Lowering<'_, '_>, op: &Op) -> Lowered {
-    macro_rules! options {
-        ($attributes:ident) => {
-            RecurrentOptions {
-                activations: &$attributes.activations,
-                alphas: &$attributes.activation_alpha,
-                betas: &$attributes.activation_beta,
-                clip: $attributes.clip,
-                direction: $attributes.direction,
-                hidden_size: $attributes.hidden_size,
-                layout: $attributes.layout,
-            }
-        };
-    }
-    match op {
-        Op::RNN(rnn) => walked(lowering, CellKind::Rnn, &options!(rnn)),
-        Op::GRU(gru) => {
-            walked(lowering, CellKind::Gru { linear_before_reset: gru.linear_before_reset }, &options!(gru))
-        }
-        Op::LSTM(lstm) => walked(lowering, CellKind::Lstm { input_forget: lstm.input_forget }, &options!(lstm)),
-        _ => Ok(None),
+    match Kind::of(op) {
+        Some((kind, options)) => walked(lowering, kind, &options),
+        None => Ok(None),
     }
 }
 
 /// Sizes, and what both directions share.
 struct Walk {
-    kind: CellKind,
+    kind: Kind,
     n_steps: usize,
     n_batches: usize,
     hidden: usize,
@@ -87,7 +45,7 @@ struct Walked {
     c: Option<Id>,
 }
 
-fn walked(lowering: &mut Lowering<'_, '_>, kind: CellKind, options: &RecurrentOptions<'_>) -> Lowered {
+fn walked(lowering: &mut Lowering<'_, '_>, kind: Kind, options: &RecurrentOptions<'_>) -> Lowered {
     let [mut x, w, r] = [lowering.input(0)?, lowering.input(1)?, lowering.input(2)?];
     let is_batch_first = options.layout == 1;
     if is_batch_first {
@@ -157,7 +115,7 @@ fn initial(
     let shape = [walk.n_batches, walk.hidden];
     let mut states = [0; 2];
     for (position, state) in states.iter_mut().enumerate() {
-        let is_given = position == 0 || matches!(walk.kind, CellKind::Lstm { .. });
+        let is_given = position == 0 || matches!(walk.kind, Kind::Lstm { .. });
         let given = if is_given { lowering.optional(5 + position)? } else { None };
         let emit = lowering.emit();
         *state = match given {
@@ -202,8 +160,8 @@ fn cell<'a>(
     let hidden = walk.hidden;
     let biases = lowering.optional(3)?;
     let peepholes = match walk.kind {
-        CellKind::Lstm { .. } => lowering.optional(7)?,
-        CellKind::Rnn | CellKind::Gru { .. } => None,
+        Kind::Lstm { .. } => lowering.optional(7)?,
+        Kind::Rnn | Kind::Gru { .. } => None,
     };
     let emit = lowering.emit();
     let n_inputs = emit.shape(w)[2];
@@ -214,8 +172,8 @@ fn cell<'a>(
     let (w, r) = (matrix(emit, w, n_inputs), matrix(emit, r, hidden));
     let r = emit.transpose(r, &[1, 0]);
     let halves = match walk.kind {
-        CellKind::Gru { linear_before_reset: false } => Some(halves(emit, hidden, r)),
-        CellKind::Rnn | CellKind::Gru { .. } | CellKind::Lstm { .. } => None,
+        Kind::Gru { linear_before_reset: false } => Some(halves(emit, hidden, r)),
+        Kind::Rnn | Kind::Gru { .. } | Kind::Lstm { .. } => None,
     };
     let biases = biases.map(|biases| {
         let both = emit.narrow(biases, 0, direction, 1);
@@ -223,7 +181,7 @@ fn cell<'a>(
         [emit.narrow(both, 0, 0, n_rows), emit.narrow(both, 0, n_rows, n_rows)]
     });
     let (bias, inner_bias) = match (biases, walk.kind) {
-        (Some([of_x, of_h]), CellKind::Gru { linear_before_reset: true }) => (Some(of_x), Some(of_h)),
+        (Some([of_x, of_h]), Kind::Gru { linear_before_reset: true }) => (Some(of_x), Some(of_h)),
         (Some([of_x, of_h]), _) => (Some(emit.add(of_x, of_h)), None),
         (None, _) => (None, None),
     };
@@ -261,18 +219,18 @@ fn walk_direction(
         let step = if is_backward && reordered.is_none() { n_steps - 1 - count } else { count };
         let sums = emit.narrow(sums, 0, step * n_batches, n_batches);
         let (mut new_h, mut new_c) = match walk.kind {
-            CellKind::Gru { .. } if is_whole => {
+            Kind::Gru { .. } if is_whole => {
                 let product = cell.product(emit, h);
                 (emit.gru_cell([sums, product, h])[0], c)
             }
-            CellKind::Lstm { .. } if is_whole => {
+            Kind::Lstm { .. } if is_whole => {
                 let product = cell.product(emit, h);
                 let [h, c, _] = emit.lstm_cell([sums, product, c]);
                 (h, c)
             }
-            CellKind::Rnn => (rnn_step(emit, walk, cell, sums, h), c),
-            CellKind::Gru { .. } => (gru_step(emit, walk, cell, sums, h), c),
-            CellKind::Lstm { input_forget } => lstm_step(emit, walk, cell, sums, [h, c], input_forget),
+            Kind::Rnn => (rnn_step(emit, walk, cell, sums, h), c),
+            Kind::Gru { .. } => (gru_step(emit, walk, cell, sums, h), c),
+            Kind::Lstm { input_forget } => lstm_step(emit, walk, cell, sums, [h, c], input_forget),
         };
         if let Some(lengths) = &walk.lengths {
             let going = emit.narrow(lengths.going, 0, count, 1);
@@ -297,7 +255,7 @@ fn walk_direction(
     if let Some(lengths) = &walk.lengths {
         y = emit.mul(y, lengths.going);
     }
-    Walked { y, h, c: matches!(walk.kind, CellKind::Lstm { .. }).then_some(c) }
+    Walked { y, h, c: matches!(walk.kind, Kind::Lstm { .. }).then_some(c) }
 }
 
 impl Cell<'_> {
@@ -318,9 +276,9 @@ fn halves(emit: &mut Emitter, hidden: usize, x: Id) -> [Id; 2] {
 /// Whether a step is one primitive behind the product with the state: ONNX's own activations and nothing unusual.
 fn is_whole_step(walk: &Walk, cell: &Cell<'_>) -> bool {
     let has_primitive = match walk.kind {
-        CellKind::Gru { linear_before_reset } => linear_before_reset,
-        CellKind::Lstm { input_forget } => !input_forget && cell.peepholes.is_none(),
-        CellKind::Rnn => false,
+        Kind::Gru { linear_before_reset } => linear_before_reset,
+        Kind::Lstm { input_forget } => !input_forget && cell.peepholes.is_none(),
+        Kind::Rnn => false,
     };
     let usual = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh];
     has_primitive && walk.clip.is_none() && usual.starts_with(cell.activations)

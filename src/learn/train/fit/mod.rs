@@ -555,4 +555,6 @@ pub(super) enum Score {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -8,28 +8,11 @@ use indexmap::IndexMap;
 
 use super::super::PruneError;
 use super::*;
+use crate::compress::testing::{Reference, wave};
 use crate::graph::op::{self, Op};
-use crate::graph::probe::ProbeError;
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::tensor::DType;
-use crate::graph::{Dim, GraphBuilder, TensorType, eval};
-
-/// Numbers that depend on nothing but their place, no two alike.
-fn wave(shape: &[usize], phase: f32) -> Tensor {
-    let numbers = (0..shape.iter().product::<usize>()).map(|k| (k as f32 * 1.7 + phase).sin()).collect();
-    Tensor::new(shape, numbers).expect("as many as the shape has")
-}
-
-/// The reference, giving these values.
-struct Reference(Graph, Vec<Name>);
-
-impl Forward for Reference {
-    fn forward(&mut self, inputs: &IndexMap<Name, Tensor>) -> Result<Vec<Tensor>, ProbeError> {
-        let values = eval::run_with(&self.0, inputs, &self.1);
-        let values = values.map_err(|error| ProbeError { what: "net".into(), problem: error.to_string() })?;
-        Ok(values.into_values().collect())
-    }
-}
+use crate::graph::{Dim, GraphBuilder, TensorType};
 
 fn options(text: &str) -> SparseOptions {
     toml::from_str(text).expect("options")

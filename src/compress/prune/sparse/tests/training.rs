@@ -1,46 +1,14 @@
 //! A small network on the built-in digits whose zeros stay zeros.
 
-use std::sync::Arc;
-
 use super::*;
-use crate::data::{Dataset, Descriptor};
 use crate::learn::train::checkpoint;
+use crate::learn::train::fit::testing::{data, network};
 use crate::learn::train::fit::{
     Batch, Editor, Fitted, Flow, Guide, Moment, Numbers, Observer, Pace, State, StepReport, Task, TrainOptions,
     fit_with,
 };
-use crate::learn::train::init::{Initialisation, initialise};
 use crate::learn::train::learner::Parameter;
 use crate::learn::train::loss::{Loss, WithLoss, attach};
-
-const DATA: &str = r#"
-    kind = "digits"
-    shape = [64]
-    normalize = "unit"
-    split = { validation = 0.2 }
-"#;
-
-fn data() -> Arc<Dataset> {
-    let descriptor = Descriptor::parse(DATA, std::path::Path::new("")).expect("the description is right");
-    Arc::new(Dataset::load(&descriptor).expect("the digits are built in"))
-}
-
-fn network() -> (Graph, Name) {
-    let mut builder = GraphBuilder::new("mlp");
-    let mut value = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 64.into()]));
-    for (layer, (n_in, n_out)) in [(64, 32), (32, 10)].into_iter().enumerate() {
-        let zeros = |shape: &[usize]| Tensor::zeros(DType::F32, shape).expect("it is small");
-        let weight = builder.initializer(&format!("{layer}.weight"), zeros(&[n_out, n_in]));
-        let bias = builder.initializer(&format!("{layer}.bias"), zeros(&[n_out]));
-        value = builder.node(gemm(), &[&value, &weight, &bias]);
-        if layer == 0 {
-            value = builder.node(Op::Relu, &[&value]);
-        }
-    }
-    builder.output(&value);
-    let graph = builder.finish().expect("a graph");
-    (initialise(&graph, &Initialisation::default(), 3).expect("it has weights"), value)
-}
 
 fn train_options() -> TrainOptions {
     TrainOptions { epochs: 4, batch_size: 32, lr: 3e-3, ..TrainOptions::default() }

@@ -12,7 +12,7 @@ use super::{Outcome, format};
 use crate::compress::importance::{Criterion, Normalize};
 use crate::compress::prune::options::{Compensation, PruneOptions};
 use crate::compress::prune::sparse::{self, Pattern, SparseOptions};
-use crate::compress::prune::{Curve, Point, Scope, Sensitivity};
+use crate::compress::prune::{Curve, Match, Point, Scope, Sensitivity};
 use crate::measure::runtime::Runtime;
 use crate::measure::runtime::tract::Tract;
 use crate::recipe::prune::{self as recipe, GroupReport, Means, Pruned};
@@ -98,6 +98,10 @@ pub(super) struct Arguments {
     /// default where there are samples
     #[arg(long, value_name = "HOW", value_parser = word::<Compensation>)]
     compensate: Option<Compensation>,
+    /// Measure statistics anew once units are gone: of batch normalisations, or else let each product make the mean, or mean and spread,
+    /// that it made before
+    #[arg(long, value_name = "WHAT", value_parser = word::<Match>, requires = "data")]
+    recalibrate: Option<Match>,
     #[command(flatten)]
     runtime: RuntimeChoice,
     /// Say what each group alone costs at several shares, and write nothing
@@ -212,6 +216,7 @@ fn options(arguments: &Arguments) -> PruneOptions {
         round_to: arguments.round_to,
         max_share: arguments.max_share,
         compensate: arguments.compensate,
+        recalibrate: arguments.recalibrate,
         exclude: arguments.exclude.clone(),
         only: arguments.only.clone(),
         samples: arguments.samples,

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::samples::{self, BatchSize, Batches, Purpose, Samples, USUAL_SIZE, batches};
+use super::samples::{self, BatchSize, Batches, Purpose, Samples, batches};
 use super::score::{Judge, Scorer};
 use super::{RecipeError, probe};
 use crate::compress::observe::ObserveError;
@@ -11,8 +11,7 @@ use crate::graph::probe::Forward;
 use crate::graph::shape::Types;
 use crate::graph::tensor::Tensor;
 use crate::graph::{Graph, Model, Name};
-use crate::measure::inputs;
-use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
+use crate::measure::runtime::{ModelBytes, Options, Runtime};
 use crate::onnx;
 
 /// The most that second moments of what products read may take at once.
@@ -128,19 +127,11 @@ impl<'a> Look<'a> {
         }
         let bytes = ModelBytes::new(onnx::to_bytes(self.model)?);
         let session = self.runtime.load(&bytes, &Options::default())?;
-        inputs::random(session.inputs(), &usual_sizes(session.inputs()), 0).map_err(|error| RecipeError::Part {
+        probe::made_up(session.inputs()).map_err(|error| RecipeError::Part {
             part: "ranges".to_string(),
             problem: format!(
                 "are no samples to time the network with, and {error} (hint: give samples, or `keep_slow`)"
             ),
         })
     }
-}
-
-/// Sizes for the open dimensions of inputs that are made up: one sample, and tokens or pixels enough to keep a kernel busy.
-fn usual_sizes(infos: &[ValueInfo]) -> inputs::Bindings {
-    let batch = infos.iter().filter_map(|info| info.dims.as_ref()?.first());
-    let batch: Vec<String> = batch.map(ToString::to_string).collect();
-    let is_batch = |name: &String| batch.contains(name) || name.ends_with("#0");
-    inputs::open_dimensions(infos).into_iter().filter(|name| !is_batch(name)).map(|name| (name, USUAL_SIZE)).collect()
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::sparse::SparseOptions;
-use super::{Amount, Limits, PruneError, Scope, Sensitivity};
+use super::{Amount, Limits, Match, PruneError, Scope, Sensitivity};
 use crate::compress::importance::{Criterion, Normalize};
 
 /// What a user says of a pruning: one of `channels`, `macs`, `params`, `bytes`, `max_time`, `layers` and `sparse`, and how.
@@ -41,6 +41,9 @@ pub struct PruneOptions {
     /// How the weights that read what is left make up for what is gone; where it is not given and there are samples, in
     /// order.
     pub compensate: Option<Compensation>,
+    /// What is measured anew on samples once units are gone: in a network with batch normalisations their statistics; else what each
+    /// product makes gets the mean, or mean and spread, that it had in the whole network.
+    pub recalibrate: Option<Match>,
     /// What each group alone costs, as was measured: of each group as much goes as costs least together.
     pub curves: Option<Sensitivity>,
     /// Groups that stay as they are, by patterns for their names: those of the weights that make the units.
@@ -130,10 +133,18 @@ impl PruneOptions {
         if self.max_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
             return Err(option("max_share", "should be above 0 and at most 1"));
         }
+        if self.recalibrate.is_some() && !matches!(what, What::Units(_) | What::Time(_)) {
+            return Err(option("recalibrate", "is of units that go: leave it out"));
+        }
         if self.min_width == Some(0) || self.round_to == Some(0) || self.samples == Some(0) {
             return Err(option("min_width", "`round_to` and `samples` should be 1 or more"));
         }
         Ok(what)
+    }
+
+    /// Whether weights are fitted to what is left, given samples.
+    pub fn compensates(&self) -> bool {
+        self.layers.is_none() && self.sparse.is_none() && self.compensate != Some(Compensation::None)
     }
 
     /// What must be left.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::steps::{by_labels, steps, without_labels};
+use super::steps::{by_labels, steps, with_zeros, without_labels};
 use crate::compress::distill::objective::Mix;
 use crate::compress::distill::student::StudentOptions;
 use crate::compress::prune::options::PruneOptions;
@@ -135,6 +135,14 @@ impl Step {
         }
     }
 
+    /// Whether it brings single weights to zero, which steps after it keep there.
+    pub fn makes_zeros(&self) -> bool {
+        match self {
+            Step::Prune(step) => step.options.sparse.is_some(),
+            Step::Train(_) | Step::Distill(_) | Step::Quantize(_) => false,
+        }
+    }
+
     /// The part of the unlabelled samples that it learns from.
     pub fn unlabelled(&self) -> f64 {
         self.train().map_or(0.0, |train| train.unlabelled)
@@ -244,6 +252,7 @@ impl Pipeline {
             Some(_) => return Err(part("step", "should stand as [[step]]")),
         };
         without_labels(&steps, &students)?;
+        with_zeros(&steps)?;
         if let Some(unlabelled) = &unlabelled {
             if !unlabelled.augment.is_empty() {
                 return Err(part("unlabelled.augment", "is that of [data] for all samples; leave it out"));

@@ -86,5 +86,5 @@ impl Matter {
 pub(super) fn specialist(teacher: &Made, classes: &[usize]) -> Result<Made, RecipeError> {
     let (graph, output) = narrowed(&teacher.model.graph, &teacher.output, classes)?;
     let sha256 = format!("{}, classes {classes:?}", teacher.sha256);
-    Ok(Made { model: teacher.model.with_graph(graph), sha256, output })
+    Ok(Made { model: teacher.model.with_graph(graph), sha256, output, keeps_zeros: false })
 }

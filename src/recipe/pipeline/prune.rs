@@ -47,6 +47,10 @@ impl Book<'_> {
         let Some(learn) = &step.learn else {
             return Ok(Fitted { model: pruned.model, output: made.output.clone(), line });
         };
+        let keeper = match pruned.sparsifier {
+            Some(sparsifier) => Some(sparsifier),
+            None => made.keeper(&pruned.model)?,
+        };
         let course = Course {
             model: &pruned.model,
             output: &made.output,
@@ -54,7 +58,7 @@ impl Book<'_> {
             augment: self.augment(),
             train: &learn.train,
             seed: self.pipeline.seed,
-            sparsifier: pruned.sparsifier.as_ref(),
+            sparsifier: keeper.as_ref(),
         };
         self.distill(line, &course, matter, teacher, learn, watcher)
     }

@@ -72,6 +72,7 @@ impl<'a> Book<'a> {
             return Ok(Fitted { model: quantized.model, output, line });
         }
         let fake = fake(&ready.model.graph, &calibrated.plan, &calibrated.scales)?;
+        let keeper = made.keeper(&ready.model)?;
         let course = Course {
             model: &ready.model.with_graph(fake.graph.clone()),
             output: &made.output,
@@ -79,7 +80,7 @@ impl<'a> Book<'a> {
             augment: self.augment(),
             train: &learn.train,
             seed: self.pipeline.seed,
-            sparsifier: None,
+            sparsifier: keeper.as_ref(),
         };
         let taught = self.distill(line, &course, matter, teacher, learn, watcher)?;
         let frozen = fake.freeze(&taught.model.graph)?;

@@ -23,6 +23,7 @@ use crate::measure::latency::{self, timed};
 use crate::measure::runtime::Runtime;
 use crate::onnx;
 
+use crate::recipe::prune::keeper_of_zeros;
 use crate::recipe::train::{network, output};
 use crate::recipe::{ModelPart, RecipeError, normalization, probe};
 use crate::store;
@@ -131,6 +132,15 @@ pub(super) struct Made {
     pub(super) model: Model,
     pub(super) sha256: String,
     pub(super) output: Name,
+    /// Whether a step brought weights to zero, where later ones keep them.
+    pub(super) keeps_zeros: bool,
+}
+
+impl Made {
+    /// Who holds the zeros of a network that it has become while that learns.
+    pub(super) fn keeper(&self, model: &Model) -> Result<Option<Sparsifier>, RecipeError> {
+        if self.keeps_zeros { keeper_of_zeros(model) } else { Ok(None) }
+    }
 }
 
 /// What came of a step.
@@ -289,7 +299,9 @@ impl<'a> Book<'a> {
                 true => "the student's average".to_string(),
                 false => teacher.sha256.clone(),
             });
-            made = self.step(&due, matter, Some(all), watcher, |book, line, watcher| {
+            let keeps_zeros = made.keeps_zeros || step.makes_zeros();
+            let next = self.step(&due, matter, Some(all), watcher, |book, line, watcher| {
+                let keeper = made.keeper(&made.model)?;
                 let course = |train| Course {
                     model: &made.model,
                     output: &made.output,
@@ -297,7 +309,7 @@ impl<'a> Book<'a> {
                     augment: book.augment(),
                     train,
                     seed: pipeline.seed,
-                    sparsifier: None,
+                    sparsifier: keeper.as_ref(),
                 };
                 match step {
                     Step::Train(train) => book.fit(line, &course(train), None, watcher),
@@ -308,6 +320,7 @@ impl<'a> Book<'a> {
                     Step::Quantize(step) => book.quantize(line, &made, matter, teacher, step, watcher),
                 }
             })?;
+            made = Made { keeps_zeros, ..next };
         }
         Ok(made)
     }
@@ -346,7 +359,7 @@ impl<'a> Book<'a> {
             let path = self.options.folder.join(&line.file);
             if path.exists() && store::sha256_of_file(&path)? == line.sha256 {
                 let (model, sha256) = (onnx::read(&path)?, line.sha256.clone());
-                let made = Made { model, sha256, output: line.output.as_str().into() };
+                let made = Made { model, sha256, output: line.output.as_str().into(), keeps_zeros: false };
                 self.as_before(line, &made, matter, teacher, watcher)?;
                 return Ok(made);
             }
@@ -365,7 +378,7 @@ impl<'a> Book<'a> {
         line.sha256 = store::sha256(&bytes);
         line.bytes = bytes.len() as u64;
         store::write_atomic(&self.options.folder.join(&line.file), &bytes)?;
-        let made = Made { model, sha256: line.sha256.clone(), output };
+        let made = Made { model, sha256: line.sha256.clone(), output, keeps_zeros: false };
         self.measure(&mut line, &made, matter, teacher)?;
         watcher.ended(&line, true);
         self.ledger.put(line);
@@ -471,7 +484,7 @@ impl<'a> Book<'a> {
         watcher: &mut dyn Watcher,
     ) -> Result<Fitted, RecipeError> {
         let Course { model, output, train, seed, .. } = *course;
-        let own = Made { model: model.clone(), sha256: String::new(), output: output.clone() };
+        let own = Made { model: model.clone(), sha256: String::new(), output: output.clone(), keeps_zeros: false };
         let teacher = if options.teacher.mean_teacher { &own } else { teacher };
         let types = infer(&teacher.model.graph, &Bindings::default())?;
         let tensor_types = tensor_types(&teacher.model.graph, &types);

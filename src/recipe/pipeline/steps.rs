@@ -80,6 +80,25 @@ pub(super) fn without_labels(steps: &[StepPart], students: &[Student]) -> Result
     Ok(())
 }
 
+/// After a step that makes zeros none may move them.
+pub(super) fn with_zeros(steps: &[StepPart]) -> Result<(), RecipeError> {
+    let after = steps.iter().skip_while(|part| !part.step.makes_zeros()).skip(1);
+    for StepPart { step, .. } in after {
+        match step {
+            Step::Prune(step) if step.options.sparse.is_none() && step.options.compensates() => {
+                let problem = "fits weights anew, and zeros of a step before would be none: take units out first, or say `compensate = \"none\"`";
+                return Err(part("step.prune.compensate", problem));
+            }
+            Step::Quantize(step) if step.options.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) => {
+                let problem = "by samples would make other numbers of the zeros of a step before; leave it out";
+                return Err(part("step.quantize.rounding", problem));
+            }
+            Step::Train(_) | Step::Distill(_) | Step::Prune(_) | Step::Quantize(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// A distillation; `name` is that of the part.
 fn distill(name: &str, mut table: Table) -> Result<DistillOptions, RecipeError> {
     const MIX: [&str; 4] = ["loss", "temperature", "alpha", "label_schedule"];

@@ -25,6 +25,7 @@ use crate::graph::{Graph, Model, Name, simplify};
 use crate::measure::runtime::Runtime;
 
 pub use report::{GroupReport, Report, Sizes, Zeros};
+pub use weights::keeper_of_zeros;
 
 /// A pruned network.
 #[derive(Clone, Debug)]

@@ -9,8 +9,9 @@ use super::{Basis, Decided, Pruned};
 use crate::compress::importance::{
     Needs, Unranked, activation_values, by_activations, by_gradients, comparable, importance,
 };
-use crate::compress::prune::compensate::{self, DAMPING, compensate, compensate_in_order};
+use crate::compress::prune::compensate::{self, DAMPING, Declined, compensate, compensate_in_order};
 use crate::compress::prune::options::{Compensation, PruneOptions};
+use crate::compress::prune::recalibrate::{self, Before, Match};
 use crate::compress::prune::sensitivity::chosen;
 use crate::compress::prune::{
     self, Amount, Amounts, Costs, PruneError, Selection, Sensitivity, asked, order, select, select_until, solve_for,
@@ -20,7 +21,7 @@ use crate::graph::shape::{self, Bindings};
 use crate::graph::structure::groups::{Group, Groups, groups};
 use crate::graph::structure::removal::remove;
 use crate::graph::tensor::Tensor;
-use crate::graph::{Graph, Name};
+use crate::graph::{Graph, Name, Node, Op};
 use crate::learn::train::loss::{Loss, attach};
 use crate::recipe::RecipeError;
 use crate::recipe::look::{Look, MOMENT_BYTES, Shown, mean_percent};
@@ -55,7 +56,11 @@ pub(super) fn prune(
     };
     let mut report = Report::new(options, Sizes::of(graph)?, Sizes::default());
     let graph = compensated(&mut look, options, &groups, &selection, &mut report)?;
-    let graph = remove(&graph, types, &selection.removals(&groups)).map_err(PruneError::from)?;
+    let mut graph = remove(&graph, types, &selection.removals(&groups)).map_err(PruneError::from)?;
+    if let Some(what) = options.recalibrate.filter(|_| !selection.is_empty()) {
+        let whole = Before { graph: &look.model.graph, groups: &groups, selection: &selection };
+        graph = recalibrated(&look, whole, &graph, what, &mut report)?;
+    }
     report.after = Sizes::of(&graph)?;
     let left = groups.groups.iter().zip(&selection.units).zip(&is_asked).filter(|(_, is_asked)| **is_asked);
     report.groups = left
@@ -288,6 +293,40 @@ fn compensated(
         ));
     }
     Ok(graph)
+}
+
+/// The smaller network with its statistics measured anew.
+fn recalibrated(
+    look: &Look<'_>,
+    whole: Before<'_>,
+    graph: &Graph,
+    what: Match,
+    report: &mut Report,
+) -> Result<Graph, RecipeError> {
+    const MISSING: &str = "`recalibrate` measures what values are like in samples";
+    let shown = |graph: &Graph, values: &[Name]| {
+        let Shown { network, batches } = look.shown_of(&look.model.with_graph(graph.clone()), values, MISSING)?;
+        Ok::<_, RecipeError>((network, batches))
+    };
+    let mut n_samples = 0;
+    let told = |n| n_samples = n;
+    let is_norm = |node: &Node| matches!(node.op, Op::BatchNormalization(_));
+    let (done, how) = if graph.nodes.iter().any(is_norm) {
+        (recalibrate::batch_norms(graph, shown, told)?, "batch normalisations go by what they read now")
+    } else {
+        let types = shape::infer(graph, &Bindings::default())?;
+        let how = match what {
+            Match::Mean => "products make what they made before, on the mean",
+            Match::Spread => "products make what they made before, by mean and spread",
+        };
+        (recalibrate::match_outputs(whole, graph, &types, what, shown, told)?, how)
+    };
+    report.n_samples = n_samples;
+    report.seen_on = Some(look.runtime.name().to_string());
+    report.notes.push(format!("{} {how}", done.done.len()));
+    let told = |declined: Declined| (declined.name.to_string(), format!("is not set right: {}", declined.reason));
+    report.refused.extend(done.declined.into_iter().map(told));
+    Ok(done.graph)
 }
 
 fn decided(groups: &Groups, selection: &Selection) -> Decided {

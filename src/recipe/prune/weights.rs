@@ -10,6 +10,7 @@ use crate::compress::prune::sparse::report::gains;
 use crate::compress::prune::sparse::{
     self, Criterion, Masks, Plan, Schedule, SparseOptions, Sparsifier, by_gradients, by_samples, by_weights,
 };
+use crate::graph::shape::{self, Bindings};
 use crate::graph::{Graph, Model};
 use crate::learn::train::learner::Learner;
 use crate::learn::train::loss::Loss;
@@ -40,6 +41,18 @@ pub(super) fn prune(
     let model = model.with_graph(graph);
     report.zeros = Some(zeros(&model, &plan, sparse)?);
     Ok(Pruned { model, decided: None, sparsifier, report })
+}
+
+/// Who keeps the zeros that a network's weights have while it learns; nobody where they have none.
+///
+/// # Errors
+/// When the network's types do not fit together, or it multiplies by no constant.
+pub fn keeper_of_zeros(model: &Model) -> Result<Option<Sparsifier>, RecipeError> {
+    let types = shape::infer(&model.graph, &Bindings::default())?;
+    let all = SparseOptions { embeddings: true, ..SparseOptions::default() };
+    let masks = Masks::of_zeros(&model.graph, &sparse::plan(&model.graph, &types, &all)?)?;
+    let held = || Sparsifier::held(&model.graph, masks.clone());
+    Ok((!masks.is_empty()).then(held).transpose()?)
 }
 
 /// How many zeros a network has, and what they are worth.

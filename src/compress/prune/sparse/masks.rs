@@ -62,7 +62,7 @@ pub struct Masks {
 }
 
 impl Masks {
-    /// What is zero in the weights of a plan: a file that comes with zeros keeps them.
+    /// What is zero in the weights of a plan: a file that comes with zeros keeps them. Weights without zeros have no mask.
     ///
     /// # Errors
     /// When a weight is not the network's.
@@ -71,7 +71,9 @@ impl Masks {
         for operand in &plan.operands {
             let constant = operand.constant(graph)?;
             let mask = Mask::new(constant.shape(), constant.as_slice::<f32>()?.iter().map(|&weight| weight == 0.0));
-            masks.insert(&operand.name, mask);
+            if mask.n_out() > 0 {
+                masks.insert(&operand.name, mask);
+            }
         }
         Ok(masks)
     }

@@ -2,6 +2,7 @@
 
 quantize.py data cifar10-subset|fashion-mnist|mnist FOLDER   FOLDER/NAME.npz (512 samples, x) and NAME_test.npz (x, y), from ALUDEL_DATA
 quantize.py ptq MODEL CALIB.npz OUT.onnx [minmax|entropy|percentile]   onnxruntime.quantization as it is documented
+quantize.py nncf MODEL CALIB.npz OUT.onnx      NNCF as it is documented for ONNX (`pip install nncf onnx onnxruntime`)
 quantize.py cost ALUDEL MODEL CALIB.npz [N]   whole processes in turns: seconds (median, least) and peak MB of aludel and of `ptq`
 quantize.py score TEST.npz FILE.onnx ...   how many samples onnxruntime puts right, and its median time for one
 
@@ -80,6 +81,22 @@ def ptq(model, calibration, out, method="minmax"):
     print(f"{out}: {time.perf_counter() - began:.2f} s, peak {peak:.0f} MB")
 
 
+def nncf_ptq(model, calibration, out):
+    import nncf
+    import onnx
+    import onnxruntime as ort
+
+    began = time.perf_counter()
+    inputs = [i.name for i in ort.InferenceSession(model, providers=["CPUExecutionProvider"]).get_inputs()]
+    arrays = np.load(calibration)
+    arrays = {name: arrays[name if name in arrays.files else "x"] for name in inputs}
+    n = len(next(iter(arrays.values())))
+    rows = [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(n)]
+    onnx.save(nncf.quantize(onnx.load(model), nncf.Dataset(rows), subset_size=n), out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{out}: {time.perf_counter() - began:.2f} s, peak {peak:.0f} MB")
+
+
 def whole(command):
     """Seconds and peak MB of a process, imports and loading included."""
     began = time.perf_counter()
@@ -138,4 +155,4 @@ def score(test, *files):
 
 
 if __name__ == "__main__":
-    {"data": data, "ptq": ptq, "cost": cost, "score": score}[sys.argv[1]](*sys.argv[2:])
+    {"data": data, "ptq": ptq, "nncf": nncf_ptq, "cost": cost, "score": score}[sys.argv[1]](*sys.argv[2:])

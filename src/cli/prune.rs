@@ -25,6 +25,8 @@ use crate::store;
 /// trained: `aludel run` alternates pruning and distillation.
 #[derive(clap::Args)]
 #[command(
+    group(clap::ArgGroup::new("sparse").args(["sparsity", "pattern"]).multiple(true)),
+    group(clap::ArgGroup::new("amount").args(["channels", "macs", "params", "bytes", "max_time", "layers"])),
     after_help = "Examples:\n  aludel prune model.onnx --show-groups\n  aludel prune model.onnx --macs 0.3 --data calib.npz -o pruned.onnx\n  aludel prune model.onnx --max-time 0.5 --runtime ort --round-to 16 --data calib.npz -o quick.onnx\n  aludel prune model.onnx --pattern 2:4 --sparse-criterion sparsegpt --data calib.npz -o sparse.onnx\n  aludel prune model.onnx --sensitivity --data calib.npz --json > curves.json"
 )]
 pub(super) struct Arguments {
@@ -34,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["sensitivity", "show_groups"])]
     output: Option<PathBuf>,
     /// Print what hangs together and can go, and what cannot and why; write nothing
-    #[arg(long, conflicts_with_all = ["output", "sensitivity"])]
+    #[arg(long, conflicts_with_all = ["output", "sensitivity", "amount", "sparse", "only", "exclude", "curves"])]
     show_groups: bool,
     /// The share of units to take out
     #[arg(long, value_name = "SHARE")]
@@ -55,10 +57,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", requires = "data")]
     layers: Option<usize>,
     /// The share of single weights that become zero
-    #[arg(long, value_name = "SHARE", group = "sparse")]
+    #[arg(long, value_name = "SHARE", conflicts_with = "amount")]
     sparsity: Option<f64>,
     /// Where zeros of single weights lie: free, N:M (2:4, which says how many, too) or ROWSxCOLUMNS (4x1)
-    #[arg(long, value_name = "PATTERN", value_parser = word::<Pattern>, group = "sparse")]
+    #[arg(long, value_name = "PATTERN", value_parser = word::<Pattern>, conflicts_with = "amount")]
     pattern: Option<Pattern>,
     /// By what single weights are told apart: magnitude, random, and by samples wanda or sparsegpt, by labelled ones snip
     #[arg(long, value_name = "NAME", value_parser = word::<sparse::Criterion>, requires = "sparse")]
@@ -105,13 +107,13 @@ pub(super) struct Arguments {
     #[command(flatten)]
     runtime: RuntimeChoice,
     /// Say what each group alone costs at several shares, and write nothing
-    #[arg(long, conflicts_with = "output", requires = "data")]
+    #[arg(long, conflicts_with_all = ["output", "amount", "sparse", "curves"], requires = "data")]
     sensitivity: bool,
     /// The shares to try for --sensitivity
     #[arg(long, value_name = "SHARE", value_delimiter = ',', default_values_t = [0.1, 0.3, 0.5, 0.7], requires = "sensitivity")]
     shares: Vec<f64>,
     /// Take as much of each group as costs least by these curves, what --sensitivity --json wrote, and not the same of all
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["channels", "max_time", "layers", "sparse"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["channels", "max_time", "layers", "sparse", "scope"])]
     curves: Option<PathBuf>,
     /// The opset to write; without it the file's own
     #[arg(long, value_name = "N")]
@@ -184,10 +186,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     drop(progress);
     let output = arguments.output.as_ref().context("-o is missing: where to write")?;
     let report = write(arguments, output, &pruned, loaded.file_bytes)?;
-    match arguments.json {
-        true => Outcome::json(&report),
-        false => Ok(Outcome::done(text(&report))),
-    }
+    let outcome = if arguments.json { Outcome::json(&report)? } else { Outcome::done(text(&report)) };
+    let code = u8::from(report.done.is_missed);
+    Ok(Outcome { code, ..outcome })
 }
 
 fn options(arguments: &Arguments) -> PruneOptions {
@@ -196,11 +197,17 @@ fn options(arguments: &Arguments) -> PruneOptions {
         sparsity: arguments.sparsity,
         pattern: arguments.pattern.unwrap_or_default(),
         criterion: arguments.sparse_criterion.unwrap_or_default(),
+        scope: arguments.scope.unwrap_or(SparseOptions::default().scope),
         only: arguments.only.clone(),
         exclude: arguments.exclude.clone(),
         ..SparseOptions::default()
     };
     let is_sparse = arguments.sparsity.is_some() || arguments.pattern.is_some();
+    // Patterns and the scope are of what goes.
+    let (only, exclude) = match is_sparse {
+        true => (Vec::new(), Vec::new()),
+        false => (arguments.only.clone(), arguments.exclude.clone()),
+    };
     PruneOptions {
         channels: arguments.channels,
         macs: arguments.macs,
@@ -210,15 +217,15 @@ fn options(arguments: &Arguments) -> PruneOptions {
         layers: arguments.layers,
         sparse: is_sparse.then_some(sparse),
         criterion: arguments.criterion.unwrap_or(usual.criterion),
-        scope: arguments.scope.unwrap_or(usual.scope),
+        scope: arguments.scope.filter(|_| !is_sparse).unwrap_or(usual.scope),
         normalize: arguments.normalize,
         min_width: arguments.min_width,
         round_to: arguments.round_to,
         max_share: arguments.max_share,
         compensate: arguments.compensate,
         recalibrate: arguments.recalibrate,
-        exclude: arguments.exclude.clone(),
-        only: arguments.only.clone(),
+        exclude,
+        only,
         samples: arguments.samples,
         ..usual
     }

@@ -65,7 +65,7 @@ impl<'a> Look<'a> {
         let samples = self.samples(missing)?;
         let size = BatchSize::of(self.model, self.types, &[]);
         let n_samples = self.n_samples.unwrap_or(N_SAMPLES);
-        let labels = samples::labels(samples, Purpose::Calibrate, n_samples, &size)?;
+        let labels = samples::labels(self.model, samples, Purpose::Calibrate, n_samples, &size)?;
         Ok((batches(self.model, samples, Purpose::Calibrate, n_samples, &size)?, labels))
     }
 
@@ -95,16 +95,17 @@ impl<'a> Look<'a> {
         Ok(Scorer { runtime, model, written, sample, judge: None, seconds: 0.0 })
     }
 
-    /// What tells how good answers are: labels where there are any, and what the network itself says.
-    pub(super) fn judge(&self) -> Result<Judge<'_>, RecipeError> {
+    /// What tells how good answers are: labels where there are any, and what the network itself says, of no more samples than `most`.
+    pub(super) fn judge(&self, most: Option<usize>) -> Result<Judge<'_>, RecipeError> {
         const MOST_SAMPLES: usize = 2_000;
         const MOST_BYTES: usize = 256 << 20;
         let samples = self.samples("how good a network is shows on samples")?;
         let outputs: Vec<Name> = self.model.graph.outputs.iter().map(|output| output.name.clone()).collect();
         let size = BatchSize::of(self.model, self.types, &outputs);
         // What the network says is kept.
-        let n_samples = (MOST_BYTES / samples::row_bytes(self.types, &outputs).max(1)).clamp(1, MOST_SAMPLES);
-        let labels = samples::labels(samples, Purpose::Judge, n_samples, &size)?;
+        let most = most.unwrap_or(MOST_SAMPLES).max(1);
+        let n_samples = (MOST_BYTES / samples::row_bytes(self.types, &outputs).max(1)).clamp(1, most);
+        let labels = samples::labels(self.model, samples, Purpose::Judge, n_samples, &size)?;
         let model = self.model;
         let batches = move || batches(model, samples, Purpose::Judge, n_samples, &size);
         Judge::new(self.runtime, self.model, Box::new(batches), labels)

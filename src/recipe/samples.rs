@@ -144,6 +144,7 @@ pub(super) fn batches<'a>(
 
 /// The class of each of the samples that [`batches`] gives; none where they have no classes.
 pub(super) fn labels(
+    model: &Model,
     samples: &Samples,
     purpose: Purpose,
     n_samples: usize,
@@ -153,7 +154,15 @@ pub(super) fn labels(
         Samples::Archive(path) => {
             let headers = npz::headers(path)?;
             let Some(header) = headers.iter().find(|header| header.name == LABEL) else { return Ok(None) };
-            let n = size.run_of(header.shape.first().copied().unwrap_or(0).min(n_samples));
+            let n_labels = header.shape.first().copied().unwrap_or(0);
+            let is_input =
+                |name: &str| name == "x" || model.graph.inputs.iter().any(|input| input.name.as_str() == name);
+            let n_rows = headers.iter().find(|header| is_input(&header.name)).and_then(|header| header.shape.first());
+            if let Some(n_rows) = n_rows.filter(|n_rows| **n_rows != n_labels) {
+                let problem = format!("has {n_labels} classes for {n_rows} samples in {}", path.display());
+                return Err(RecipeError::Part { part: LABEL.to_string(), problem });
+            }
+            let n = size.run_of(n_labels.min(n_samples));
             let mut labels = Vec::with_capacity(n);
             for rows in npz::rows(path, &[LABEL.to_string()], n, n)? {
                 for (_, tensor) in rows? {

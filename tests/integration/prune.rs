@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use aludel::compress::prune::options::PruneOptions;
+use aludel::graph::op::{Conv, Split};
 use aludel::graph::tensor::{DType, Tensor};
-use aludel::graph::{Model, Name, Op};
+use aludel::graph::{Dim, GraphBuilder, Model, Name, Op, TensorType};
 use aludel::measure::difference::numbers;
 use aludel::measure::runtime::tract::Tract;
 use aludel::measure::runtime::{ModelBytes, Options, Runtime};
 use aludel::onnx;
-use aludel::recipe::prune::{Means, Pruned, prune};
+use aludel::recipe::prune::{Decided, Gone, Means, Pruned, prune};
 use aludel::recipe::samples::Samples;
 use aludel::zoo::Input;
 use serde_json::Value;
@@ -188,6 +189,50 @@ fn what_time_decides_is_replayed() {
     assert_eq!(bytes("out"), bytes("replayed"));
 }
 
+/// A weight can make several groups: each gets back its own units.
+#[test]
+fn replayed_units_are_of_their_groups() {
+    let mut builder = GraphBuilder::new("parted");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from("batch"), 3.into(), 8.into(), 8.into()]));
+    let wave = |n: usize| (0..n).map(|i| ((i * i) as f32 * 0.37).sin()).collect::<Vec<f32>>();
+    let mut weight = |name: &str, to: usize, from: usize| {
+        builder.initializer(name, Tensor::new(&[to, from, 1, 1], wave(to * from)).expect("it fits"))
+    };
+    let [both, one, other] = [weight("both", 24, 3), weight("one", 4, 20), weight("other", 4, 4)];
+    let sizes = builder.initializer("sizes", Tensor::vector(vec![20i64, 4]));
+    let conv = || Op::Conv(Conv::default());
+    let hidden = builder.node(conv(), &[&x, &both]);
+    let parts = builder.node_with_outputs(Op::Split(Split { axis: 1, ..Split::default() }), &[&hidden, &sizes], 2);
+    let outputs = [(0, one), (1, other)].map(|(idx, weight)| {
+        let seen = builder.node(Op::Relu, &[&parts[idx]]);
+        builder.node(conv(), &[&seen, &weight])
+    });
+    let y = builder.node(Op::Add, &[&outputs[0], &outputs[1]]);
+    builder.output(&y);
+    let model = Model::new(builder.finish().expect("a graph"));
+    let options = PruneOptions { max_time: Some(0.9), ..PruneOptions::default() };
+    let run = |known| {
+        let means = &mut Means {
+            samples: None,
+            runtime: &Tract,
+            output: None,
+            seed: 7,
+            learns: false,
+            known,
+            is_timed: false,
+            told: &mut |_| (),
+        };
+        prune(&model, &options, means).map_err(|error| error.to_string())
+    };
+    let gone = |group: usize, units: Vec<usize>| Gone { group, name: "both".into(), units };
+    let decided = Decided(vec![gone(0, vec![1, 7, 19]), gone(1, vec![2])]);
+    let pruned = run(Some(&decided)).expect("they can go");
+    assert_eq!(pruned.report.groups.iter().map(|group| group.n_left).collect::<Vec<_>>(), [17, 3]);
+    assert_eq!(pruned.decided.as_ref(), Some(&decided));
+    let error = run(Some(&Decided(vec![gone(1, vec![4])]))).expect_err("it has four units");
+    assert!(error.contains("`both` makes no group with the units"), "{error}");
+}
+
 #[test]
 fn zeros_are_kept_while_a_student_learns() {
     for (sparse, least) in [
@@ -236,16 +281,24 @@ fn later_steps_keep_zeros() {
 
 #[test]
 fn steps_that_would_move_zeros_are_refused() {
-    for (step, expected) in [
-        ("prune = { macs = 0.3 }", "take units out first, or say `compensate = \"none\"`"),
-        ("quantize = { rounding = 'adaround' }", "would make other numbers of the zeros"),
+    for (sparse, step, expected) in [
+        ("sparsity = 0.5", "prune = { macs = 0.3 }", "take units out first, or say `compensate = \"none\"`"),
+        ("pattern = '2:4'", "prune = { macs = 0.3, compensate = 'none' }", "is counted along: take them out first"),
+        (
+            "sparsity = 0.5",
+            "prune = { sparse = { criterion = 'sparsegpt' } }",
+            "which moves the zeros of a step before",
+        ),
+        ("sparsity = 0.5", "prune = { sparse = { schedule = { cubic = {} } }, epochs = 2 }", "begins without zeros"),
+        ("sparsity = 0.5", "quantize = { rounding = 'adaround' }", "would make other numbers of the zeros"),
+        ("sparsity = 0.5", "quantize = { to = 'int4' }", "would make other numbers of the zeros"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let recipe = folder.path().join("recipe.toml");
         let text = format!(
             "name = 'd'\nstudent = {{ from = 'teacher' }}\n[data]\nkind = 'digits'\nshape = [64]\n[teacher]\n\
              arch = {{ mlp = {{ hidden = [8] }} }}\ntrain = {{ epochs = 1 }}\n\
-             [[step]]\nprune = {{ sparse = {{ sparsity = 0.5 }} }}\n[[step]]\n{step}\n"
+             [[step]]\nprune = {{ sparse = {{ {sparse} }} }}\n[[step]]\n{step}\n"
         );
         fs::write(&recipe, text).expect("the folder is ours");
         let said = refused(&["run", &recipe.to_string_lossy(), "-o", &folder.path().join("out").to_string_lossy()]);
@@ -312,10 +365,18 @@ fn the_command_prunes_by_amount_curves_layers_and_zeros() {
     fs::write(&curves, measured).expect("the folder is ours");
     let report = prune(&["--macs", "0.3", "--curves", &curves]);
     assert!(less(&report, "macs") >= 0.3, "{report}");
+    let report = prune(&["--macs", "0.3", "--curves", &curves, "--round-to", "8"]);
+    let groups = report["groups"].as_array().expect("a list");
+    assert!(groups.iter().all(|group| group["n_left"].as_u64().is_some_and(|left| left % 8 == 0)), "{report}");
     let table =
         answered(&["prune", &network, "--sensitivity", "--shares", "0.5", "--runtime", "tract", "--data", &data]);
     assert!(table.contains("each group alone; the whole network is right on"), "{table}");
 
+    for scope in ["local", "global"] {
+        let report = prune(&["--pattern", "4x1", "--sparsity", "0.75", "--scope", scope]);
+        let [n, n_zeros] = ["n", "n_zeros"].map(|key| report["zeros"][key].as_f64().expect("a number"));
+        assert!((0.7..0.8).contains(&(n_zeros / n)), "{report}");
+    }
     let report = prune(&["--pattern", "2:4", "--sparse-criterion", "wanda"]);
     let zeros = &report["zeros"];
     assert!(zeros["compressed"]["gzip"].as_u64() < zeros["n_bytes"].as_u64(), "{report}");
@@ -330,7 +391,7 @@ fn what_cannot_be_pruned_is_refused() {
     let out = folder.path().join("out.onnx").to_string_lossy().into_owned();
     for (arguments, expected) in [
         (&[][..], "how much is to go"),
-        (&["--macs", "0.3", "--params", "0.3"][..], "goes together with"),
+        (&["--macs", "0.3", "--params", "0.3"][..], "cannot be used with '--params <SHARE>'"),
         (&["--macs", "1.5"][..], "give a share between 0 and 1"),
         (&["--macs", "0.99", "--min-width", "16"][..], "is the most"),
         (&["--macs", "0.3", "--only", "/none"][..], "`/none` means nothing in the network"),
@@ -339,6 +400,19 @@ fn what_cannot_be_pruned_is_refused() {
         (&["--macs", "0.3", "--criterion", "l3"][..], "unknown variant"),
         (&["--macs", "0.3", "--compensate", "together"][..], "`data` is missing: `compensate`"),
         (&["--pattern", "4:2"][..], "4:2"),
+        (
+            &["--sparsity", "0.5", "--round-to", "8"][..],
+            "`round_to` is of units that go one by one; with `sparse` leave it out",
+        ),
+        (
+            &["--layers", "1", "--only", "*", "--data", &data][..],
+            "`only` is of units that go one by one; with `layers` leave it out",
+        ),
+        (&["--macs", "0.3", "--samples", "0", "--data", &data][..], "`samples` is 0; give 1 or more"),
+        (
+            &["--channels", "0.5", "--scope", "local", "--min-width", "1000"][..],
+            "50.0 % of every group cannot be taken out",
+        ),
         (&["--sparsity", "0.5", "--sparse-criterion", "wanda"][..], "`data` is missing"),
         (&["--layers", "9", "--data", &data][..], "is the most"),
         (&["--layers", "1", "--recalibrate", "mean", "--data", &data][..], "`recalibrate` is of units that go"),

@@ -22,7 +22,9 @@ pub const RESOLUTION: usize = 10_000;
 /// When the amount is no share, or more than all groups together can save.
 pub fn solve(sensitivity: &Sensitivity, amount: Amount) -> Result<Vec<usize>, PruneError> {
     let problem = Problem::of(sensitivity, amount)?;
-    let choice = problem.solved(problem.goal, RESOLUTION).ok_or_else(|| problem.refused(amount))?;
+    let choice = problem
+        .solved(problem.goal, RESOLUTION)
+        .ok_or_else(|| problem.refused(amount, problem.most(), "by the curves"))?;
     Ok(problem.units(sensitivity, &choice))
 }
 
@@ -38,6 +40,7 @@ pub fn solve_for(
 ) -> Result<Vec<usize>, PruneError> {
     const MOST_STEPS: usize = 24;
     let problem = Problem::of(sensitivity, amount)?;
+    let mut most = 0f64;
     let mut is_enough = |goal: f64| -> Result<Option<(Vec<usize>, bool)>, PruneError> {
         let Some(choice) = problem.solved(goal, RESOLUTION) else { return Ok(None) };
         let units = problem.units(sensitivity, &choice);
@@ -47,16 +50,17 @@ pub fn solve_for(
                 saving(&sensitivity.costs, &costs(&units)?, amount)
             }
         };
+        most = most.max(saved);
         Ok(Some((units, saved >= problem.goal)))
     };
     let all = problem.most();
-    let refused = || problem.refused(amount);
+    let by_curves = || problem.refused(amount, all, "by the curves");
     let (mut low, mut high) = (problem.goal, all);
-    let mut best = match is_enough(low)?.ok_or_else(refused)? {
+    let mut best = match is_enough(low)?.ok_or_else(by_curves)? {
         (units, true) => return Ok(units),
-        (_, false) => match is_enough(high)?.ok_or_else(refused)? {
+        (_, false) => match is_enough(high)?.ok_or_else(by_curves)? {
             (units, true) => units,
-            (_, false) => return Err(refused()),
+            (_, false) => return Err(problem.refused(amount, most, "by the largest amounts of the curves together")),
         },
     };
     for _ in 0..MOST_STEPS {
@@ -149,17 +153,18 @@ impl Problem {
         units
     }
 
-    fn refused(&self, amount: Amount) -> PruneError {
+    /// `most` is saved at most.
+    fn refused(&self, amount: Amount, most: f64, how: &str) -> PruneError {
         let (share, of) = match amount {
             Amount::Channels(share) => (share, "channels"),
             Amount::Macs(share) => (share, "MACs"),
             Amount::Params(share) => (share, "parameters"),
             Amount::Bytes(share) => (share, "bytes"),
         };
-        let most = 100.0 * self.most() / self.whole.max(1.0);
+        let most = 100.0 * most / self.whole.max(1.0);
         PruneError::Amount {
             asked: format!("{:.1} % of the {of}", 100.0 * share),
-            reached: format!("{most:.1} % by the curves, less where groups share weights,"),
+            reached: format!("{most:.1} % {how}"),
             remedy: "measure larger amounts, or ask for less",
         }
     }
@@ -260,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::compress::prune::Limits;
+    use crate::compress::prune::select::sizes;
     use crate::compress::prune::sensitivity::{Amounts, chosen, sensitivity};
     use crate::compress::prune::testing::{Judge, Net, grouped, wave, without};
     use crate::graph::Op;
@@ -318,7 +324,7 @@ mod tests {
         assert_eq!(refused(Amount::Macs(1.0)), "`macs` is 1; give a share from 0 to below 1");
         assert_eq!(
             refused(Amount::Macs(0.3)),
-            "30.0 % of the MACs cannot be taken out: 10.0 % by the curves, less where groups share weights, is the most \
+            "30.0 % of the MACs cannot be taken out: 10.0 % by the curves is the most \
              (hint: measure larger amounts, or ask for less)"
         );
     }
@@ -347,7 +353,7 @@ mod tests {
             let numbers: Vec<(usize, usize)> = units.iter().copied().enumerate().collect();
             let smaller =
                 without(&graph, &types, &groups, &chosen(&importance, &groups, &numbers)).expect("they can go");
-            Ok(Costs::of(&smaller)?)
+            Ok(Costs::of(&smaller, &sizes(&graph, &types))?)
         };
         let share = |units: &[usize]| 1.0 - costs(units).expect("counted").macs as f64 / found.costs.macs as f64;
         let plain = solve(&found, Amount::Macs(0.6)).expect("solved");

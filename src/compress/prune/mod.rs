@@ -28,5 +28,5 @@ pub use compensate::{Compensated, compensate, compensate_in_order};
 pub use error::PruneError;
 pub use layers::{LayerAmount, LayersOut, leave_out};
 pub use recalibrate::{Match, Recalibrated, batch_norms, match_outputs};
-pub use select::{Amount, Limits, Order, Scope, Selection, asked, order, select, select_until};
+pub use select::{Amount, Limits, Order, Scope, Selection, asked, order, select, select_until, sizes};
 pub use sensitivity::{Amounts, Costs, Curve, Point, Sensitivity, sensitivity};

@@ -130,16 +130,55 @@ impl PruneOptions {
                 what
             }
         };
-        if self.max_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return Err(option("max_share", "should be above 0 and at most 1"));
-        }
-        if self.recalibrate.is_some() && !matches!(what, What::Units(_) | What::Time(_)) {
-            return Err(option("recalibrate", "is of units that go: leave it out"));
-        }
-        if self.min_width == Some(0) || self.round_to == Some(0) || self.samples == Some(0) {
-            return Err(option("min_width", "`round_to` and `samples` should be 1 or more"));
-        }
+        self.check()?;
+        self.of_units_alone(&what)?;
         Ok(what)
+    }
+
+    /// That the numbers are in their ranges.
+    ///
+    /// # Errors
+    /// Names the one that is not.
+    pub fn check(&self) -> Result<(), PruneError> {
+        let option = |option, problem: &str| Err(PruneError::Option { option, problem: problem.to_string() });
+        if self.max_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return option("max_share", "should be above 0 and at most 1");
+        }
+        let numbers = [("min_width", self.min_width), ("round_to", self.round_to), ("samples", self.samples)];
+        match numbers.into_iter().find(|(_, number)| *number == Some(0)) {
+            Some((name, _)) => option(name, "is 0; give 1 or more"),
+            None => Ok(()),
+        }
+    }
+
+    /// That nothing is said which only holds of units, where none of them go one by one.
+    fn of_units_alone(&self, what: &What<'_>) -> Result<(), PruneError> {
+        let instead = match what {
+            What::Units(_) | What::Time(_) => return Ok(()),
+            What::Layers(_) => "`layers`",
+            What::Weights(_) => "`sparse`",
+        };
+        let usual = PruneOptions::default();
+        let said = [
+            ("criterion", self.criterion != usual.criterion),
+            ("scope", self.scope != usual.scope),
+            ("normalize", self.normalize.is_some()),
+            ("min_width", self.min_width.is_some()),
+            ("round_to", self.round_to.is_some()),
+            ("max_share", self.max_share.is_some()),
+            ("compensate", self.compensate.is_some()),
+            ("recalibrate", self.recalibrate.is_some()),
+            ("curves", self.curves.is_some()),
+            ("only", !self.only.is_empty()),
+            ("exclude", !self.exclude.is_empty()),
+        ];
+        match said.into_iter().find(|(_, is_said)| *is_said) {
+            Some((option, _)) => {
+                let problem = format!("is of units that go one by one; with {instead} leave it out");
+                Err(PruneError::Option { option, problem })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether weights are fitted to what is left, given samples.

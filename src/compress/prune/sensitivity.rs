@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::select::sizes;
 use super::{Limits, PruneError, Selection};
 use crate::graph::cost::cost;
 use crate::graph::probe::Score;
@@ -12,7 +13,7 @@ use crate::graph::structure::groups::Groups;
 use crate::graph::structure::removal::{Removal, RemovalError, remove};
 use crate::graph::{Graph, Name};
 
-/// What a network costs, of one sample where sizes are open.
+/// What a network costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Costs {
@@ -25,16 +26,12 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// What a graph costs, with one for every symbol in its inputs' shapes; with the sizes that are known where a network does not fit
-    /// together with those.
+    /// What a graph costs, the symbols in its inputs' shapes at these sizes.
     ///
     /// # Errors
     /// When the types of the graph do not fit together.
-    pub fn of(graph: &Graph) -> Result<Costs, ShapeError> {
-        let symbols = shape::symbols(graph).into_iter().map(|symbol| (symbol, 1)).collect();
-        let bound = shape::infer(graph, &Bindings { symbols, ..Bindings::default() });
-        let types = bound.or_else(|_| shape::infer(graph, &Bindings::default()))?;
-        let total = cost(graph, &types).total;
+    pub fn of(graph: &Graph, sizes: &Bindings) -> Result<Costs, ShapeError> {
+        let total = cost(graph, &shape::infer(graph, sizes)?).total;
         Ok(Costs { macs: total.macs, params: total.parameters, bytes: total.weight_bytes })
     }
 }
@@ -112,8 +109,8 @@ pub struct Amounts<'a> {
 }
 
 /// Judges the network without the least important units of each group, for each of these amounts; one unit always stays.
-/// `importance` has a number for each unit of each group, and none for a group that is passed over. `told` hears how many networks are
-/// judged, and of how many.
+/// `importance` has a number for each unit of each group, and none for a group that is passed over. Costs are counted with the symbols in
+/// the shapes of the inputs at the sizes that `types` give them, else at one. `told` hears how many networks are judged, and of how many.
 ///
 /// # Errors
 /// When a share is none, a network cannot be judged, or there is no group.
@@ -128,7 +125,7 @@ pub fn sensitivity(
 ) -> Result<Sensitivity, PruneError> {
     if let Some(share) = amounts.shares.iter().find(|share| !(0.0..=1.0).contains(*share)) {
         return Err(PruneError::Option {
-            option: "amounts",
+            option: "shares",
             problem: format!("holds {share}; give shares from 0 to 1"),
         });
     }
@@ -137,7 +134,7 @@ pub fn sensitivity(
         .iter()
         .enumerate()
         .map(|(idx, group)| match importance.get(idx) {
-            Some(Some(_)) => numbers(amounts, group.n_units),
+            Some(Some(_)) => numbers(amounts.shares, group.n_units, &amounts.limits.widths(group)),
             Some(None) | None => Vec::new(),
         })
         .collect();
@@ -145,10 +142,11 @@ pub fn sensitivity(
     if n_to_judge == 0 {
         return Err(PruneError::Nothing { reason: "no group can lose so many units and keep one".to_string() });
     }
+    let sizes = sizes(graph, types);
     let whole = score.quality(graph)?;
     let mut found = Sensitivity {
         n_groups: groups.groups.len(),
-        costs: Costs::of(graph)?,
+        costs: Costs::of(graph, &sizes)?,
         accuracy: whole.accuracy,
         curves: Vec::new(),
         refused: Vec::new(),
@@ -176,7 +174,7 @@ pub fn sensitivity(
                 share: n_gone as f64 / group.n_units.max(1) as f64,
                 noise: if quality.noise.is_finite() { quality.noise } else { f64::MAX },
                 accuracy: quality.accuracy,
-                costs: Costs::of(&smaller)?,
+                costs: Costs::of(&smaller, &sizes)?,
             });
         }
         match refused {
@@ -190,15 +188,14 @@ pub fn sensitivity(
     Ok(found)
 }
 
-/// So many units for each share, each number once.
-fn numbers(Amounts { shares, limits }: Amounts<'_>, n_units: usize) -> Vec<usize> {
-    let (least, multiple) = (limits.min_width.max(1), limits.round_to.max(1));
-    // 0.3 of ten units are three, not four.
-    let most = ((limits.max_share * n_units as f64 + 1e-9).floor().max(0.0) as usize).min(n_units);
+/// So many units for each share, each number once: at least that many where the widths that may be left allow it, else the most that they
+/// do.
+fn numbers(shares: &[f64], n_units: usize, widths: &[usize]) -> Vec<usize> {
     let number = |share: &f64| {
+        // 0.3 of ten units are three, not four.
         let kept = n_units - ((share * n_units as f64 - 1e-9).ceil().max(0.0) as usize).min(n_units);
-        let kept = (kept / multiple * multiple).max(least.next_multiple_of(multiple));
-        n_units.checked_sub(kept).filter(|gone| (1..=most).contains(gone))
+        let width = widths.iter().find(|&&width| width <= kept).or(widths.last())?;
+        Some(n_units - width)
     };
     let mut numbers: Vec<usize> = shares.iter().filter(|share| **share > 0.0).filter_map(number).collect();
     numbers.sort_unstable();
@@ -236,6 +233,10 @@ mod tests {
         net.finish(&y)
     }
 
+    fn costs(graph: &Graph) -> Result<Costs, ShapeError> {
+        Costs::of(graph, &Bindings::of(shape::symbols(graph).iter().map(|symbol| (symbol.as_str(), 1))))
+    }
+
     fn falling(groups: &Groups) -> Vec<Option<Vec<f64>>> {
         groups.groups.iter().map(|group| Some((0..group.n_units).map(|unit| -(unit as f64)).collect())).collect()
     }
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(asked, [0, 1, 2, 3, 4, 5].map(|done| (done, 6)));
         let units = |curve: &Curve| curve.points.iter().map(|point| point.units).collect::<Vec<usize>>();
         assert_eq!(found.curves.iter().map(units).collect::<Vec<_>>(), [[1, 3, 4], [1, 2, 3]]);
-        assert_eq!(found.costs, Costs::of(&graph).expect("counted"));
+        assert_eq!(found.costs, costs(&graph).expect("counted"));
         for curve in &found.curves {
             for point in &curve.points {
                 let selection = chosen(&importance, &groups, &[(curve.group, point.units)]);
@@ -261,7 +262,7 @@ mod tests {
                 assert_eq!(selection.units[curve.group], last, "the least important");
                 let smaller = without(&graph, &types, &groups, &selection).expect("they can go");
                 assert_eq!(point.noise, noise(&graph, &smaller));
-                assert_eq!(point.costs, Costs::of(&smaller).expect("counted"));
+                assert_eq!(point.costs, costs(&smaller).expect("counted"));
                 assert!(point.costs.macs < found.costs.macs && point.costs.params < found.costs.params);
             }
         }
@@ -273,7 +274,11 @@ mod tests {
     fn what_is_left_keeps_the_limits() {
         let check = |shares: &[f64], limits: &str, n_units: usize, expected: &[usize]| {
             let limits: Limits = toml::from_str(limits).expect("limits");
-            assert_eq!(numbers(Amounts { shares, limits }, n_units), expected, "{shares:?} {limits:?} of {n_units}");
+            assert_eq!(
+                numbers(shares, n_units, &limits.widths_of(n_units, 1)),
+                expected,
+                "{shares:?} {limits:?} of {n_units}"
+            );
         };
         check(&[0.3, 0.0], "", 10, &[3]);
         check(&[0.3, 0.31, 0.35], "", 10, &[3, 4]);
@@ -282,7 +287,7 @@ mod tests {
         check(&[1.0], "", 1, &[]);
         check(&[0.1, 0.5, 1.0], "round_to = 8", 32, &[8, 16, 24]);
         check(&[0.1, 0.9], "round_to = 8\nmin_width = 12", 32, &[8, 16]);
-        check(&[0.1, 0.5], "max_share = 0.3", 10, &[1]);
+        check(&[0.1, 0.5], "max_share = 0.3", 10, &[1, 3]);
         check(&[0.5], "min_width = 20", 10, &[]);
         check(&[0.0, 0.1], "round_to = 8", 12, &[4]);
         check(&[0.1], "round_to = 8", 6, &[]);
@@ -306,7 +311,7 @@ mod tests {
         assert_eq!(run(&importance, &[0.5]).expect_err("refused").to_string(), nothing);
         assert_eq!(
             run(&importance, &[1.5]).expect_err("refused").to_string(),
-            "`amounts` holds 1.5; give shares from 0 to 1"
+            "`shares` holds 1.5; give shares from 0 to 1"
         );
     }
 }

@@ -191,6 +191,15 @@ pub struct Choice {
 }
 
 impl QuantizeOptions {
+    /// Whether weights are rounded by what meets them, as those of four bits are where nobody says otherwise: a weight that is zero need
+    /// not stay it.
+    pub fn moves_zeros(&self) -> bool {
+        match self.rounding {
+            Some(rounding) => rounding != Rounding::Nearest,
+            None => self.to == To::Int4,
+        }
+    }
+
     /// Whether form and type go together.
     ///
     /// # Errors

@@ -47,10 +47,8 @@ impl Book<'_> {
         let Some(learn) = &step.learn else {
             return Ok(Fitted { model: pruned.model, output: made.output.clone(), line });
         };
-        let keeper = match pruned.sparsifier {
-            Some(sparsifier) => Some(sparsifier),
-            None => made.keeper(&pruned.model)?,
-        };
+        // Zeros of a step before are among those that are held.
+        let keeper = made.keeper(&pruned.model)?.or(pruned.sparsifier);
         let course = Course {
             model: &pruned.model,
             output: &made.output,

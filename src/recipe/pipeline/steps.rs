@@ -9,6 +9,7 @@ use super::grammar::{
 };
 use crate::compress::distill::objective::{Mix, Objective};
 use crate::compress::prune::options::{PruneOptions, What};
+use crate::compress::prune::sparse::{self, Pattern, SparseOptions};
 use crate::compress::quantize::Rounding;
 use crate::compress::quantize::options::{Form, Ports, QuantizeOptions, Target, To};
 use crate::learn::train::fit::TrainOptions;
@@ -82,19 +83,53 @@ pub(super) fn without_labels(steps: &[StepPart], students: &[Student]) -> Result
 
 /// After a step that makes zeros none may move them.
 pub(super) fn with_zeros(steps: &[StepPart]) -> Result<(), RecipeError> {
-    let after = steps.iter().skip_while(|part| !part.step.makes_zeros()).skip(1);
-    for StepPart { step, .. } in after {
-        match step {
-            Step::Prune(step) if step.options.sparse.is_none() && step.options.compensates() => {
-                let problem = "fits weights anew, and zeros of a step before would be none: take units out first, or say `compensate = \"none\"`";
-                return Err(part("step.prune.compensate", problem));
+    let mut made: Option<&SparseOptions> = None;
+    for StepPart { step, .. } in steps {
+        match (made, step) {
+            (Some(sparse), Step::Prune(step)) => {
+                kept_by_pruning(sparse, step).map_err(|(key, problem)| part(key, problem))?;
             }
-            Step::Quantize(step) if step.options.rounding.is_some_and(|rounding| rounding != Rounding::Nearest) => {
-                let problem = "by samples would make other numbers of the zeros of a step before; leave it out";
+            (Some(_), Step::Quantize(step)) if step.options.moves_zeros() => {
+                let problem =
+                    "by samples would make other numbers of the zeros of a step before: say `rounding = \"nearest\"`";
                 return Err(part("step.quantize.rounding", problem));
             }
-            Step::Train(_) | Step::Distill(_) | Step::Prune(_) | Step::Quantize(_) => {}
+            (None, _) | (_, Step::Train(_) | Step::Distill(_) | Step::Quantize(_)) => {}
         }
+        if let Step::Prune(step) = step {
+            made = step.options.sparse.as_ref().or(made);
+        }
+    }
+    Ok(())
+}
+
+/// Why a pruning does not keep the zeros of a step before, and which key says so.
+fn kept_by_pruning(made: &SparseOptions, step: &PruneStep) -> Result<(), (&'static str, &'static str)> {
+    let Some(sparse) = &step.options.sparse else {
+        if step.options.layers.is_some() {
+            return Ok(());
+        }
+        if made.pattern != Pattern::Free {
+            return Err((
+                "step.prune",
+                "takes units out of what the `pattern` of a step before is counted along: take them out first",
+            ));
+        }
+        return match step.options.compensates() {
+            true => Err((
+                "step.prune.compensate",
+                "fits weights anew, and zeros of a step before would be none: take units out first, or say `compensate = \"none\"`",
+            )),
+            false => Ok(()),
+        };
+    };
+    if sparse.criterion == sparse::Criterion::SparseGpt {
+        let problem = "is sparsegpt, which moves the zeros of a step before: take another, or leave that step out";
+        return Err(("step.prune.sparse.criterion", problem));
+    }
+    if step.learn.is_some() && sparse.grows() {
+        let problem = "begins without zeros, and a step before has made some: leave that step out";
+        return Err(("step.prune.sparse.schedule", problem));
     }
     Ok(())
 }

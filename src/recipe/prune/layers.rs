@@ -13,7 +13,7 @@ pub(super) fn prune(look: &Look<'_>, options: &PruneOptions, n_layers: usize) ->
     let graph = &look.model.graph;
     let written = |graph: &Graph| Ok(graph.clone());
     let mut scorer = look.scorer(&written)?;
-    scorer.judge = Some(look.judge()?);
+    scorer.judge = Some(look.judge(options.samples)?);
     let amount = LayerAmount::Count(n_layers);
     let out = leave_out(graph, look.types, amount, Harm::default(), &mut scorer, &mut |_, _| ())?;
     let mut report = Report::new(options, Sizes::of(graph)?, Sizes::of(&out.graph)?);

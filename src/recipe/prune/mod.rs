@@ -5,8 +5,6 @@ mod report;
 mod units;
 mod weights;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::RecipeError;
@@ -40,9 +38,21 @@ pub struct Pruned {
     pub report: Report,
 }
 
-/// Units that went, by the weight that made them: what a run that is replayed takes out.
+/// Units that went: what a run that is replayed takes out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decided(pub BTreeMap<Name, Vec<usize>>);
+pub struct Decided(pub Vec<Gone>);
+
+/// Units of a group that went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gone {
+    /// The group's place among those of the network: a weight can make several.
+    pub group: usize,
+    /// The weight that makes its units.
+    pub name: Name,
+    /// Which of them went.
+    pub units: Vec<usize>,
+}
 
 /// What a pruning is done with.
 pub struct Means<'a> {
@@ -96,6 +106,7 @@ impl<'a> Basis<'a> {
 pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Result<Pruned, RecipeError> {
     let what = options.what()?;
     let narrow = narrow(&model.graph);
+    let n_inputs = model.graph.inputs.len();
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let basis = means.basis();
     let is_timed = means.is_timed && !matches!(what, What::Weights(_));
@@ -106,8 +117,13 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
         What::Layers(n_layers) => layers::prune(&look, options, n_layers),
         What::Weights(sparse) => weights::prune(look, options, sparse, basis),
     }?;
+    let n_fixed = n_inputs.saturating_sub(model.graph.inputs.len());
+    if n_fixed > 0 {
+        let told = format!("{n_fixed} inputs that have a value in the file are constants now");
+        pruned.report.notes.push(told);
+    }
     if is_timed {
-        timed(&self::look(&model, &types, options, means), &mut pruned)?;
+        timed(&self::look(&model, &types, options, means), &what, &mut pruned)?;
     }
     if let Some(dtype) = narrow.filter(|_| !basis.learns) {
         let options = HalfOptions { dtype, weights_only: true, ..HalfOptions::default() };
@@ -119,19 +135,28 @@ pub fn prune(model: &Model, options: &PruneOptions, means: &mut Means<'_>) -> Re
     Ok(pruned)
 }
 
-/// Says how long the pruned network takes on the runtime in times of the whole one.
-fn timed(look: &Look<'_>, pruned: &mut Pruned) -> Result<(), RecipeError> {
+/// Says how long the pruned network takes on the runtime in times of the whole one, and whether that is what was asked for.
+fn timed(look: &Look<'_>, what: &What<'_>, pruned: &mut Pruned) -> Result<(), RecipeError> {
     let written = |graph: &Graph| Ok(graph.clone());
     let (before, after) = (&look.model.graph, &pruned.model.graph);
     let TimeRatio { low, median, high } = look.scorer(&written)?.time_ratio(before, after).map_err(PruneError::from)?;
-    let slow = match low > 1.0 {
-        true => ": kernels want multiples of some number of channels, `round_to = 16` leaves them",
-        false => "",
+    let slow = match what {
+        What::Units(_) | What::Time(_) if low > 1.0 => {
+            ": kernels want multiples of some number of channels, `round_to = 16` leaves them"
+        }
+        What::Units(_) | What::Time(_) | What::Layers(_) | What::Weights(_) => "",
     };
     let name = look.runtime.name();
     let told = format!("the network takes {median:.2} [{low:.2}, {high:.2}] of its time before on {name}{slow}");
     pruned.report.time = Some(TimeRatio { low, median, high });
     pruned.report.notes.push(told);
+    if let What::Time(most) = *what
+        && median > most
+    {
+        pruned.report.is_missed = low > most;
+        let how = if low > most { "is missed" } else { "is within the noise of the machine" };
+        pruned.report.notes.push(format!("the limit of {most} {how}: `max_time` a little lower leaves room"));
+    }
     Ok(())
 }
 
@@ -156,6 +181,7 @@ pub fn sensitivity(
     means: &mut Means<'_>,
     told: &mut dyn FnMut(usize, usize),
 ) -> Result<Sensitivity, RecipeError> {
+    options.check()?;
     let (model, types) = tidy(model, means.learns || options.criterion == Criterion::BatchNorm)?;
     let basis = means.basis();
     units::sensitivity(look(&model, &types, options, means), options, shares, basis, told)

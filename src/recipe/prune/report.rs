@@ -76,6 +76,8 @@ pub struct Report {
     pub seen_on: Option<String>,
     /// How many samples ran.
     pub n_samples: u64,
+    /// Whether the time that was asked for is surely missed.
+    pub is_missed: bool,
     /// The time of a run in times of that before, where the runtime was named.
     pub time: Option<TimeRatio>,
     /// What to say of it.
@@ -109,6 +111,7 @@ impl Report {
             refused: Vec::new(),
             seen_on: None,
             n_samples: 0,
+            is_missed: false,
             time: None,
             notes: Vec::new(),
             zeros: None,

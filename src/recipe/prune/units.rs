@@ -1,11 +1,9 @@
 //! Units that go: ranked, chosen, made up for, and taken out.
 
-use std::collections::BTreeMap;
-
 use indexmap::IndexMap;
 
 use super::report::{GroupReport, Report, Sizes, types_in_use};
-use super::{Basis, Decided, Pruned};
+use super::{Basis, Decided, Gone, Pruned};
 use crate::compress::importance::{
     Needs, Unranked, activation_values, by_activations, by_gradients, comparable, importance,
 };
@@ -14,7 +12,8 @@ use crate::compress::prune::options::{Compensation, PruneOptions};
 use crate::compress::prune::recalibrate::{self, Before, Match};
 use crate::compress::prune::sensitivity::chosen;
 use crate::compress::prune::{
-    self, Amount, Amounts, Costs, PruneError, Selection, Sensitivity, asked, order, select, select_until, solve_for,
+    self, Amount, Amounts, Costs, Limits, PruneError, Selection, Sensitivity, asked, order, select, select_until,
+    sizes, solve_for,
 };
 use crate::graph::probe::Score as _;
 use crate::graph::shape::{self, Bindings};
@@ -90,9 +89,10 @@ pub(super) fn sensitivity(
     let importance = ranked(&mut look, options, &groups, &is_asked, basis, &mut Vec::new())?;
     let written = |graph: &Graph| Ok(graph.clone());
     let mut scorer = look.scorer(&written)?;
-    scorer.judge = Some(look.judge()?);
+    scorer.judge = Some(look.judge(options.samples)?);
     let amounts = Amounts { shares, limits: options.limits() };
-    Ok(prune::sensitivity(graph, types, &groups, &importance, amounts, &mut scorer, told)?)
+    let types = types_in_use(graph)?;
+    Ok(prune::sensitivity(graph, &types, &groups, &importance, amounts, &mut scorer, told)?)
 }
 
 /// A number for each unit of each group that is asked for, comparable across groups. Groups whose units cannot be told apart are
@@ -195,7 +195,7 @@ fn selected(
     let ratio = match until {
         Until::Amount(amount) => {
             if let Some(curves) = &options.curves {
-                return solved(graph, groups, importance, curves, amount);
+                return solved(graph, groups, importance, curves, amount, &limits);
             }
             // What is multiplied is counted at a usual size of what is open.
             let types = types_in_use(graph)?;
@@ -217,23 +217,38 @@ fn solved(
     importance: &[Option<Vec<f64>>],
     curves: &Sensitivity,
     amount: Amount,
+    limits: &Limits,
 ) -> Result<Selection, RecipeError> {
+    let types = types_in_use(graph)?;
+    let sizes = sizes(graph, &types);
     let names = curves.curves.iter().map(|curve| (curve.group, &curve.name, curve.n_units));
     let is_same = |(idx, name, n_units): (usize, &Name, usize)| {
         groups.groups.get(idx).is_some_and(|group| group.name() == name && group.n_units == n_units)
     };
-    if curves.n_groups != groups.groups.len() || !names.into_iter().all(is_same) {
+    let is_of_this = curves.n_groups == groups.groups.len() && curves.costs == Costs::of(graph, &sizes)?;
+    if !is_of_this || !names.into_iter().all(is_same) {
         let problem = "are of another network: measure this one by `--sensitivity`".to_string();
         return Err(PruneError::Option { option: "curves", problem }.into());
     }
-    let types = shape::infer(graph, &Bindings::default())?;
     let selection = |units: &[usize]| {
         let numbers: Vec<(usize, usize)> = units.iter().copied().enumerate().collect();
         chosen(importance, groups, &numbers)
     };
-    let units =
-        solve_for(curves, amount, |units| Ok(Costs::of(&remove(graph, &types, &selection(units).removals(groups))?)?))?;
+    let units = solve_for(&allowed(curves, groups, importance, limits), amount, |units| {
+        Ok(Costs::of(&remove(graph, &types, &selection(units).removals(groups))?, &sizes)?)
+    })?;
     Ok(selection(&units))
+}
+
+/// What of the curves is of groups that may lose units, and leaves of them what the limits allow.
+fn allowed(curves: &Sensitivity, groups: &Groups, importance: &[Option<Vec<f64>>], limits: &Limits) -> Sensitivity {
+    let mut allowed = curves.clone();
+    allowed.curves.retain(|curve| importance[curve.group].is_some());
+    for curve in &mut allowed.curves {
+        let widths = limits.widths(&groups.groups[curve.group]);
+        curve.points.retain(|point| curve.n_units.checked_sub(point.units).is_some_and(|left| widths.contains(&left)));
+    }
+    allowed
 }
 
 /// The network in which what reads the units makes up for those that go, where the options and the samples have it so.
@@ -330,20 +345,24 @@ fn recalibrated(
 }
 
 fn decided(groups: &Groups, selection: &Selection) -> Decided {
-    let gone = groups.groups.iter().zip(&selection.units).filter(|(_, units)| !units.is_empty());
-    Decided(gone.map(|(group, units)| (group.name().clone(), units.clone())).collect::<BTreeMap<Name, Vec<usize>>>())
+    let gone = groups.groups.iter().zip(&selection.units).enumerate().filter(|(_, (_, units))| !units.is_empty());
+    let gone = gone.map(|(idx, (group, units))| Gone { group: idx, name: group.name().clone(), units: units.clone() });
+    Decided(gone.collect())
 }
 
 /// The units that a run before took out.
 fn chosen_before(groups: &Groups, known: &Decided) -> Result<Selection, RecipeError> {
-    let units: Vec<Vec<usize>> =
-        groups.groups.iter().map(|group| known.0.get(group.name()).cloned().unwrap_or_default()).collect();
-    let is_there = |name: &&Name| groups.groups.iter().any(|group| group.name() == *name);
-    match known.0.keys().find(|name| !is_there(name)) {
-        None => Ok(Selection { units }),
-        Some(name) => {
-            let reason = format!("`{name}`, of which units went in the run that is replayed, makes no group");
-            Err(PruneError::Nothing { reason }.into())
+    let mut units = vec![Vec::new(); groups.groups.len()];
+    for gone in &known.0 {
+        let group = groups.groups.get(gone.group);
+        let is_same =
+            |group: &&Group| group.name() == &gone.name && gone.units.iter().all(|&unit| unit < group.n_units);
+        if group.filter(is_same).is_none() {
+            let name = &gone.name;
+            let reason = format!("`{name}` makes no group with the units that went in the run that is replayed");
+            return Err(PruneError::Nothing { reason }.into());
         }
+        units[gone.group] = gone.units.clone();
     }
+    Ok(Selection { units })
 }

@@ -8,7 +8,7 @@ use super::{Basis, Pruned};
 use crate::compress::prune::options::PruneOptions;
 use crate::compress::prune::sparse::report::gains;
 use crate::compress::prune::sparse::{
-    self, Criterion, Masks, Plan, Schedule, SparseOptions, Sparsifier, by_gradients, by_samples, by_weights,
+    self, Criterion, Masks, Plan, SparseOptions, Sparsifier, by_gradients, by_samples, by_weights,
 };
 use crate::graph::shape::{self, Bindings};
 use crate::graph::{Graph, Model};
@@ -30,8 +30,7 @@ pub(super) fn prune(
     let before = Sizes::of(&model.graph)?;
     let mut report = Report::new(options, before, before);
     report.refused = plan.left.iter().map(|left| (left.weight.to_string(), left.reason.clone())).collect();
-    let grows = sparse.schedule != Schedule::OneShot || sparse.criterion == Criterion::Movement;
-    if basis.learns && grows {
+    if basis.learns && sparse.grows() {
         let sparsifier = Some(Sparsifier::growing(&plan, sparse, basis.seed)?);
         report.notes.push("weights become zero as the network learns".to_string());
         return Ok(Pruned { model: model.clone(), decided: None, sparsifier, report });

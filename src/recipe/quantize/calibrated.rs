@@ -129,7 +129,7 @@ impl Work<'_> {
         let slow = left.slow.clone();
         let written = written(&choice, self.target, &slow);
         let mut scorer = self.look.scorer(&written)?;
-        scorer.judge = Some(self.look.judge()?);
+        scorer.judge = Some(self.look.judge(None)?);
         let mixed = match quantize::plan(graph, types, &choice.scheme) {
             Err(QuantizeError::Nothing { .. }) => {
                 let quality = scorer.quality(graph).map_err(QuantizeError::from)?;
@@ -177,7 +177,7 @@ impl Work<'_> {
         let Some(Precision { mixed, .. }) = &mut quantized.report.mixed else { return Ok(()) };
         let written = |graph: &Graph| Ok(graph.clone());
         let mut scorer = self.look.scorer(&written)?;
-        scorer.judge = Some(self.look.judge()?);
+        scorer.judge = Some(self.look.judge(None)?);
         let graph = &quantized.model.graph;
         mixed.quality = scorer.quality(graph).map_err(QuantizeError::from)?;
         let n_bytes = scorer.n_bytes(graph).map_err(QuantizeError::from)?;

@@ -210,7 +210,7 @@ pub fn sensitivity(
     let calibrated = work.calibrated()?;
     let written = written(&work.choice, target, &[]);
     let mut scorer = work.look.scorer(&written)?;
-    scorer.judge = Some(work.look.judge()?);
+    scorer.judge = Some(work.look.judge(None)?);
     let Ready { model, types, choice, .. } = &ready;
     Ok(quantize::sensitivity::sensitivity(&model.graph, types, choice, &calibrated.ranges, true, &mut scorer, told)?)
 }

@@ -95,29 +95,36 @@ impl Seen {
             let gram =
                 grams.iter().find(|gram| gram.is_of(&site.product)).expect("every product of the task was looked at");
             let means = gram.means(0);
-            add(&mut seen.raw, &mut seen.spread, &gram.moments(0), [&means, &means], site.bias.is_some());
+            let moments = gram.moments(0);
+            add(&mut seen.raw, &moments);
+            add_centred(&mut seen.spread, &moments, [&means, &means], site.bias.is_some());
             seen.means.push([means.clone(), means]);
             seen.centres.push(site.bias.is_some());
         }
         seen
     }
 
-    /// Each product reads the other of a pair, and read the one in the whole network.
-    pub(super) fn apart(item: &Item, pairs: &[Pair]) -> Seen {
+    /// For products that read something else than in the whole network: see [`Seen::add_pair`].
+    pub(super) fn apart(item: &Item) -> Seen {
         let mut seen = Seen::nothing(item);
         let none = || vec![0.0; seen.raw.len()];
-        let (mut whole, mut unused) = (Whole { raw: none(), spread: none(), between: none() }, none());
-        for (site, pair) in item.sites.iter().zip(pairs) {
-            let has_bias = site.bias.is_some();
-            let (one, other) = (pair.one.means(0), pair.other.means(0));
-            add(&mut seen.raw, &mut seen.spread, &pair.other.moments(0), [&other, &other], has_bias);
-            add(&mut whole.raw, &mut whole.spread, &pair.one.moments(0), [&one, &one], has_bias);
-            add(&mut unused, &mut whole.between, &pair.between(0), [&one, &other], has_bias);
-            seen.means.push([one, other]);
-            seen.centres.push(has_bias);
-        }
-        seen.whole = Some(whole);
+        seen.whole = Some(Whole { raw: none(), spread: none(), between: none() });
         seen
+    }
+
+    /// The next product reads the other of a pair, and read the one in the whole network.
+    pub(super) fn add_pair(&mut self, site: &Site, pair: &Pair) {
+        let whole = self.whole.as_mut().expect("it was made for products that read something else");
+        let has_bias = site.bias.is_some();
+        let (one, other) = (pair.one.means(0), pair.other.means(0));
+        let (of_one, of_other) = (pair.one.moments(0), pair.other.moments(0));
+        add(&mut self.raw, &of_other);
+        add_centred(&mut self.spread, &of_other, [&other, &other], has_bias);
+        add(&mut whole.raw, &of_one);
+        add_centred(&mut whole.spread, &of_one, [&one, &one], has_bias);
+        add_centred(&mut whole.between, &pair.between(0), [&one, &other], has_bias);
+        self.means.push([one, other]);
+        self.centres.push(has_bias);
     }
 
     fn nothing(item: &Item) -> Seen {
@@ -171,15 +178,19 @@ impl Seen {
     }
 }
 
-/// Adds moments, and those about the means, to sums.
-fn add(raw: &mut [f64], spread: &mut [f64], moments: &[f64], means: [&[f64]; 2], has_bias: bool) {
-    let n = means[0].len();
-    let centre = if has_bias { 1.0 } else { 0.0 };
-    for (i, moments) in moments.chunks_exact(n.max(1)).enumerate() {
-        let (raw, spread) = (&mut raw[i * n..][..n], &mut spread[i * n..][..n]);
-        for (j, &moment) in moments.iter().enumerate() {
-            raw[j] += moment;
-            spread[j] += moment - centre * means[0][i] * means[1][j];
+fn add(sums: &mut [f64], moments: &[f64]) {
+    sums.iter_mut().zip(moments).for_each(|(sum, moment)| *sum += moment);
+}
+
+/// Adds moments, about the means where a bias takes the means up.
+fn add_centred(sums: &mut [f64], moments: &[f64], [of_rows, of_columns]: [&[f64]; 2], has_bias: bool) {
+    if !has_bias {
+        return add(sums, moments);
+    }
+    let n = of_columns.len().max(1);
+    for ((sums, moments), row) in sums.chunks_exact_mut(n).zip(moments.chunks_exact(n)).zip(of_rows) {
+        for ((sum, moment), column) in sums.iter_mut().zip(moments).zip(of_columns) {
+            *sum += moment - row * column;
         }
     }
 }

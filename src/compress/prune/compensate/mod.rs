@@ -38,10 +38,15 @@ pub const DAMPING: f64 = 0.01;
 /// The most inputs that are fitted together: the moments grow with their square.
 const MOST_COLUMNS: usize = 8192;
 
+/// The same in order, where moments of two networks and those between them are held: a gibibyte.
+const MOST_COLUMNS_IN_ORDER: usize = 4096;
+
 /// The weights that can make up for the units of a selection.
 #[derive(Clone, Debug)]
 pub struct Task {
     items: Vec<Item>,
+    /// What reads units and is not fitted.
+    silenced: Vec<Silenced>,
     /// The weights that read units and stay as they are, and why.
     pub declined: Vec<Declined>,
 }
@@ -53,6 +58,14 @@ pub struct Declined {
     pub name: Name,
     /// Why.
     pub reason: String,
+}
+
+/// Slices of a constant along an axis that read units.
+#[derive(Clone, Debug)]
+struct Silenced {
+    name: Name,
+    axis: usize,
+    indices: Vec<usize>,
 }
 
 /// A weight whose inputs go in part.
@@ -84,11 +97,19 @@ pub fn task(graph: &Graph, types: &Types, groups: &Groups, selection: &Selection
             read.entry(&member.value).or_default().push((member, units));
         }
     }
-    let mut task = Task { items: Vec::new(), declined: Vec::new() };
+    let mut task = Task { items: Vec::new(), silenced: Vec::new(), declined: Vec::new() };
     for (name, members) in read {
         match item(graph, types, &uses, name, &members) {
             Ok(item) => task.items.push(item),
-            Err(reason) => task.declined.push(Declined { name: name.clone(), reason }),
+            Err(reason) => {
+                task.declined.push(Declined { name: name.clone(), reason });
+                let slices = |(member, units): &(&Member, &[usize])| Silenced {
+                    name: name.clone(),
+                    axis: member.axis,
+                    indices: units.iter().flat_map(|&unit| member.of_unit(unit)).copied().collect(),
+                };
+                task.silenced.extend(members.iter().filter(|_| constant(graph, name).is_some()).map(slices));
+            }
         }
     }
     task
@@ -186,7 +207,7 @@ impl Task {
     /// The task in parts, in its order, each with moments of no more than so many bytes where more than one weight is in it.
     pub fn parts(&self, most_bytes: usize) -> Vec<Task> {
         let parts = moments::parts(&self.items, Item::products, most_bytes);
-        parts.into_iter().map(|items| Task { items, declined: Vec::new() }).collect()
+        parts.into_iter().map(|items| Task { items, silenced: Vec::new(), declined: Vec::new() }).collect()
     }
 
     fn products(&self) -> impl Iterator<Item = &Product> {
@@ -272,21 +293,30 @@ where
     B: IntoIterator<Item = Result<IndexMap<Name, Tensor>, E>>,
 {
     check(damping)?;
-    let mut items: Vec<&Item> = task.items.iter().collect();
+    let n_columns = |item: &&Item| item.sites[0].product.matrices.n_columns;
+    let (mut items, wide): (Vec<&Item>, Vec<&Item>) =
+        task.items.iter().partition(|item| n_columns(item) <= MOST_COLUMNS_IN_ORDER);
     items.sort_by_key(|item| item.sites.iter().map(|site| site.node_idx).min());
     let mut out = Compensated { graph: zeroed(graph, task)?, weights: Vec::new(), declined: task.declined.clone() };
+    out.declined.extend(wide.iter().map(|item| Declined {
+        name: item.name.clone(),
+        reason: format!(
+            "sums over {} inputs; up to {MOST_COLUMNS_IN_ORDER} can be fitted in order, {MOST_COLUMNS} together",
+            n_columns(item)
+        ),
+    }));
     for (n_done, item) in items.into_iter().enumerate() {
-        let mut pairs = Vec::with_capacity(item.sites.len());
+        let mut seen = Seen::apart(item);
         for site in &item.sites {
             let value = [site.product.read.value.clone()];
             let (mut whole, batches) = shown(graph, &value)?;
             let (mut own, _) = shown(&out.graph, &value)?;
             let told = |n_samples: u64| told(n_done, n_samples);
-            pairs.push(pair([whole.as_mut(), own.as_mut()], &site.product, batches, told)?);
+            seen.add_pair(site, &pair([whole.as_mut(), own.as_mut()], &site.product, batches, told)?);
         }
         let mut patch = Patch::new(&out.graph);
         let tensor = graph.constant(&item.name).expect("the graph has the constants of the task");
-        out.weights.push(put(&mut patch, graph, item, tensor, damping, &Seen::apart(item, &pairs))?);
+        out.weights.push(put(&mut patch, graph, item, tensor, damping, &seen)?);
         out.graph = patch.apply(None).map_err(PruneError::from)?;
     }
     Ok(out)
@@ -304,7 +334,28 @@ fn zeroed(graph: &Graph, task: &Task) -> Result<Graph, PruneError> {
         }
         patch.replace_initializer(&item.name, Tensor::new(tensor.shape(), numbers)?);
     }
+    let mut by_name: IndexMap<&Name, Vec<&Silenced>> = IndexMap::new();
+    task.silenced.iter().for_each(|slices| by_name.entry(&slices.name).or_default().push(slices));
+    for (name, slices) in by_name {
+        let tensor = graph.constant(name).expect("the graph has the constants of the task");
+        let mut numbers = tensor.as_slice::<f32>()?.to_vec();
+        slices.iter().for_each(|slices| slices.silence(tensor.shape(), &mut numbers));
+        patch.replace_initializer(name, Tensor::new(tensor.shape(), numbers)?);
+    }
     Ok(patch.apply(None)?)
+}
+
+impl Silenced {
+    /// Zeros in the place of the slices.
+    fn silence(&self, shape: &[usize], numbers: &mut [f32]) {
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        let size = shape[self.axis];
+        for (position, number) in numbers.iter_mut().enumerate() {
+            if self.indices.contains(&(position / inner.max(1) % size)) {
+                *number = 0.0;
+            }
+        }
+    }
 }
 
 fn check(damping: f64) -> Result<(), PruneError> {

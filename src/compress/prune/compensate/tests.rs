@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compress::prune::testing::{Net, Reference, batches, grouped, noise, third, typed, wave, without};
+use crate::compress::prune::testing::{Net, Reference, batches, grouped, noise, outputs, third, typed, wave, without};
 use crate::graph::op::{self, Op};
 use crate::graph::structure::random_graphs;
 use crate::graph::tensor::DType;
@@ -214,6 +214,35 @@ fn a_shared_weight_is_fitted_to_all_that_it_meets() {
         [&graph, &fitted.graph].map(|net| noise(&graph, &without(net, &types, &groups, &selection).expect("gone")));
     assert_eq!(fitted.weights.len(), 1);
     assert!(better < plain, "{better} {plain}");
+}
+
+/// The recurrence of an LSTM is not fitted: what is behind it reads an LSTM without the units all the same.
+#[test]
+fn what_is_not_fitted_loses_its_units_in_order() {
+    let (mut net, x) = Net::of_rows(3);
+    let steps = net.0.initializer("steps", Tensor::vector(vec![2i64, 2, 3]));
+    let sequence = net.0.node(Op::Reshape(op::Reshape::default()), &[&x, &steps]);
+    let w = net.0.initializer("w", wave(&[1, 24, 3], 0.2));
+    let r = net.0.initializer("r", wave(&[1, 24, 6], 0.7));
+    let lstm = Op::LSTM(op::LSTM { hidden_size: Some(6), ..op::LSTM::default() });
+    let hidden = net.0.node(lstm, &[&sequence, &w, &r]);
+    let rows = net.0.initializer("rows", Tensor::vector(vec![4i64, 6]));
+    let hidden = net.0.node(Op::Reshape(op::Reshape::default()), &[&hidden, &rows]);
+    let y = net.dense(&hidden, "head", wave(&[6, 3], 0.9));
+    let graph = net.finish(&y);
+    let (types, groups) = grouped(&graph);
+    let selection = third(&groups, None);
+    let task = task(&graph, &types, &groups, &selection);
+    assert_eq!(task.declined.iter().map(|declined| declined.name.as_str()).collect::<Vec<_>>(), ["r"]);
+    let fitted = compensate_in_order(&graph, &task, DAMPING, shown, |_, _| ()).expect("fitted");
+    let smaller = without(&fitted.graph, &types, &groups, &selection).expect("they can go");
+    for k in 0..3 {
+        let [silent, gone] = [&fitted.graph, &smaller].map(|graph| outputs(graph, 0.3 + k as f32));
+        let distance = silent.iter().zip(&gone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(distance <= 1e-5, "{distance}");
+    }
+    let plain = without(&graph, &types, &groups, &selection).expect("they can go");
+    assert!(noise(&graph, &smaller) < noise(&graph, &plain));
 }
 
 /// Dense layers with a Relu behind each but the last.

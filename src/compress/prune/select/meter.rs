@@ -135,7 +135,7 @@ impl<'a> Meter<'a> {
 }
 
 /// The sizes of the symbols in the shapes of a graph's inputs: as its types have them, else one.
-fn sizes(graph: &Graph, types: &Types) -> Bindings {
+pub fn sizes(graph: &Graph, types: &Types) -> Bindings {
     let mut sizes = Bindings::default();
     for input in &graph.inputs {
         let stated = input.tensor_type().and_then(|tensor| tensor.shape.as_ref());

@@ -16,6 +16,8 @@ use crate::graph::structure::groups::Groups;
 use crate::graph::structure::removal::{Removal, remove};
 use meter::{Measure, Meter};
 
+pub use meter::sizes;
+
 pub use asked::asked;
 pub use order::{Order, Step, order};
 
@@ -173,7 +175,15 @@ fn by_units(order: &Order, share: f64, scope: Scope) -> Result<Selection, PruneE
     match scope {
         Scope::Local => {
             let begins_below = |step: &&Step| (step.n_before as u64) < part_of(step.n_of_group as u64, share);
-            Ok(order.selection(order.steps().filter(begins_below)))
+            let selection = order.selection(order.steps().filter(begins_below));
+            match selection.is_empty() && share > 0.0 {
+                true => Err(PruneError::Amount {
+                    asked: format!("{:.1} % of every group", 100.0 * share),
+                    reached: "0 units".to_string(),
+                    remedy: LOOSEN,
+                }),
+                false => Ok(selection),
+            }
         }
         Scope::Global => {
             let asked = part_of(order.n_units() as u64, share);

@@ -147,12 +147,16 @@ impl Limits {
     }
 
     /// How many units a group that loses some may have left, descending.
-    fn widths(&self, group: &Group) -> Vec<usize> {
-        let n = group.n_units;
+    pub fn widths(&self, group: &Group) -> Vec<usize> {
+        self.widths_of(group.n_units, slices_per_unit(group))
+    }
+
+    /// The same for so many units, of each of which so many slices go of every weight.
+    pub(in crate::compress::prune) fn widths_of(&self, n: usize, slices_per_unit: usize) -> Vec<usize> {
         // a product such as 0.3 · 10 that is a little below a whole number is that number
         let n_most = (n as f64 * self.max_share * (1.0 + 1e-12)) as usize;
         let least = self.min_width.max(1).max(n.saturating_sub(n_most));
-        let multiple = self.round_to / common_divisor(self.round_to, slices_per_unit(group));
+        let multiple = self.round_to / common_divisor(self.round_to, slices_per_unit);
         (least..n).rev().filter(|width| width.is_multiple_of(multiple)).collect()
     }
 }

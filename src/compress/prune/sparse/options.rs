@@ -182,6 +182,11 @@ impl Default for SparseOptions {
 }
 
 impl SparseOptions {
+    /// Whether zeros come as the network learns, where it does.
+    pub fn grows(&self) -> bool {
+        self.schedule != Schedule::OneShot || self.criterion == Criterion::Movement
+    }
+
     /// The share of elements that are to go.
     pub fn target(&self) -> f64 {
         match self.pattern {

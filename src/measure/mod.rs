@@ -12,5 +12,9 @@ pub mod inputs;
 pub mod latency;
 pub mod machine;
 pub mod memory;
+#[cfg(feature = "learn")]
+pub mod metrics;
+#[cfg(feature = "learn")]
+pub mod paired;
 pub mod runtime;
 pub mod statistics;

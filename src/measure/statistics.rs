@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A figure with the interval that holds the true one with the stated confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "learn", derive(schemars::JsonSchema))]
 pub struct Interval {
     /// The figure.
     pub estimate: f64,

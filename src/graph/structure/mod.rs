@@ -8,3 +8,5 @@ pub mod removal;
 #[cfg(test)]
 #[path = "../../../tests/integration/random_graphs.rs"]
 pub(crate) mod random_graphs;
+#[cfg(test)]
+pub(crate) mod shared_heads;

@@ -88,9 +88,45 @@ impl Classes {
 
     /// Ties each axis that consists of several to one of them, and pins the others, which cannot lose slices then. What is
     /// forced comes first; where there is a choice, an axis that a weight makes is taken, else heads, else the one of most
-    /// slices.
+    /// slices. Of heads of heads, those are taken that more axes consist of: queries have all of them, keys and values only
+    /// those that they do not share. Where all are pinned, one of them says why.
     pub(super) fn fold(&mut self, facts: &[Axes], space: &Space, graph: &Graph) {
-        let mut open: Vec<Open<'_>> = Vec::new();
+        let open = self.open(facts, space, graph);
+        self.join_alike(space, &open);
+        let mut marks = Marks::of(self, space, &open);
+        marks.spread_heads(self, &open, &counterparts(facts, space, graph));
+        let mut folds_of: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (fold_idx, fold) in open.iter().enumerate() {
+            let ids = fold.factors.iter().chain([&fold.whole]);
+            ids.for_each(|&id| folds_of.entry(self.axes.find(id)).or_default().push(fold_idx));
+        }
+        let mut forced: BTreeSet<usize> =
+            (0..open.len()).filter(|&fold_idx| self.is_forced(&open[fold_idx], &marks)).collect();
+        let mut undecided: BTreeSet<usize> = (0..open.len()).collect();
+        while let Some(fold_idx) = forced.pop_first().or_else(|| undecided.first().copied()) {
+            if !undecided.remove(&fold_idx) {
+                continue;
+            }
+            let fold = &open[fold_idx];
+            let free = self.free(fold, &marks);
+            let candidates = if free.is_empty() { (0..fold.factors.len()).collect() } else { free };
+            let choice = candidates.into_iter().max_by_key(|&position| {
+                let set = self.axes.find(fold.factors[position]);
+                let heads = marks.heads[set].then_some(marks.n_folds[set]);
+                (marks.made[set], heads, fold.fold.factors[position].1, Reverse(position))
+            });
+            let choice = choice.expect("an axis consists of at least one");
+            for set in self.resolve(space, fold, choice, &mut marks) {
+                let concerned =
+                    folds_of.get(&set).into_iter().flatten().filter(|fold_idx| undecided.contains(fold_idx));
+                forced.extend(concerned.filter(|&&fold_idx| self.is_forced(&open[fold_idx], &marks)));
+            }
+        }
+    }
+
+    /// The axes that consist of others. Those of too many slices are pinned.
+    fn open<'a>(&mut self, facts: &'a [Axes], space: &Space, graph: &Graph) -> Vec<Open<'a>> {
+        let mut open = Vec::new();
         for (node_idx, fold) in
             facts.iter().enumerate().flat_map(|(idx, axes)| axes.folds.iter().map(move |f| (idx, f)))
         {
@@ -104,29 +140,31 @@ impl Classes {
                 }),
             }
         }
-        let mut marks = Marks::of(self, space);
-        let mut folds_of: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (fold_idx, fold) in open.iter().enumerate() {
-            fold.factors.iter().for_each(|&id| folds_of.entry(self.axes.find(id)).or_default().push(fold_idx));
-        }
-        let mut forced: BTreeSet<usize> =
-            (0..open.len()).filter(|&fold_idx| self.free(&open[fold_idx], &marks).len() < 2).collect();
-        let mut undecided: BTreeSet<usize> = (0..open.len()).collect();
-        while let Some(fold_idx) = forced.pop_first().or_else(|| undecided.first().copied()) {
-            if !undecided.remove(&fold_idx) {
-                continue;
-            }
-            let fold = &open[fold_idx];
-            let choice = self.free(fold, &marks).into_iter().max_by_key(|&position| {
-                let set = self.axes.find(fold.factors[position]);
-                (marks.made[set], marks.heads[set], fold.fold.factors[position].1, Reverse(position))
-            });
-            for set in self.resolve(space, fold, choice, &mut marks) {
-                let concerned =
-                    folds_of.get(&set).into_iter().flatten().filter(|fold_idx| undecided.contains(fold_idx));
-                forced.extend(concerned.filter(|&&fold_idx| self.free(&open[fold_idx], &marks).len() < 2));
+        open
+    }
+
+    /// Axes that have the same slices lose them along the same factor: where the factors' sizes are the same, those have the
+    /// same slices too.
+    fn join_alike(&mut self, space: &Space, open: &[Open<'_>]) {
+        let mut joined = true;
+        while std::mem::take(&mut joined) {
+            let mut first: HashMap<(usize, Vec<usize>), &Open<'_>> = HashMap::new();
+            for fold in open {
+                let sizes = fold.fold.factors.iter().map(|&(_, size)| size).collect();
+                let other = *first.entry((self.axes.find(fold.whole), sizes)).or_insert(fold);
+                for (&a, &b) in other.factors.iter().zip(&fold.factors) {
+                    if self.axes.find(a) != self.axes.find(b) {
+                        self.tie(space, a, b, &Map::SAME);
+                        joined = true;
+                    }
+                }
             }
         }
+    }
+
+    /// Whether nothing is gained by waiting for what other folds are decided to be.
+    fn is_forced(&mut self, fold: &Open<'_>, marks: &Marks) -> bool {
+        marks.pinned[self.axes.find(fold.whole)] || self.free(fold, marks).len() < 2
     }
 
     /// The factors that nothing pins.
@@ -134,21 +172,23 @@ impl Classes {
         (0..fold.factors.len()).filter(|&position| !marks.pinned[self.axes.find(fold.factors[position])]).collect()
     }
 
-    /// Ties the whole to the chosen factor. The sets that are pinned by that.
-    fn resolve(&mut self, space: &Space, fold: &Open<'_>, choice: Option<usize>, marks: &mut Marks) -> Vec<usize> {
+    /// Ties the whole to the chosen factor, so that what holds one holds the other. The sets that are pinned by that.
+    fn resolve(&mut self, space: &Space, fold: &Open<'_>, choice: usize, marks: &mut Marks) -> Vec<usize> {
         let mut newly_pinned = Vec::new();
-        for (position, &id) in fold.factors.iter().enumerate().filter(|&(position, _)| choice != Some(position)) {
-            let size = fold.fold.factors[position].1;
-            self.pin_axis(space, id, || format!("{}: an axis of {size} becomes part of another", fold.label));
-            let set = self.axes.find(id);
+        for (position, &id) in fold.factors.iter().enumerate().filter(|&(position, _)| position != choice) {
+            let (set, size) = (self.axes.find(id), fold.fold.factors[position].1);
+            // What is pinned already has a reason of its own, which says more.
             if !std::mem::replace(&mut marks.pinned[set], true) {
+                self.pin_axis(space, id, || format!("{}: an axis of {size} becomes part of another", fold.label));
                 newly_pinned.push(set);
             }
         }
-        match choice {
-            Some(position) => self.tie(space, fold.factors[position], fold.whole, &part(fold.fold, position)),
-            None => self.pin_axis(space, fold.whole, || format!("{}: none of its parts can lose slices", fold.label)),
+        let ends = [fold.factors[choice], fold.whole].map(|id| self.axes.find(id));
+        if ends.iter().any(|&set| marks.pinned[set]) {
+            newly_pinned.extend(ends.into_iter().filter(|&set| !marks.pinned[set]));
+            ends.into_iter().for_each(|set| marks.pinned[set] = true);
         }
+        self.tie(space, fold.factors[choice], fold.whole, &part(fold.fold, choice));
         newly_pinned
     }
 
@@ -186,26 +226,67 @@ struct Open<'a> {
 
 /// What is known of each set of axes that have the same slices.
 struct Marks {
-    /// Something holds one of them.
+    /// Something holds every slice of one of them.
     pinned: Vec<bool>,
     /// A weight makes one of them.
     made: Vec<bool>,
     /// Heads lie along one of them.
     heads: Vec<bool>,
+    /// How many axes consist of one of them and others.
+    n_folds: Vec<usize>,
 }
 
 impl Marks {
-    fn of(classes: &mut Classes, space: &Space) -> Marks {
-        let none = || vec![false; space.n_axes()];
-        let mut marks = Marks { pinned: none(), made: none(), heads: none() };
-        for id in 0..space.n_axes() {
-            let set = classes.axes.find(id);
-            marks.pinned[set] |= classes.pinned_axes[id];
-            marks.made[set] |= space.axis(id).role == Some(Role::Made);
-            marks.heads[set] |= space.axis(id).kind == Some(Kind::Heads);
+    fn of(classes: &mut Classes, space: &Space, open: &[Open<'_>]) -> Marks {
+        let mut held = vec![false; space.n_atoms()];
+        for atom in (0..space.n_atoms()).filter(|&atom| classes.pinned_atoms[atom].is_some()) {
+            held[classes.atoms.find(atom)] = true;
         }
+        let none = || vec![false; space.n_axes()];
+        let mut marks = Marks { pinned: none(), made: none(), heads: none(), n_folds: vec![0; space.n_axes()] };
+        for id in 0..space.n_axes() {
+            let (set, axis) = (classes.axes.find(id), space.axis(id));
+            let mut atoms = axis.first_atom..axis.first_atom + axis.size;
+            marks.pinned[set] |= classes.pinned_axes[id] || atoms.all(|atom| held[classes.atoms.find(atom)]);
+            marks.made[set] |= axis.role == Some(Role::Made);
+            marks.heads[set] |= axis.kind == Some(Kind::Heads);
+        }
+        open.iter().flat_map(|fold| &fold.factors).for_each(|&id| marks.n_folds[classes.axes.find(id)] += 1);
         marks
     }
+
+    /// Marks as heads what heads are repeated from, joined from or taken from, what they consist of, and what consists of
+    /// nothing but heads.
+    fn spread_heads(&mut self, classes: &mut Classes, open: &[Open<'_>], counterparts: &[(AxisId, AxisId)]) {
+        let mut spreads = true;
+        while std::mem::take(&mut spreads) {
+            let mut mark = |set: usize, heads: &mut Vec<bool>| spreads |= !std::mem::replace(&mut heads[set], true);
+            for &(a, b) in counterparts {
+                let (a, b) = (classes.axes.find(a), classes.axes.find(b));
+                if self.heads[a] || self.heads[b] {
+                    [a, b].into_iter().for_each(|set| mark(set, &mut self.heads));
+                }
+            }
+            for fold in open {
+                let whole = classes.axes.find(fold.whole);
+                let factors: Vec<usize> = fold.factors.iter().map(|&id| classes.axes.find(id)).collect();
+                if self.heads[whole] || factors.iter().all(|&set| self.heads[set]) {
+                    factors.into_iter().chain([whole]).for_each(|set| mark(set, &mut self.heads));
+                }
+            }
+        }
+    }
+}
+
+/// Axes of different sizes, slices of which are the same things: where they are repeated, joined, split or picked.
+fn counterparts(facts: &[Axes], space: &Space, graph: &Graph) -> Vec<(AxisId, AxisId)> {
+    let ties = facts.iter().enumerate().flat_map(|(node_idx, axes)| axes.ties.iter().map(move |tie| (node_idx, tie)));
+    let one_to_one = ties.filter(|(_, tie)| match tie.map {
+        Map::Blocks { inner, .. } => inner == 1 && !tie.map.is_same(),
+        Map::Range { .. } | Map::Picks(_) => true,
+    });
+    let ids = one_to_one.map(|(node_idx, tie)| [tie.a, tie.b].map(|slot| space.id(graph, node_idx, slot)));
+    ids.filter_map(|[a, b]| a.zip(b)).collect()
 }
 
 /// Which indices of the whole belong to those of one of its factors.

@@ -5,6 +5,7 @@ use super::*;
 use crate::graph::op;
 use crate::graph::shape::{Bindings, infer};
 use crate::graph::structure::random_graphs::{Block, Layer, convolutional, sequential};
+use crate::graph::structure::shared_heads::{REPEATS, SharedHeads};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{GraphBuilder, Op, TensorType};
 
@@ -120,6 +121,36 @@ fn heads() {
     );
     let fused = Block::Attention { heads: 3, size: 2, fused: true };
     check_block(&fused, &[stream, "3 heads: weight_2[1]x6 -> weight_3[0]x2"]);
+}
+
+#[test]
+fn shared_heads_go_with_all_that_share_them() {
+    for repeat in REPEATS {
+        for (n_kept, n_shared, size) in
+            [(3, 2, 2), (3, 2, 4), (4, 2, 8), (2, 3, 5), (2, 4, 2), (2, 5, 1), (4, 4, 4), (8, 4, 64), (32, 8, 128)]
+        {
+            let heads = SharedHeads { n_kept, n_shared, size, repeat };
+            let all = n_shared * size;
+            let [all, own] = [all, size].map(|n| if n == 1 { String::new() } else { format!("x{n}") });
+            let heads_of = format!("{n_kept} heads: queries[1]{all} keys[1]{own} values[1]{own} -> merge[0]{all}");
+            let stream = "5 features: first[1] merge[1] -> queries[0] keys[0] values[0] last[0]".to_string();
+            assert_eq!(brief(&heads.network(false)), [stream, heads_of], "{heads:?}");
+        }
+    }
+}
+
+/// A mask for each head, from outside, holds the heads; what the values have is left.
+#[test]
+fn shared_heads_that_are_held_leave_the_features_of_values() {
+    for repeat in REPEATS {
+        for (n_kept, n_shared, size) in [(3, 2, 2), (3, 2, 4), (2, 4, 8)] {
+            let heads = SharedHeads { n_kept, n_shared, size, repeat };
+            let features = format!("{size} features: values[1]x{n_kept} -> merge[0]x{}", n_kept * n_shared);
+            let [_, left, held] = brief(&heads.network(true)).try_into().expect("three lines");
+            assert_eq!(left, features, "{heads:?}");
+            assert!(held.ends_with(" of queries[1]: `mask` is an input of the network"), "{heads:?}: {held}");
+        }
+    }
 }
 
 #[test]

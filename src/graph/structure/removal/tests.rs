@@ -10,8 +10,9 @@ use super::*;
 use crate::graph::axes::{self, Port};
 use crate::graph::eval;
 use crate::graph::shape::Bindings;
-use crate::graph::structure::groups::{Groups, groups};
+use crate::graph::structure::groups::{Groups, Kind, groups};
 use crate::graph::structure::random_graphs;
+use crate::graph::structure::shared_heads::{REPEATS, SharedHeads};
 use crate::graph::tensor::{DType, Tensor};
 use crate::graph::{GraphBuilder, Op};
 
@@ -161,6 +162,15 @@ proptest! {
     #[test]
     fn any_group_of_a_sequential_network_can_go(blocks in random_graphs::blocks(), seed in any::<u64>()) {
         check_all(&random_graphs::sequential(&blocks, seed));
+    }
+
+    #[test]
+    fn shared_heads_can_go(
+        n_kept in 1usize..5, n_shared in 1usize..5, size in 1usize..7, repeat in prop::sample::select(&REPEATS[..]),
+    ) {
+        let found = check_all(&SharedHeads { n_kept, n_shared, size, repeat }.network(false));
+        let n_heads = found.groups.iter().filter(|group| group.kind == Kind::Heads).map(|group| group.n_units);
+        prop_assert!(n_kept == 1 || n_heads.eq([n_kept]), "{found}");
     }
 }
 

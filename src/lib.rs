@@ -79,6 +79,7 @@
 //! | [`learn`] | how a graph runs and trains: kernels, programs, the loop | graph, data, store |
 //! | [`compress`] | what is done to a network: students made out of teachers, distillation, pruning, quantization | learn |
 //! | [`store`] | atomic writes, hashes, mapped files | nothing |
+//! | [`report`] | what a student is worth beside its teacher, and the gate that it must pass | measure |
 //! | [`recipe`] | a recipe file, carried out | all before |
 //! | [`cli`] | the program; the only room that prints | all |
 
@@ -103,6 +104,8 @@ pub mod measure;
 pub mod onnx;
 #[cfg(feature = "full")]
 pub mod recipe;
+#[cfg(feature = "full")]
+pub mod report;
 #[cfg(feature = "onnx")]
 pub mod store;
 #[cfg(feature = "learn")]

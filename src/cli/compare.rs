@@ -10,6 +10,7 @@ use super::feeds::{self, Feed};
 use super::load::{self, BindArguments, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
+use super::validate::Judged;
 use super::{Outcome, format};
 use crate::compress::quantize::debug::Distance;
 use crate::graph::Name;
@@ -19,13 +20,16 @@ use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
 use crate::recipe::debug::{self, Layers};
 use crate::recipe::emulate::Emulated;
 
-/// How far the outputs of two files lie apart
+/// How far the outputs of two files lie apart, or whether a student may replace its teacher
+///
+/// With --data, labelled samples: accuracy beside the teacher's with intervals and a verdict at a margin, agreement, size, and latency in
+/// turns; exit code 0 where the student passes. `aludel gate` reads the report.
 ///
 /// Both files run on the same inputs: arrays of a `.npz` named after the model's inputs (`x` for a single one), or seeded
 /// random ones. Outputs are matched by name, or by position where the names differ. With two runtimes each file is also compared between them; --arithmetic adds machines that are not at hand.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aludel compare teacher.onnx student.onnx\n  aludel compare float.onnx int8.onnx --inputs calib.npz --runtime ort --json\n  aludel compare int8.onnx --runtime ort --arithmetic x86-avx2 --inputs calib.npz"
+    after_help = "Examples:\n  aludel compare teacher.onnx student.onnx\n  aludel compare float.onnx int8.onnx --inputs calib.npz --runtime ort --json\n  aludel compare int8.onnx --runtime ort --arithmetic x86-avx2 --inputs calib.npz\n  aludel compare teacher.onnx student.onnx --data test.toml --margin 0.02 --report report.json"
 )]
 pub(super) struct Arguments {
     /// The reference
@@ -55,6 +59,8 @@ pub(super) struct Arguments {
     /// Also compare inner values and weights, by name, on the last of the runtimes: which operator adds most noise
     #[arg(long, requires = "b")]
     layers: bool,
+    #[command(flatten)]
+    judged: Judged,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -94,6 +100,9 @@ struct Answer {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if let (true, Some(b)) = (arguments.judged.is_asked(), &arguments.b) {
+        return arguments.judged.run(&arguments.a, b, &arguments.runtimes.choice, arguments.json);
+    }
     let mut runtimes: Vec<Box<dyn Runtime>> =
         load::open_runtimes(&arguments.runtimes.choice)?.into_iter().map(|open| open.runtime).collect();
     let n_found = runtimes.len();

@@ -9,6 +9,7 @@ mod convert;
 mod demo;
 mod feeds;
 mod format;
+mod gate;
 mod inspect;
 mod load;
 mod progress;
@@ -22,6 +23,7 @@ mod show;
 mod simplify;
 mod table;
 mod train;
+mod validate;
 
 use std::io::{self, Write};
 
@@ -73,6 +75,7 @@ enum Command {
     Convert(convert::Arguments),
     Bench(bench::Arguments),
     Compare(compare::Arguments),
+    Gate(gate::Arguments),
     Audit(audit::Arguments),
     #[command(subcommand)]
     Runtime(runtime::Command),
@@ -114,6 +117,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Gate(arguments) => gate::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Runtime(command) => runtime::run(&command),
         Command::Completions { shell } => {

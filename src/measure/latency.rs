@@ -63,6 +63,7 @@ pub struct Contender<'a, E> {
 
 /// What was measured of one contender. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "learn", derive(schemars::JsonSchema))]
 pub struct Latency {
     /// The contender's.
     pub label: String,
@@ -82,10 +83,22 @@ pub struct Latency {
     pub mean_us: f64,
     /// 90 % of the runs took at most this.
     pub p90_us: f64,
+    /// 95 % interval of it, as if runs were independent; none for too few runs.
+    #[serde(default)]
+    pub p90_interval_us: Option<Interval>,
     /// 95 % of the runs took at most this.
     pub p95_us: f64,
+    /// As of the 90 %.
+    #[serde(default)]
+    pub p95_interval_us: Option<Interval>,
     /// 99 % of the runs took at most this; look at `n` before leaning on it.
     pub p99_us: f64,
+    /// As of the 90 %.
+    #[serde(default)]
+    pub p99_interval_us: Option<Interval>,
+    /// 99.9 % of the runs took at most this; look at `n` before leaning on it.
+    #[serde(default)]
+    pub p999_us: f64,
     /// Median absolute deviation from the median.
     pub spread_us: f64,
     /// Whether the interval became as tight as asked for.
@@ -237,6 +250,7 @@ fn summary(label: String, timings: &Timings, first: Option<&Timings>, options: &
         let rounds = timings.round_medians_us.iter().zip(&first.round_medians_us);
         statistics::sorted(&rounds.map(|(ours, theirs)| ours / theirs).collect::<Vec<f64>>())
     });
+    let tail = |fraction: f64| statistics::quantile_interval(&ascending, fraction, CONFIDENCE);
     Latency {
         label,
         n: ascending.len(),
@@ -247,8 +261,12 @@ fn summary(label: String, timings: &Timings, first: Option<&Timings>, options: &
         interval_us: timings.interval(),
         mean_us: statistics::mean(&ascending),
         p90_us: statistics::quantile(&ascending, 0.90),
+        p90_interval_us: tail(0.90),
         p95_us: statistics::quantile(&ascending, 0.95),
+        p95_interval_us: tail(0.95),
         p99_us: statistics::quantile(&ascending, 0.99),
+        p99_interval_us: tail(0.99),
+        p999_us: statistics::quantile(&ascending, 0.999),
         spread_us: statistics::median_absolute_deviation(&ascending),
         is_tight: timings.relative_width() <= options.relative_width,
         ratio_to_first: ratios.and_then(|ratios| statistics::median_interval(&ratios, CONFIDENCE)),

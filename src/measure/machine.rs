@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The provenance of a measurement: enough to tell whether two may be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "learn", derive(schemars::JsonSchema))]
 pub struct Machine {
     /// The processor's name; none where the system does not say.
     pub cpu: Option<String>,

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod memory;
 #[cfg(feature = "learn")]
 pub mod metrics;
+mod normal;
 #[cfg(feature = "learn")]
 pub mod paired;
 pub mod runtime;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::normal;
+
 /// A figure with the interval that holds the true one with the stated confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "learn", derive(schemars::JsonSchema))]
@@ -69,6 +71,21 @@ pub fn median_interval(ascending: &[f64], confidence: f64) -> Option<Interval> {
         high: ascending[n - rank],
         confidence: reached,
     })
+}
+
+/// The `fraction` quantile of independent samples in ascending order with an interval between two order statistics: the number of
+/// samples below the quantile is binomial, here taken to be normal (David and Nagaraja 2003, §7.1). None where the interval would reach
+/// beyond the samples.
+pub fn quantile_interval(ascending: &[f64], fraction: f64, confidence: f64) -> Option<Interval> {
+    // 1.96 for 95 %: half of a step is added for the discreteness of ranks
+    let n = ascending.len() as f64;
+    let reach = normal::two_sided(confidence) * (n * fraction * (1.0 - fraction)).sqrt() + 0.5;
+    let (low, high) = ((n * fraction - reach).floor(), (n * fraction + reach).ceil());
+    if !(low >= 1.0 && high <= n) {
+        return None;
+    }
+    let at = |rank: f64| ascending[rank as usize - 1];
+    Some(Interval { estimate: quantile(ascending, fraction), low: at(low), high: at(high), confidence })
 }
 
 /// The greatest rank r such that the r-th smallest and r-th greatest of `n` hold the median with `confidence`, and the

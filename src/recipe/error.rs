@@ -18,6 +18,8 @@ use crate::graph::simplify::SimplifyError;
 use crate::learn::integer::IntegerError;
 use crate::learn::train::TrainError;
 use crate::learn::train::init::InitError;
+use crate::measure::metrics::MetricError;
+use crate::measure::paired::StatisticsError;
 use crate::measure::runtime::RuntimeError;
 use crate::onnx::OnnxError;
 use crate::store::StoreError;
@@ -62,6 +64,12 @@ pub enum RecipeError {
     /// The student cannot be made out of the teacher.
     #[error(transparent)]
     Student(#[from] StudentError),
+    /// What answers are worth cannot be told.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// What of that is chance cannot be told.
+    #[error(transparent)]
+    Statistics(#[from] StatisticsError),
     /// The network is not pruned.
     #[error(transparent)]
     Prune(#[from] PruneError),

@@ -78,25 +78,57 @@ pub(super) fn predict(
     data: &Arc<Dataset>,
     samples: &[usize],
 ) -> Result<Vec<usize>, RecipeError> {
+    let said = answers(runtime, model, Some(output), data, samples)?;
+    let n_classes = data.classes().len();
+    if said.n_columns != n_classes {
+        let n = samples.len();
+        let problem = format!("{n} samples of {n_classes} classes got {} numbers", n * said.n_columns);
+        return Err(TrainError::Task { problem, remedy: "give a classifier of these classes" }.into());
+    }
+    Ok(said.numbers.chunks(n_classes.max(1)).map(greatest).collect())
+}
+
+/// What a network says of samples: a row of numbers for each.
+pub(super) struct Answers {
+    pub(super) numbers: Vec<f32>,
+    pub(super) n_columns: usize,
+}
+
+/// What an output, the first where none is named, says of each sample.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn answers(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    output: Option<&Name>,
+    data: &Arc<Dataset>,
+    samples: &[usize],
+) -> Result<Answers, RecipeError> {
     const BATCH_SIZE: usize = 64;
     let data = &normalization::data_for(&onnx::read_bytes(model.bytes().clone(), model.folder())?, data)?;
     let mut session = runtime.load(model, &Options::default())?;
-    let n_classes = data.classes().len();
-    let mut predictions = Vec::with_capacity(samples.len());
+    let wrong =
+        |problem: String| TrainError::Task { problem, remedy: "give a network with a row of numbers for each sample" };
+    let mut numbers = Vec::new();
     for samples in samples.chunks(BATCH_SIZE) {
         let feeds = feeds(session.inputs(), &data.batch(samples)?, data)?;
         let outputs = run_rows(session.as_mut(), &feeds)?;
-        let wrong = |problem: String| TrainError::Task { problem, remedy: "give a classifier of these classes" };
-        let scores = outputs.iter().find(|(name, _)| name == output.as_str());
-        let (_, scores) = scores.ok_or_else(|| wrong(format!("the network has no output `{output}`")))?;
-        if scores.len() != samples.len() * n_classes {
-            let problem = format!("{} samples of {n_classes} classes got {} numbers", samples.len(), scores.len());
-            return Err(wrong(problem).into());
-        }
-        let scores = scores.to_f32s().map_err(TrainError::from)?;
-        predictions.extend(scores.chunks(n_classes.max(1)).map(greatest));
+        let is_meant = |name: &String| output.is_none_or(|output| name == output.as_str());
+        let missing = || {
+            wrong(
+                output
+                    .map_or("the network has no output".to_string(), |it| format!("the network has no output `{it}`")),
+            )
+        };
+        let (_, said) = outputs.iter().find(|(name, _)| is_meant(name)).ok_or_else(missing)?;
+        numbers.extend_from_slice(&said.to_f32s().map_err(TrainError::from)?);
     }
-    Ok(predictions)
+    let n_columns = numbers.len().checked_div(samples.len()).unwrap_or(0);
+    if n_columns * samples.len() != numbers.len() {
+        return Err(wrong(format!("{} samples got {} numbers", samples.len(), numbers.len())).into());
+    }
+    Ok(Answers { numbers, n_columns })
 }
 
 /// What a session's inputs get of a batch.

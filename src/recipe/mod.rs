@@ -15,6 +15,7 @@ mod rounding;
 pub mod samples;
 mod score;
 mod train;
+pub mod validate;
 
 use std::path::{Path, PathBuf};
 

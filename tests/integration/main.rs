@@ -7,6 +7,7 @@ mod cli;
 mod conformance;
 mod distill;
 mod emulation;
+mod gate;
 mod graph;
 mod groups;
 mod hostile;

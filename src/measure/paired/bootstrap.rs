@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{StatisticsError, check_between_0_and_1, check_finite, normal};
+use super::{StatisticsError, check_between_0_and_1, check_finite};
+use crate::measure::normal;
 use crate::measure::statistics::{Interval, mean, quantile, sorted};
 
 /// How the samples are drawn anew.

@@ -18,7 +18,6 @@ pub mod bootstrap;
 mod coverage;
 pub mod holm;
 pub mod mcnemar;
-mod normal;
 pub mod proportions;
 pub mod sample_size;
 pub mod verdict;

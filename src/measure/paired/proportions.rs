@@ -9,7 +9,8 @@
 //! simulated draws at each of ten settings, from 100 samples to 2,000 and from 5 expected disagreements to 150, the
 //! 95 % interval held the truth in 93.7 to 95.8 of 100.
 
-use super::{Counts, StatisticsError, check_between_0_and_1, normal};
+use super::{Counts, StatisticsError, check_between_0_and_1};
+use crate::measure::normal;
 use crate::measure::statistics::Interval;
 
 /// The interval of student − teacher in accuracy.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{StatisticsError, check_between_0_and_1, check_margin, normal, proportions};
+use super::{StatisticsError, check_between_0_and_1, check_margin, proportions};
+use crate::measure::normal;
 
 /// A test to be made. The units of `difference` and `margin` are those of the scores: 0.01 is one point of accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

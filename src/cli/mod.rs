@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod convert;
 mod demo;
+mod evaluate;
 mod feeds;
 mod format;
 mod gate;
@@ -74,6 +75,7 @@ enum Command {
     Quantize(quantize::Arguments),
     Convert(convert::Arguments),
     Bench(bench::Arguments),
+    Evaluate(evaluate::Arguments),
     Compare(compare::Arguments),
     Gate(gate::Arguments),
     Audit(audit::Arguments),
@@ -116,6 +118,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Quantize(arguments) => quantize::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Gate(arguments) => gate::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),

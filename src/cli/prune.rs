@@ -66,7 +66,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = word::<sparse::Criterion>, requires = "sparse")]
     sparse_criterion: Option<sparse::Criterion>,
     /// By what units are told apart: l1, l2, batch-norm, fpgm, lamp, random, first; by samples activation or apoz; by labelled ones
-    /// taylor or fisher
+    /// taylor, fisher or movement
     #[arg(long, value_name = "NAME", value_parser = word::<Criterion>)]
     criterion: Option<Criterion>,
     /// Among which units the least important are looked for: global, or local for the same share of every group

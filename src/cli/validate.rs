@@ -14,6 +14,7 @@ use crate::graph::Name;
 use crate::measure::latency::{self, Latency};
 use crate::measure::paired::verdict::Verdict;
 use crate::measure::runtime::Runtime;
+use crate::measure::statistics::Interval;
 use crate::recipe::validate::{Comparison, validate};
 use crate::report::{Beside, FilePart, Metric, Report, Run, markdown};
 use crate::store;
@@ -137,6 +138,10 @@ fn text(report: &Report) -> String {
     ];
     report.runs.iter().for_each(|run| run_rows(run, &mut rows));
     text.push_str(&table(&columns, rows));
+    let timed = report.runs.iter().filter_map(|run| run.latency.as_ref());
+    if timed.clone().any(|both| !(both.teacher.is_tight && both.student.is_tight)) {
+        text.push_str("times did not become as sure as wanted: measure longer (--seconds) or on a quieter machine\n");
+    }
     text
 }
 
@@ -174,7 +179,12 @@ fn run_rows(run: &Run, rows: &mut Vec<Vec<String>>) {
             let (a, b) = (of(teacher), of(student));
             vec![format!("{what} µs, {on}"), format!("{a:.1}"), format!("{b:.1}"), times(a, b)]
         };
-        rows.push(time("median", |latency| latency.median_us));
+        let mut median = time("median", |latency| latency.median_us);
+        if let Some(ratio) = student.ratio_to_first {
+            let Interval { estimate, low, high, .. } = ratio;
+            median[3] = format!("{:.2} × [{:.2}, {:.2}]", 1.0 / estimate, 1.0 / high, 1.0 / low);
+        }
+        rows.push(median);
         rows.push(time("p95", |latency| latency.p95_us));
         rows.push(time("p99", |latency| latency.p99_us));
     }

@@ -73,6 +73,21 @@ pub fn median_interval(ascending: &[f64], confidence: f64) -> Option<Interval> {
     })
 }
 
+/// A part of `n` independent samples with the score interval of Wilson (1927), equation 3: it stays within 0 and 1, and holds what it
+/// promises near them. None for no samples.
+pub fn proportion_interval(n_of_kind: u64, n: u64, confidence: f64) -> Option<Interval> {
+    let (k, n) = (n_of_kind as f64, n as f64);
+    let z = normal::two_sided(confidence);
+    let centre = (k + z * z / 2.0) / (n + z * z);
+    let half = z / (n + z * z) * (k * (n - k) / n + z * z / 4.0).sqrt();
+    (n > 0.0).then(|| Interval {
+        estimate: k / n,
+        low: (centre - half).max(0.0),
+        high: (centre + half).min(1.0),
+        confidence,
+    })
+}
+
 /// The `fraction` quantile of independent samples in ascending order with an interval between two order statistics: the number of
 /// samples below the quantile is binomial, here taken to be normal (David and Nagaraja 2003, §7.1). None where the interval would reach
 /// beyond the samples.
@@ -141,6 +156,30 @@ mod tests {
         let (_, reached) = order_statistic(10, 0.95).expect("ten suffice");
         assert!((reached - 0.978_515_625).abs() < 1e-9, "{reached}");
         assert_eq!(rank(100_000).map(|rank| rank.abs_diff(49_690) < 5), Some(true));
+    }
+
+    /// `statsmodels.stats.proportion.proportion_confint(k, n, method="wilson")`.
+    #[test]
+    fn proportions_have_wilson_s_interval() {
+        let check = |k: u64, n: u64, low: f64, high: f64| {
+            let interval = proportion_interval(k, n, 0.95).expect("samples");
+            assert!((interval.low - low).abs() < 1e-6 && (interval.high - high).abs() < 1e-6, "{interval:?}");
+        };
+        check(90, 100, 0.825_634, 0.944_771);
+        check(0, 20, 0.0, 0.161_125);
+        check(20, 20, 0.838_875, 1.0);
+        assert_eq!(proportion_interval(0, 0, 0.95), None);
+    }
+
+    /// Between the order statistics at `n p ∓ z √(n p (1 − p))`.
+    #[test]
+    fn tails_have_intervals_where_there_are_runs_enough() {
+        let samples: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let interval = quantile_interval(&samples, 0.95, 0.95).expect("a thousand suffice");
+        assert_eq!((interval.low, interval.high), (936.0, 964.0));
+        assert!(interval.low < interval.estimate && interval.estimate < interval.high);
+        assert_eq!(quantile_interval(&samples[..100], 0.99, 0.95), None);
+        assert_eq!(quantile_interval(&[], 0.5, 0.95), None);
     }
 
     #[test]

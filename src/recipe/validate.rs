@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::evaluate::{Answers, answers, feeds};
 use super::{RecipeError, normalization};
 use crate::compress::distill::student::Size;
@@ -12,12 +14,13 @@ use crate::graph::shape::Bindings;
 use crate::measure::compressed::compressed;
 use crate::measure::latency::{self, Contender, interleaved};
 use crate::measure::machine::Machine;
+use crate::measure::metrics::classification::{ClassFigures, Confusion};
 use crate::measure::metrics::{MetricError, Rows, agreement, binary, calibration, classification, regression};
 use crate::measure::paired::bootstrap::{self, statistic_interval};
 use crate::measure::paired::verdict::{Judgement, judge};
 use crate::measure::paired::{StatisticsError, verdict};
 use crate::measure::runtime::{ModelBytes, Options, Runtime, RuntimeError, batch_size};
-use crate::measure::statistics::{Interval, mean};
+use crate::measure::statistics::{Interval, mean, proportion_interval};
 use crate::onnx;
 use crate::report::{Agreement, Beside, DataPart, FilePart, Metric, Report, Run, SCHEMA};
 use crate::store;
@@ -51,13 +54,7 @@ pub struct Comparison<'a> {
 pub fn validate(comparison: &Comparison<'_>, told: &mut dyn FnMut(&str)) -> Result<Report, RecipeError> {
     let Comparison { data, split, .. } = comparison;
     let samples = data.samples(*split);
-    let part = |problem: String| RecipeError::Part { part: "data".to_string(), problem };
-    if samples.is_empty() {
-        return Err(part(format!("has no {split} samples: give a split that has some")));
-    }
-    let truth = Truth::of(data, samples).ok_or_else(|| {
-        part("has no labels to be met: `aludel compare --inputs` shows how far outputs lie apart".to_string())
-    })?;
+    let truth = truth(data, *split)?;
     let (teacher, student) = (file(comparison.teacher)?, file(comparison.student)?);
     let mut runs = Vec::new();
     for runtime in comparison.runtimes {
@@ -80,6 +77,53 @@ pub fn validate(comparison: &Comparison<'_>, told: &mut dyn FnMut(&str)) -> Resu
     })
 }
 
+/// What a network's answers are worth on a runtime.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Worth {
+    /// The runtime.
+    pub runtime: String,
+    /// How many samples there are.
+    pub n_samples: usize,
+    /// By the name of the measure; the accuracy first, where there are classes.
+    pub metrics: Vec<(String, f64)>,
+    /// Of the accuracy, at 95 %.
+    pub interval: Option<Interval>,
+    /// Figures of each class, by its name.
+    pub classes: Vec<(String, ClassFigures)>,
+}
+
+/// What a network's answers are worth on a split; the output is the first where none is named.
+///
+/// # Errors
+/// As [`validate`].
+pub fn worth(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    output: Option<&Name>,
+    data: &Arc<Dataset>,
+    split: Split,
+) -> Result<Worth, RecipeError> {
+    let samples = data.samples(split);
+    let truth = truth(data, split)?;
+    let said = said(runtime, model, output, data, samples)?;
+    let both = Beside { teacher: &said, student: &said };
+    let run = match &truth {
+        Truth::Classes(labels, n_classes) => classes(both, labels, *n_classes, 0.0)?,
+        Truth::Numbers(targets) => numbers(both, targets, 0.0)?,
+    };
+    let confusion = run.confusion.map(|both| both.student);
+    let n_right = run.wrong.map(|wrong| samples.len() - wrong.len());
+    let interval = n_right.and_then(|n| proportion_interval(n as u64, samples.len() as u64, 0.95));
+    let figures = confusion.iter().flat_map(Confusion::classes);
+    Ok(Worth {
+        runtime: runtime.name().to_string(),
+        n_samples: samples.len(),
+        metrics: run.metrics.into_iter().map(|metric| (metric.name, metric.student)).collect(),
+        interval,
+        classes: data.classes().iter().cloned().zip(figures).collect(),
+    })
+}
+
 fn file(model: &ModelBytes) -> Result<FilePart, RecipeError> {
     let read = onnx::read_bytes(model.bytes().clone(), model.folder())?;
     let size = Size::of(&read.graph, &Bindings::default())?;
@@ -91,6 +135,32 @@ fn file(model: &ModelBytes) -> Result<FilePart, RecipeError> {
         parameters: size.parameters,
         macs: size.macs,
     })
+}
+
+/// What the samples of a split should be said to be.
+fn truth(data: &Dataset, split: Split) -> Result<Truth, RecipeError> {
+    let part = |problem: String| RecipeError::Part { part: "data".to_string(), problem };
+    if data.samples(split).is_empty() {
+        return Err(part(format!("has no {split} samples: give a split that has some")));
+    }
+    Truth::of(data, data.samples(split)).ok_or_else(|| {
+        part(
+            "has no classes or numbers to be met: `aludel compare --inputs` shows how far outputs lie apart"
+                .to_string(),
+        )
+    })
+}
+
+/// What a network says of samples.
+fn said(
+    runtime: &dyn Runtime,
+    model: &ModelBytes,
+    output: Option<&Name>,
+    data: &Arc<Dataset>,
+    samples: &[usize],
+) -> Result<Rows, RecipeError> {
+    let Answers { numbers, n_columns } = answers(runtime, model, output, data, samples)?;
+    Ok(Rows::new(numbers.into_iter().map(f64::from).collect(), n_columns)?)
 }
 
 /// What samples should be said to be.
@@ -125,13 +195,11 @@ fn run(
     truth: &Truth,
     told: &mut dyn FnMut(&str),
 ) -> Result<Run, RecipeError> {
-    let said = |model: &ModelBytes, whose: &str, told: &mut dyn FnMut(&str)| {
-        told(&format!("the {whose} on {}", runtime.name()));
-        let Answers { numbers, n_columns } = answers(runtime, model, comparison.output, comparison.data, samples)?;
-        Ok::<_, RecipeError>(Rows::new(numbers.into_iter().map(f64::from).collect(), n_columns)?)
-    };
-    let teacher = said(comparison.teacher, "teacher", told)?;
-    let student = said(comparison.student, "student", told)?;
+    let Comparison { output, data, .. } = *comparison;
+    told(&format!("the teacher on {}", runtime.name()));
+    let teacher = said(runtime, comparison.teacher, output, data, samples)?;
+    told(&format!("the student on {}", runtime.name()));
+    let student = said(runtime, comparison.student, output, data, samples)?;
     let both = Beside { teacher: &teacher, student: &student };
     let mut run = match truth {
         Truth::Classes(labels, n_classes) => classes(both, labels, *n_classes, comparison.margin)?,

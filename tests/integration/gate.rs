@@ -74,6 +74,14 @@ fn a_student_is_judged_and_gated() {
     assert_eq!(report["runs"][0]["confusion"]["student"]["rows"].as_array().map(Vec::len), Some(10));
     assert!(fs::read_to_string(&markdown).expect("it was written").starts_with("**The student passes**"));
 
+    let [student, data] = ["student.onnx", "data.toml"].map(|name| digits.text(name));
+    let evaluated = aludel(&["evaluate", &student, "--data", &data, "--runtime", "tract", "--json"]);
+    let worth: Value = serde_json::from_slice(&evaluated.stdout).expect("JSON");
+    assert_eq!(worth["runs"][0]["metrics"][0][1], report["runs"][0]["metrics"][0]["student"]);
+    assert_eq!(worth["runs"][0]["classes"].as_array().map(Vec::len), Some(10));
+    let table = aludel(&["evaluate", &student, "--data", &data, "--runtime", "tract"]);
+    assert!(said(&table).contains("precision") && said(&table).contains("test samples"), "{}", said(&table));
+
     // A poor student fails, and one that may be a little worse is undecided.
     let poor = digits.compare("poor.onnx", "poor.json", &["--margin", "0.1"]);
     assert_eq!(poor.status.code(), Some(1), "{}", said(&poor));

@@ -351,8 +351,8 @@ fn the_command_prunes_by_amount_curves_layers_and_zeros() {
         let report = prune(&[&["--macs", "0.4", "--compensate", "none", "--recalibrate", "mean"][..], more].concat());
         assert!(report["notes"].to_string().contains(expected), "{report}");
     }
-    for (amount, what) in [("--params", "parameters"), ("--bytes", "weight_bytes")] {
-        let report = prune(&[amount, "0.3", "--round-to", "4", "--criterion", "fisher"]);
+    for (amount, what, criterion) in [("--params", "parameters", "fisher"), ("--bytes", "weight_bytes", "movement")] {
+        let report = prune(&[amount, "0.3", "--round-to", "4", "--criterion", criterion]);
         assert!(less(&report, what) >= 0.3, "{report}");
         let groups = report["groups"].as_array().expect("a list");
         assert!(groups.iter().all(|group| group["n_left"].as_u64().is_some_and(|left| left % 4 == 0)), "{report}");
@@ -396,7 +396,10 @@ fn what_cannot_be_pruned_is_refused() {
         (&["--macs", "0.99", "--min-width", "16"][..], "is the most"),
         (&["--macs", "0.3", "--only", "/none"][..], "`/none` means nothing in the network"),
         (&["--macs", "0.3", "--criterion", "taylor"][..], "`data` is missing: the criterion is told by the gradients"),
-        (&["--macs", "0.3", "--criterion", "movement"][..], "is told by the steps of a training"),
+        (
+            &["--macs", "0.3", "--criterion", "movement"][..],
+            "`data` is missing: the criterion is told by the gradients",
+        ),
         (&["--macs", "0.3", "--criterion", "l3"][..], "unknown variant"),
         (&["--macs", "0.3", "--compensate", "together"][..], "`data` is missing: `compensate`"),
         (&["--pattern", "4:2"][..], "4:2"),

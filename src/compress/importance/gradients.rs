@@ -25,7 +25,7 @@ use crate::learn::train::roles::{self, roles};
 /// |---|---|
 /// | `taylor` | `(Σ g w)²`, the mean over the batches |
 /// | `fisher` | `½ Σ g² w²`, the mean over the batches; with batches of one sample the empirical Fisher information |
-/// | `movement` | `−Σ g w`, the sum over the batches: steps of a training at the rate that they share |
+/// | `movement` | `−Σ g w`, the sum over the batches, a step of a training after each |
 ///
 /// A unit that makes itself, in a recurrent layer, counts that weight twice: once made, once summed over.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ impl Gradients {
                 (None, _) if self.n_batches == 0 => {
                     unranked(&group.name, "has no gradients yet", "give samples to take them on")
                 }
-                (None, Needs::Gradients | Needs::Training) => Ok(match criterion {
+                (None, Needs::Gradients) => Ok(match criterion {
                     Criterion::Taylor => mean(&group.taylor),
                     Criterion::Fisher => mean(&group.fisher),
                     _ => group.movement.clone(),
@@ -120,6 +120,9 @@ impl Gradients {
         self.groups.iter().map(of_group).collect()
     }
 }
+
+/// The learning rate of the steps that `movement` is summed over.
+pub const MOVEMENT_RATE: f32 = 1e-2;
 
 const NO_GRADIENT: &str = "does not learn, so that it has no gradient";
 
@@ -162,12 +165,13 @@ impl Sums {
 
 /// A number for each unit of each group, by the gradients of a loss on one of the network's outputs. A batch has a tensor for
 /// each input of the network and `target`; it is run as in training, with the statistics of the batch in batch
-/// normalisations and with dropout, which `seed` decides; nothing is learned. A batch is forgotten before the next one is
+/// normalisations and with dropout, which `seed` decides. Nothing is learned but for `movement`, of which each batch is a step of
+/// gradient descent at [`MOVEMENT_RATE`]; what comes of it is forgotten. A batch is forgotten before the next one is
 /// asked for. `types` and `groups` are the graph's.
 ///
 /// # Errors
 /// When there are no batches, the network cannot learn, or a batch does not fit it. A group's as [`Gradients::importance`]
-/// has it; `movement` is of a training, and its groups are not ranked here.
+/// has it, and for criteria that are not told by gradients.
 #[expect(clippy::too_many_arguments, reason = "a network with its groups, a loss, data, and what to tell of them")]
 pub fn by_gradients<E: From<TrainError> + From<ObserveError>>(
     graph: &Graph,
@@ -185,7 +189,7 @@ pub fn by_gradients<E: From<TrainError> + From<ObserveError>>(
     let mut learner = Learner::new(graph, output, loss, &BTreeSet::new())?;
     let mut gradients = Gradients::new(graph, types, groups);
     for (batch, seed) in batches.into_iter().zip((0..).map(|number| seed.wrapping_add(number))) {
-        let learned = learner.learn(&batch?, seed)?;
+        let mut learned = learner.learn(&batch?, seed)?;
         let parameters = learned.parameters();
         let by_name: IndexMap<&Name, (&[f32], &[f32])> = learned
             .gradients()
@@ -195,6 +199,11 @@ pub fn by_gradients<E: From<TrainError> + From<ObserveError>>(
             })
             .collect();
         gradients.add(|name| by_name.get(name).copied());
+        if criterion == Criterion::Movement {
+            learned.apply(|_, gradient, parameter| {
+                parameter.values.iter_mut().zip(gradient).for_each(|(value, slope)| *value -= MOVEMENT_RATE * slope);
+            });
+        }
     }
     match gradients.n_batches {
         0 => Err(ObserveError::NoSamples.into()),

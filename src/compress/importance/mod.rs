@@ -81,8 +81,6 @@ pub enum Needs {
     Activations,
     /// The gradients of a loss on data: [`by_gradients`].
     Gradients,
-    /// The gradients of the steps of a training: [`Gradients`].
-    Training,
 }
 
 impl Criterion {
@@ -92,8 +90,7 @@ impl Criterion {
             Criterion::L1 | Criterion::L2 | Criterion::First | Criterion::Random => Needs::Nothing,
             Criterion::BatchNorm | Criterion::Fpgm | Criterion::Lamp => Needs::Nothing,
             Criterion::Activation | Criterion::Apoz => Needs::Activations,
-            Criterion::Taylor | Criterion::Fisher => Needs::Gradients,
-            Criterion::Movement => Needs::Training,
+            Criterion::Taylor | Criterion::Fisher | Criterion::Movement => Needs::Gradients,
         }
     }
 
@@ -136,7 +133,6 @@ impl Unranked {
             Needs::Nothing => "the criterion is one of weights alone",
             Needs::Activations => "the criterion is told by activations on data",
             Needs::Gradients => "the criterion is told by gradients on data",
-            Needs::Training => "the criterion is told by the steps of a training",
         };
         Unranked {
             group: group.name().clone(),

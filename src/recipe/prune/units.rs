@@ -144,10 +144,6 @@ fn importance_of(
             let batches = labelled(look, output, loss)?;
             by_gradients(graph, types, groups, output, loss, batches, criterion, basis.seed)
         }
-        Needs::Training => {
-            let problem = "is told by the steps of a training, which units are not chosen by yet: take `taylor`";
-            Err(PruneError::Option { option: "criterion", problem: problem.to_string() }.into())
-        }
     }
 }
 

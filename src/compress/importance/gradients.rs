@@ -122,7 +122,7 @@ impl Gradients {
 }
 
 /// The learning rate of the steps that `movement` is summed over.
-pub const MOVEMENT_RATE: f32 = 1e-2;
+const MOVEMENT_RATE: f32 = 1e-2;
 
 const NO_GRADIENT: &str = "does not learn, so that it has no gradient";
 
@@ -166,7 +166,7 @@ impl Sums {
 /// A number for each unit of each group, by the gradients of a loss on one of the network's outputs. A batch has a tensor for
 /// each input of the network and `target`; it is run as in training, with the statistics of the batch in batch
 /// normalisations and with dropout, which `seed` decides. Nothing is learned but for `movement`, of which each batch is a step of
-/// gradient descent at [`MOVEMENT_RATE`]; what comes of it is forgotten. A batch is forgotten before the next one is
+/// gradient descent at a rate of 0.01; what comes of it is forgotten. A batch is forgotten before the next one is
 /// asked for. `types` and `groups` are the graph's.
 ///
 /// # Errors

@@ -9,13 +9,15 @@ use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use aludel::graph::tensor::{DType, Tensor};
+use aludel::measure::agent::{self, Memory, Program, Request, Response};
 use aludel::measure::inputs::{self, Bindings};
 use aludel::measure::latency::{self, Contender, Latency, timed};
 use aludel::measure::machine::Machine;
 use aludel::measure::memory::{self, Resident};
+use aludel::measure::probe;
 use aludel::measure::runtime::tract::Tract;
 use aludel::measure::runtime::{ModelBytes, Optimization, Options, Runtime as _, RuntimeError, Session};
 use serde_json::{Value, json};
@@ -24,6 +26,11 @@ const HELP: &str = "\
 Runs an ONNX model on this device with tract, and prints what it computed and how long it took as JSON.
 
 Usage: aludel-edge [OPTIONS] MODEL.onnx
+       aludel-edge --probe
+       aludel-edge --serve FOLDER
+
+  --probe         say what this device is and how it is doing: clocks, heat, throttling, memory, rate of a matrix product
+  --serve FOLDER  answer FOLDER/request.json in FOLDER/response.json and FOLDER/outputs.raw: what `aludel --target` starts
 
 Inputs, by name; those not named are random:
   --inputs FILE            JSON: {\"NAME\": {\"dtype\": \"f32\", \"shape\": [1, 3], \"file\": \"x.raw\"}, …};
@@ -35,6 +42,7 @@ Inputs, by name; those not named are random:
 Measuring:
   --budget SECONDS         time for measuring; 0 runs once only [default: 10]
   --width RATIO            stop when the median's 95 % interval is this narrow [default: 0.02]
+  --threads N              threads that a run may use [default: 1]
   --optimization LEVEL     none, basic or all [default: all]
 
 Output:
@@ -46,7 +54,7 @@ Exit codes: 0 done, 2 an error (on stderr).
 ";
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)).and_then(|arguments| arguments.map_or(Ok(()), |a| work(&a))) {
+    match parse(std::env::args().skip(1)).and_then(|task| work(&task)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -55,13 +63,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the command line asks for.
+enum Task {
+    /// Was answered already.
+    Answered,
+    Probe,
+    Serve(PathBuf),
+    Measure(Box<Arguments>),
+}
+
 struct Arguments {
     model: PathBuf,
     given: Vec<Given>,
     seed: u64,
     bindings: Bindings,
     measuring: latency::Options,
-    optimization: Optimization,
+    options: Options,
     outputs: Option<PathBuf>,
 }
 
@@ -72,8 +89,8 @@ struct Given {
     file: PathBuf,
 }
 
-/// None after `--help` and `--version`, which it answers.
-fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+/// Answers `--help` and `--version` itself.
+fn parse(words: impl Iterator<Item = String>) -> Result<Task, String> {
     let mut model = None;
     let mut arguments = Arguments {
         model: PathBuf::new(),
@@ -81,7 +98,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         seed: 0,
         bindings: Bindings::new(),
         measuring: latency::Options::default(),
-        optimization: Optimization::All,
+        options: Options::default(),
         outputs: None,
     };
     // `--name=value` is `--name value`; an `=` further on belongs to the value.
@@ -94,12 +111,14 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         match word.as_str() {
             "--help" | "-h" => {
                 say(HELP)?;
-                return Ok(None);
+                return Ok(Task::Answered);
             }
             "--version" | "-V" => {
                 say(&format!("aludel-edge {} (tract {})\n", env!("CARGO_PKG_VERSION"), Tract.version()))?;
-                return Ok(None);
+                return Ok(Task::Answered);
             }
+            "--probe" => return Ok(Task::Probe),
+            "--serve" => return Ok(Task::Serve(PathBuf::from(value()?))),
             "--inputs" => arguments.given.extend(listed_inputs(Path::new(&value()?))?),
             "--input" => arguments.given.push(input(&value()?)?),
             "--random" => arguments.seed = number(&word, &value()?)?,
@@ -114,7 +133,8 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
                 arguments.measuring = measuring.ok_or_else(|| format!("{word} {seconds}: not a time"))?;
             }
             "--width" => arguments.measuring.relative_width = number(&word, &value()?)?,
-            "--optimization" => arguments.optimization = optimization(&value()?)?,
+            "--threads" => arguments.options.n_threads = number::<std::num::NonZeroUsize>(&word, &value()?)?.get(),
+            "--optimization" => arguments.options.optimization = optimization(&value()?)?,
             "--outputs" => arguments.outputs = Some(PathBuf::from(value()?)),
             option if option.starts_with('-') => return Err(format!("unknown option {option}; --help lists them")),
             _ if model.is_some() => return Err(format!("more than one model: {word}")),
@@ -122,7 +142,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Option<Arguments>, Strin
         }
     }
     arguments.model = model.ok_or("no model is given; --help says how")?;
-    Ok(Some(arguments))
+    Ok(Task::Measure(Box::new(arguments)))
 }
 
 fn number<T: std::str::FromStr<Err: Display>>(option: &str, text: &str) -> Result<T, String> {
@@ -176,34 +196,127 @@ fn read(given: &Given) -> Result<(String, Tensor), String> {
     Ok((given.name.clone(), tensor))
 }
 
-fn work(arguments: &Arguments) -> Result<(), String> {
-    let before = memory::resident();
-    let bytes = fs::read(&arguments.model).map_err(|error| format!("{}: {error}", arguments.model.display()))?;
-    let size_bytes = bytes.len();
-    let model = ModelBytes::new(bytes).at(&arguments.model);
-    let options = Options { optimization: arguments.optimization, ..Options::default() };
-    let (session, load) = timed(|| Tract.load(&model, &options));
-    let mut session = session.map_err(|error| explained(&error))?;
-    drop(model);
-    let given = all_inputs(arguments, session.as_ref())?;
-    let (outputs, first_run) = timed(|| session.run(&given));
+fn work(task: &Task) -> Result<(), String> {
+    match task {
+        Task::Answered => Ok(()),
+        Task::Probe => {
+            let probe = probe::probe(vcgencmd().as_deref()).map_err(|error| explained(&error))?;
+            say(&format!("{:#}\n", json!(probe)))
+        }
+        Task::Serve(folder) => serve(folder),
+        Task::Measure(arguments) => report(arguments),
+    }
+}
+
+/// What the Raspberry Pi's own tool says of throttling, where it is.
+fn vcgencmd() -> Option<String> {
+    let output = Command::new("vcgencmd").arg("get_throttled").output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn report(arguments: &Arguments) -> Result<(), String> {
+    let mut loaded = load(&arguments.model, &arguments.options)?;
+    let given = all_inputs(arguments, loaded.session.as_ref())?;
+    let (outputs, first_run) = timed(|| loaded.session.run(&given));
     let outputs = outputs.map_err(|error| explained(&error))?;
     let after = memory::resident();
-    let latency = measure(arguments, session.as_mut(), &given);
+    let latency = measure(&arguments.measuring, loaded.session.as_mut(), &given)?;
     let report = json!({
-        "program": { "name": "aludel-edge", "version": env!("CARGO_PKG_VERSION") },
-        "runtime": { "name": Tract.name(), "version": Tract.version(), "threads": 1,
-            "optimization": arguments.optimization },
+        "program": Program::agent(),
+        "runtime": { "name": Tract.name(), "version": Tract.version(), "threads": arguments.options.n_threads,
+            "optimization": arguments.options.optimization },
         "machine": Machine::this(),
-        "model": { "path": arguments.model, "size_bytes": size_bytes },
+        "model": { "path": arguments.model, "size_bytes": loaded.size_bytes },
         "inputs": given.iter().map(|(name, tensor)| described(name, tensor)).collect::<Vec<_>>(),
         "outputs": write_outputs(arguments, &outputs)?,
-        "load_us": load.as_secs_f64() * 1e6,
+        "load_us": loaded.time_us,
         "first_run_us": first_run.as_secs_f64() * 1e6,
-        "latency": latency.transpose().map_err(|error| explained(&error))?,
-        "memory": resident(&before, &after),
+        "latency": latency,
+        "memory": resident(&loaded.before, &after).map_or_else(|reason| json!({ "unknown": reason }), |memory| json!(memory)),
     });
     say(&format!("{report:#}\n"))
+}
+
+/// A model that is loaded, and what that took.
+struct Loaded {
+    session: Box<dyn Session>,
+    size_bytes: usize,
+    time_us: f64,
+    before: Result<Resident, String>,
+}
+
+fn load(path: &Path, options: &Options) -> Result<Loaded, String> {
+    let before = memory::resident();
+    let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let size_bytes = bytes.len();
+    let model = ModelBytes::new(bytes).at(path);
+    let (session, time) = timed(|| Tract.load(&model, options));
+    let session = session.map_err(|error| explained(&error))?;
+    Ok(Loaded { session, size_bytes, time_us: time.as_secs_f64() * 1e6, before })
+}
+
+/// Answers a request. What cannot be done is an answer, too; only one that cannot be written is an error.
+fn serve(folder: &Path) -> Result<(), String> {
+    let response = answer(folder).unwrap_or_else(|reason| {
+        let mut response = Response::new(Program::agent());
+        response.error = Some(reason);
+        response
+    });
+    let path = folder.join(agent::RESPONSE);
+    let text = serde_json::to_vec_pretty(&response).map_err(|error| error.to_string())?;
+    fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn answer(folder: &Path) -> Result<Response, String> {
+    let path = folder.join(agent::REQUEST);
+    let wrong = |error: &dyn Display| format!("{}: {error}", path.display());
+    let text = fs::read(&path).map_err(|error| wrong(&error))?;
+    let request: Request = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
+    if request.protocol != agent::PROTOCOL {
+        return Err(format!("it was asked in protocol {}, and speaks {}", request.protocol, agent::PROTOCOL));
+    }
+    let mut response = Response::new(Program::agent());
+    match &request.task {
+        agent::Task::Probe => {
+            response.probe = Some(probe::probe(vcgencmd().as_deref()).map_err(|error| explained(&error))?);
+        }
+        agent::Task::Measure(task) => answer_measure(folder, task, &mut response)?,
+    }
+    Ok(response)
+}
+
+fn answer_measure(folder: &Path, task: &agent::Measure, response: &mut Response) -> Result<(), String> {
+    if task.runtime != Tract.name() {
+        return Err(format!("it has tract only, not {}", task.runtime));
+    }
+    let path = folder.join(agent::INPUTS);
+    let inputs = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let runs = agent::unpack(&task.runs, &inputs.into())?;
+    let options = Options { n_threads: task.n_threads.max(1), optimization: task.optimization, ..Options::default() };
+    let mut loaded = load(&folder.join(&task.model), &options)?;
+    let mut outputs = Vec::with_capacity(runs.len());
+    let mut first = None;
+    for run in &runs {
+        let (values, time) = timed(|| loaded.session.run(run));
+        outputs.push(values.map_err(|error| explained(&error))?);
+        first.get_or_insert_with(|| (time.as_secs_f64() * 1e6, memory::resident()));
+    }
+    let (arrays, bytes) = agent::pack(&outputs)?;
+    let path = folder.join(agent::OUTPUTS);
+    fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    if let (Some(run), Some((time_us, after))) = (runs.first(), first) {
+        let measuring = latency::Options { relative_width: task.relative_width, ..latency::Options::default() };
+        let measuring =
+            measuring.with_budget_s(task.budget_s).ok_or_else(|| format!("{} s is no time", task.budget_s))?;
+        response.latency = measure(&measuring, loaded.session.as_mut(), run)?;
+        response.first_run_us = Some(time_us);
+        response.memory = resident(&loaded.before, &after).ok();
+    }
+    response.runs = arrays;
+    response.load_us = Some(loaded.time_us);
+    response.machine = Some(Machine::this());
+    response.runtime = Some(Program { name: Tract.name().to_owned(), version: Tract.version() });
+    Ok(())
 }
 
 /// To stdout; a reader that has seen enough and closed it is no error.
@@ -231,17 +344,17 @@ fn all_inputs(arguments: &Arguments, session: &dyn Session) -> Result<Vec<(Strin
 }
 
 fn measure(
-    arguments: &Arguments,
+    measuring: &latency::Options,
     session: &mut dyn Session,
     given: &[(String, Tensor)],
-) -> Option<Result<Latency, RuntimeError>> {
-    if arguments.measuring.budget.is_zero() {
-        return None;
+) -> Result<Option<Latency>, String> {
+    if measuring.budget.is_zero() {
+        return Ok(None);
     }
     let run = || session.run(given).map(|_| ());
     let mut contenders = [Contender { label: "tract".to_owned(), run: Box::new(run) }];
-    let latencies = latency::interleaved(&mut contenders, &arguments.measuring, &mut |_| ());
-    Some(latencies.map(|mut latencies| latencies.remove(0)))
+    let latencies = latency::interleaved(&mut contenders, measuring, &mut |_| ());
+    latencies.map(|mut latencies| latencies.pop()).map_err(|error| explained(&error))
 }
 
 fn described(name: &str, tensor: &Tensor) -> Value {
@@ -271,13 +384,9 @@ fn write_outputs(arguments: &Arguments, outputs: &[(String, Tensor)]) -> Result<
     Ok(rows)
 }
 
-fn resident(before: &Result<Resident, String>, after: &Result<Resident, String>) -> Value {
-    match (before, after) {
-        (Ok(before), Ok(after)) => json!({
-            "rss_before_load_bytes": before.current_bytes,
-            "rss_after_first_run_bytes": after.current_bytes,
-            "rss_peak_bytes": memory::resident().map_or(after.peak_bytes, |now| now.peak_bytes),
-        }),
-        (Err(reason), _) | (_, Err(reason)) => json!({ "unknown": reason }),
-    }
+/// What the process held, and holds now; else why that is not known.
+fn resident(before: &Result<Resident, String>, after: &Result<Resident, String>) -> Result<Memory, String> {
+    let [before, after] = [before, after].map(|resident| resident.as_ref().map_err(String::clone));
+    let after = after?;
+    Ok(Memory::new(before?, after, &memory::resident().unwrap_or(*after)))
 }

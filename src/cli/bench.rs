@@ -10,12 +10,14 @@ use serde::Serialize;
 use super::load::{self, BindArguments, OpenRuntime, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
-use super::{Outcome, format};
+use super::{Outcome, device, format};
 use crate::measure::child::{self, Request, RuntimeName};
 use crate::measure::inputs::{self, Bindings};
 use crate::measure::latency::{self, Contender, Latency, WarmUp};
 use crate::measure::machine::Machine;
+use crate::measure::runtime::remote::Measuring;
 use crate::measure::runtime::{ModelBytes, Options, RuntimeError, Session};
+use crate::measure::target;
 use crate::store;
 
 /// Measure latency and memory of models on runtimes
@@ -24,7 +26,7 @@ use crate::store;
 /// tight as asked for or the time is up. Each also runs once in a process of its own, to see its memory alone. Ratios are to the first row that ran.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  aludel bench teacher.onnx student.onnx\n  aludel bench model.onnx --runtime ort --threads 1,2,4 --bind batch=8 --json"
+    after_help = "Examples:\n  aludel bench teacher.onnx student.onnx\n  aludel bench model.onnx --runtime ort --threads 1,2,4 --bind batch=8 --json\n  aludel bench model.onnx --target my-board.toml"
 )]
 pub(super) struct Arguments {
     /// ONNX files
@@ -49,6 +51,10 @@ pub(super) struct Arguments {
     /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// On devices instead, by the agent there (repeatable): a name of `aludel targets list`, or a TOML file; the runtime and its threads are the
+    /// device's
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', conflicts_with_all = ["runtime", "library", "threads", "warm_up", "no_memory", "dump_optimized"])]
+    target: Vec<String>,
     /// Leave out the processes that see the memory
     #[arg(long)]
     no_memory: bool,
@@ -89,6 +95,9 @@ struct Row {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if !arguments.target.is_empty() {
+        return on_devices(arguments);
+    }
     let mut models = Vec::new();
     for path in &arguments.models {
         models.push(load::model_bytes(path)?);
@@ -114,6 +123,23 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let code = if report.rows.iter().any(|row| row.refused.is_some()) { 2 } else { 0 };
     let outcome = if arguments.json { Outcome::json(&report)? } else { Outcome::done(text(&report)) };
     Ok(Outcome { code, ..outcome })
+}
+
+fn on_devices(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    Duration::try_from_secs_f64(arguments.seconds).context("--seconds is no time")?;
+    let targets = arguments.target.iter().map(|name| target::find(name)).collect::<Result<_, _>>()?;
+    let plan = device::Plan {
+        models: &arguments.models,
+        targets,
+        bindings: &arguments.bind.bindings,
+        seed: arguments.seed,
+        measuring: Measuring {
+            optimization: arguments.runtimes.optimization,
+            budget_s: arguments.seconds,
+            relative_width: arguments.precision,
+        },
+    };
+    device::bench(&plan, arguments.json)
 }
 
 /// What to measure, and how.

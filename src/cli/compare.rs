@@ -11,12 +11,14 @@ use super::load::{self, BindArguments, RuntimeArguments};
 use super::progress::Progress;
 use super::table::{Side, table};
 use super::validate::Judged;
-use super::{Outcome, format};
+use super::{Outcome, device, format};
 use crate::compress::quantize::debug::Distance;
 use crate::graph::Name;
 use crate::graph::tensor::Tensor;
 use crate::measure::difference::{self, Difference};
+use crate::measure::runtime::remote::Device;
 use crate::measure::runtime::{ModelBytes, Options, Runtime, ValueInfo};
+use crate::measure::target;
 use crate::recipe::debug::{self, Layers};
 use crate::recipe::emulate::Emulated;
 
@@ -42,6 +44,9 @@ pub(super) struct Arguments {
     /// microcontroller; computed on this one
     #[arg(long, value_name = "MACHINE", value_delimiter = ',', value_parser = Emulated::named)]
     arithmetic: Vec<Emulated>,
+    /// Also on devices, by the agent there (repeatable): a name of `aludel targets list`, or a TOML file; emulated ones count, too
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
+    target: Vec<String>,
     #[command(flatten)]
     bind: BindArguments,
     /// Arrays named after the inputs; where the first dimension is fixed to 1, one run a row
@@ -103,10 +108,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let (true, Some(b)) = (arguments.judged.is_asked(), &arguments.b) {
         return arguments.judged.run(&arguments.a, b, &arguments.runtimes.choice, arguments.json);
     }
-    let mut runtimes: Vec<Box<dyn Runtime>> =
-        load::open_runtimes(&arguments.runtimes.choice)?.into_iter().map(|open| open.runtime).collect();
+    let mut runtimes: Vec<Named> =
+        load::open_runtimes(&arguments.runtimes.choice)?.into_iter().map(|open| Named::of(open.runtime)).collect();
     let n_found = runtimes.len();
-    runtimes.extend(arguments.arithmetic.iter().map(|machine| Box::new(*machine) as Box<dyn Runtime>));
+    runtimes.extend(arguments.arithmetic.iter().map(|machine| Named::of(Box::new(*machine))));
+    for name in &arguments.target {
+        for model in [Some(&arguments.a), arguments.b.as_ref()].into_iter().flatten() {
+            device::whole(model)?;
+        }
+        let target = target::find(name)?;
+        runtimes.push(Named { name: target.name.clone(), runtime: Box::new(Device::new(target)) });
+    }
     if arguments.b.is_none() && runtimes.len() < 2 {
         bail!("nothing to compare with: give a second model, or have both runtimes at hand");
     }
@@ -115,13 +127,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut n_runs = 0;
     let mut before: Option<Pair> = None;
     for (runtime_idx, runtime) in runtimes.iter().enumerate() {
-        progress.set_message(format!("running on {}", runtime.name()));
-        let pair = match pair(arguments, runtime.as_ref()) {
+        progress.set_message(format!("running on {}", runtime.name));
+        let pair = match pair(arguments, runtime) {
             Ok(pair) => pair,
             Err(error)
                 if arguments.runtimes.choice.runtime.is_empty() && runtime_idx < n_found && runtimes.len() > 1 =>
             {
-                tracing::warn!("{} is left out: {error:#}", runtime.name());
+                tracing::warn!("{} is left out: {error:#}", runtime.name);
                 continue;
             }
             Err(error) => return Err(error),
@@ -143,8 +155,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let layers = match (&arguments.b, runtimes[..n_found].last()) {
         (Some(b), Some(runtime)) if arguments.layers => {
-            progress.set_message(format!("comparing inner values on {}", runtime.name()));
-            Some(layers(arguments, runtime.as_ref(), b)?)
+            progress.set_message(format!("comparing inner values on {}", runtime.name));
+            Some(layers(arguments, runtime.runtime.as_ref(), b)?)
         }
         _ => None,
     };
@@ -155,6 +167,18 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let report = Report { aludel: env!("CARGO_PKG_VERSION"), n_runs, inputs, rows, layers };
     if arguments.json { Outcome::json(&report) } else { Ok(Outcome::done(text(&report))) }
+}
+
+/// A runtime, and what its rows are called.
+struct Named {
+    name: String,
+    runtime: Box<dyn Runtime>,
+}
+
+impl Named {
+    fn of(runtime: Box<dyn Runtime>) -> Named {
+        Named { name: runtime.name().to_string(), runtime }
+    }
 }
 
 /// The inner values of both files on a runtime.
@@ -177,7 +201,7 @@ struct Pair {
     b: Option<Answers>,
 }
 
-fn pair(arguments: &Arguments, runtime: &dyn Runtime) -> anyhow::Result<Pair> {
+fn pair(arguments: &Arguments, runtime: &Named) -> anyhow::Result<Pair> {
     let (feeds, a) = answers(arguments, runtime, &arguments.a, None)?;
     let b = match &arguments.b {
         Some(path) => Some(answers(arguments, runtime, path, Some(&feeds))?.1),
@@ -189,21 +213,21 @@ fn pair(arguments: &Arguments, runtime: &dyn Runtime) -> anyhow::Result<Pair> {
 /// Runs a file on a runtime, on the feeds given or on those that its own inputs call for.
 fn answers(
     arguments: &Arguments,
-    runtime: &dyn Runtime,
+    runtime: &Named,
     path: &Path,
     feeds: Option<&[Feed]>,
 ) -> anyhow::Result<(Vec<Feed>, Answers)> {
     let model: ModelBytes = load::model_bytes(path)?;
     let options =
         Options { n_threads: arguments.threads, optimization: arguments.runtimes.optimization, ..Options::default() };
-    let mut session = runtime.load(&model, &options)?;
+    let mut session = runtime.runtime.load(&model, &options)?;
     let feeds = match feeds {
         Some(feeds) => feeds.iter().map(|feed| renamed(feed, session.inputs(), path)).collect::<anyhow::Result<_>>()?,
         None => make_feeds(arguments, session.inputs())?,
     };
     let mut outputs: Vec<Answer> = Vec::new();
-    for feed in &feeds {
-        for (idx, (name, tensor)) in session.run(feed)?.into_iter().enumerate() {
+    for outputs_of_run in session.run_all(&feeds)? {
+        for (idx, (name, tensor)) in outputs_of_run.into_iter().enumerate() {
             let numbers = difference::numbers(&tensor)
                 .with_context(|| format!("output `{name}` is {}, not numbers", tensor.dtype()))?;
             let shape = tensor.shape().to_vec();
@@ -216,7 +240,7 @@ fn answers(
             }
         }
     }
-    let label = format!("{} · {}", path.file_name().unwrap_or(path.as_os_str()).display(), runtime.name());
+    let label = format!("{} · {}", path.file_name().unwrap_or(path.as_os_str()).display(), runtime.name);
     Ok((feeds, Answers { label, outputs }))
 }
 

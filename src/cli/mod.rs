@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod convert;
 mod demo;
+mod device;
 mod evaluate;
 mod feeds;
 mod format;
@@ -23,6 +24,7 @@ mod screen;
 mod show;
 mod simplify;
 mod table;
+mod targets;
 mod train;
 mod validate;
 
@@ -32,6 +34,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::measure::runtime::RuntimeError;
 use crate::measure::runtime::library::LibraryError;
+use crate::measure::runtime::remote::{BuildError, RemoteError};
+use crate::measure::target::TargetError;
 use crate::onnx::OnnxError;
 
 /// What a command ends with: text for standard output and an exit code.
@@ -80,6 +84,8 @@ enum Command {
     Gate(gate::Arguments),
     Audit(audit::Arguments),
     #[command(subcommand)]
+    Targets(targets::Command),
+    #[command(subcommand)]
     Runtime(runtime::Command),
     /// Write a completion script for a shell to standard output
     ///
@@ -122,6 +128,7 @@ fn run(command: Command, verbose: bool) -> anyhow::Result<Outcome> {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Gate(arguments) => gate::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Targets(command) => targets::run(&command),
         Command::Runtime(command) => runtime::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -167,6 +174,15 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         return error.hint().map(str::to_string);
     }
     if let Some(error) = error.downcast_ref::<LibraryError>() {
+        return Some(error.hint().to_string());
+    }
+    if let Some(error) = error.downcast_ref::<TargetError>() {
+        return Some(error.hint().to_string());
+    }
+    if let Some(error) = error.downcast_ref::<RemoteError>() {
+        return Some(error.hint().to_string());
+    }
+    if let Some(error) = error.downcast_ref::<BuildError>() {
         return Some(error.hint().to_string());
     }
     error.downcast_ref::<RuntimeError>().map(|error| error.hint().to_string())

@@ -23,7 +23,7 @@ use crate::store;
 #[derive(clap::Args)]
 pub(super) struct Judged {
     /// Judge the second file as a student of the first: labelled samples, a data descriptor (TOML) or a .npz with an array `label`
-    #[arg(long, value_name = "FILE", requires = "b", conflicts_with_all = ["inputs", "samples", "seed", "layers", "arithmetic", "bindings", "threads"])]
+    #[arg(long, value_name = "FILE", requires = "b", conflicts_with_all = ["inputs", "samples", "seed", "layers", "arithmetic", "target", "bindings", "threads"])]
     data: Option<PathBuf>,
     /// The split to judge by; the test split where there is one
     #[arg(long, value_name = "NAME", value_parser = word::<Split>, requires = "data")]

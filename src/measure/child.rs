@@ -262,13 +262,13 @@ pub fn measure_with(mut command: Command, request: &Request, timeout: Duration) 
     report.map_err(ChildError::Failed)
 }
 
-fn end(child: &mut Child) -> io::Result<ExitStatus> {
+pub(super) fn end(child: &mut Child) -> io::Result<ExitStatus> {
     child.kill()?;
     child.wait()
 }
 
 /// How the child ended; none if it runs on after this time.
-fn status_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+pub(super) fn status_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     const PAUSE: Duration = Duration::from_millis(5);
     let began = Instant::now();
     loop {
@@ -280,7 +280,7 @@ fn status_within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitSt
     }
 }
 
-fn last_lines(text: &str) -> String {
+pub(super) fn last_lines(text: &str) -> String {
     const N_LINES: usize = 5;
     let lines: Vec<&str> = text.trim().lines().collect();
     lines[lines.len().saturating_sub(N_LINES)..].join("\n")

@@ -160,6 +160,16 @@ pub fn interleaved<E>(
     Ok(rows.map(|(idx, (label, row))| summary(label, row, (idx > 0).then(|| &timings[0]), options)).collect())
 }
 
+/// Sums up times of single runs that somebody else took; none of none. Each run counts as a round.
+pub fn of_samples(label: &str, samples_us: &[f64], relative_width: f64) -> Option<Latency> {
+    let samples_us = samples_us.to_vec();
+    if samples_us.is_empty() || !samples_us.iter().all(|sample| sample.is_finite()) {
+        return None;
+    }
+    let timings = Timings { n_warm_up: 0, n_in_block: 1, round_medians_us: samples_us.clone(), samples_us };
+    Some(summary(label.to_owned(), &timings, None, &Options { relative_width, ..Options::default() }))
+}
+
 /// The time of one call, and what it returned.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = Instant::now();
@@ -355,6 +365,16 @@ mod tests {
         assert_eq!([0, 1, 3, 25].map(|n| check(n, long)), [0, 1, 3, 25]);
         assert_eq!(check(3, Duration::ZERO), 1);
         assert_eq!([n_in_block(&[], long), n_in_block(&[100.0; 3], Duration::from_micros(250))], [1, 3]);
+    }
+
+    #[test]
+    fn times_that_somebody_else_took_are_summed_up() {
+        let samples: Vec<f64> = (1..=101).map(f64::from).collect();
+        let latency = of_samples("board", &samples, 0.1).expect("samples");
+        assert_eq!((latency.label.as_str(), latency.n, latency.median_us), ("board", 101, 51.0));
+        assert!(latency.interval_us.is_some_and(|interval| interval.low < 51.0 && interval.high > 51.0));
+        assert!(!latency.is_tight);
+        assert_eq!((of_samples("board", &[], 0.1), of_samples("board", &[f64::NAN], 0.1)), (None, None));
     }
 
     #[test]

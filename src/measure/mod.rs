@@ -3,6 +3,7 @@
 //! Nothing here knows a graph: a model is bytes, a value is a [`Tensor`](crate::graph::tensor::Tensor). The clock lives
 //! here and nowhere else.
 
+pub mod agent;
 #[cfg(feature = "full")]
 pub mod child;
 #[cfg(feature = "full")]
@@ -17,5 +18,8 @@ pub mod metrics;
 mod normal;
 #[cfg(feature = "learn")]
 pub mod paired;
+pub mod probe;
 pub mod runtime;
 pub mod statistics;
+#[cfg(feature = "full")]
+pub mod target;

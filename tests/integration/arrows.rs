@@ -35,10 +35,10 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
             "data/",
             "store.rs",
             "store/",
-            "measure/target.rs",
             "measure/runtime/library.rs",
             "measure/machine.rs", // /proc only
             "measure/memory.rs",  // /proc only
+            "measure/probe.rs",   // /proc and /sys only
             "recipe/",
             "cli/",
             "bin/",
@@ -48,7 +48,7 @@ const ONLY_HERE: &[(&str, &[&str])] = &[
         "std::process",
         // the last: a second Ctrl-C ends the program
         &[
-            "measure/runtime/remote.rs",
+            "measure/runtime/remote/",
             "measure/runtime/library.rs",
             "measure/child.rs",
             "main.rs",

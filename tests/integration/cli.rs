@@ -199,9 +199,20 @@ fn compare_takes_arrays_row_by_row() {
 #[test]
 fn every_command_explains_itself() {
     let help = stdout(&["--help"]);
-    for command in
-        ["demo", "run", "train", "inspect", "show", "convert", "bench", "compare", "audit", "runtime", "completions"]
-    {
+    for command in [
+        "demo",
+        "run",
+        "train",
+        "inspect",
+        "show",
+        "convert",
+        "bench",
+        "compare",
+        "audit",
+        "targets",
+        "runtime",
+        "completions",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in\n{help}");
         let own = stdout(&[command, "--help"]);
         assert!(own.lines().next().is_some_and(|line| line.len() > 20), "{own}");

@@ -24,5 +24,6 @@ mod rounding;
 mod schema;
 mod simplify;
 mod support;
+mod targets;
 mod unroll;
 mod zoo;

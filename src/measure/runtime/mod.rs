@@ -9,6 +9,8 @@ pub mod explain;
 pub mod library;
 #[cfg(feature = "full")]
 pub mod ort;
+#[cfg(feature = "full")]
+pub mod remote;
 mod rows;
 pub mod tract;
 
@@ -194,6 +196,14 @@ pub trait Session {
     /// When an input is missing, unknown, given twice or of another type, and when the runtime fails.
     fn run(&mut self, inputs: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, RuntimeError>;
 
+    /// Computes every output of several runs, in their order.
+    ///
+    /// # Errors
+    /// As [`run`](Session::run).
+    fn run_all(&mut self, feeds: &[Vec<(String, Tensor)>]) -> Result<Vec<Vec<(String, Tensor)>>, RuntimeError> {
+        feeds.iter().map(|inputs| self.run(inputs)).collect()
+    }
+
     /// A listing of the graph as it is really run, one node a line; none where the runtime writes a file instead (see
     /// [`Options::optimized_model`]) or has not run yet with the shapes that decide it.
     fn optimized_graph(&self) -> Option<String> {
@@ -289,6 +299,14 @@ pub enum RuntimeError {
     /// What goes into a network of one batch size, or comes out of it, has no rows.
     #[error("a network of one batch size gets other samples than it takes: {0}")]
     Rows(#[from] TensorError),
+    /// A device gave no answer.
+    #[error("{reason}")]
+    Device {
+        /// device, step and reason
+        reason: String,
+        /// what the reader can do about it
+        hint: &'static str,
+    },
     /// An option that this runtime does not have.
     #[error("{runtime} has no {option}")]
     Option {
@@ -320,6 +338,7 @@ impl RuntimeError {
             RuntimeError::Input { .. } => "`aludel inspect` lists the model's inputs with type and shape",
             RuntimeError::Exchange { .. } => "put a Cast to a common type between this value and the outside",
             RuntimeError::Rows(_) => "give a network whose inputs and outputs have a row a sample",
+            RuntimeError::Device { hint, .. } => hint,
             RuntimeError::Option { .. } => "leave the option out, or choose the other runtime",
         }
     }

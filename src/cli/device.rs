@@ -157,7 +157,8 @@ fn text(report: &Report) -> String {
         ("load", Side::Right),
         ("peak memory", Side::Right),
     ];
-    let measured = report.rows.iter().filter_map(|row| Some(cells(row, row.figures.as_ref()?)));
+    let measured: Vec<Vec<String>> =
+        report.rows.iter().filter_map(|row| Some(cells(row, row.figures.as_ref()?))).collect();
     let mut text = String::new();
     for row in &report.rows {
         let machine = match &row.figures {
@@ -172,7 +173,9 @@ fn text(report: &Report) -> String {
             }
         }
     }
-    text.push_str(&format!("\n{}", table(&columns, measured)));
+    if !measured.is_empty() {
+        text.push_str(&format!("\n{}", table(&columns, measured)));
+    }
     let mut latencies = report.rows.iter().filter_map(|row| row.figures.as_ref()?.latency());
     if latencies.any(|latency| !latency.is_tight) {
         text.push_str("~ the interval did not become as narrow as asked for: measure longer (--seconds) or on a quieter machine\n");

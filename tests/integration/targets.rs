@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use aludel::graph::op::Softmax;
+use aludel::graph::op::{DequantizeLinear, QuantizeLinear, Softmax};
 use aludel::graph::tensor::{DType, Tensor};
 use aludel::graph::{Dim, GraphBuilder, Model, Op, TensorType};
 use aludel::learn::integer::Arithmetic;
@@ -461,6 +461,34 @@ fn networks_fit_or_do_not() {
     assert!(stdout(&["targets", "fits", text(&board), text(&model)], 1).contains("(budget)"));
     let said = refusal(&["targets", "fits", "x86-avx2", text(&model)]);
     assert!(said.contains("nothing to fit into"), "{said}");
+}
+
+/// Between Q/DQ a network is counted as it computes: in bytes.
+#[test]
+fn a_quantized_network_is_counted_on_integers() {
+    let mut builder = GraphBuilder::new("quantized");
+    let x = builder.input("x", TensorType::new(DType::F32, [Dim::from(1), Dim::from(64)]));
+    let scale = builder.initializer("scale", Tensor::scalar(0.125f32));
+    let zero = builder.initializer("zero", Tensor::scalar(0i8));
+    let weight = builder.initializer("weight", Tensor::new(&[64, 16], vec![1i8; 64 * 16]).expect("64 by 16"));
+    let quantize = Op::QuantizeLinear(QuantizeLinear::default());
+    let dequantize = Op::DequantizeLinear(DequantizeLinear::default());
+    let x = builder.node(quantize.clone(), &[&x, &scale, &zero]);
+    let x = builder.node(dequantize.clone(), &[&x, &scale, &zero]);
+    let weight = builder.node(dequantize.clone(), &[&weight, &scale, &zero]);
+    let y = builder.node(Op::MatMul, &[&x, &weight]);
+    let y = builder.node(quantize, &[&y, &scale, &zero]);
+    let y = builder.node(dequantize, &[&y, &scale, &zero]);
+    builder.output(&y);
+    let model = Model { opset: 17, ir_version: 8, ..Model::new(builder.finish().expect("a graph")) };
+    let folder = folder();
+    let path = folder.path().join("quantized.onnx");
+    fs::write(&path, onnx::to_bytes(&model).expect("it can be written")).expect("the folder is ours");
+    let report = json(&["targets", "fits", "cortex-m4f", text(&path), "--json"], 0);
+    assert_eq!(report["n_lowered"], 1);
+    // The input stays in floats; while it is quantized both forms are there, and more than the product is never.
+    assert_eq!(report["rows"][0]["needed_bytes"], 4 * 64 + 64 + 16);
+    assert!(report["rows"][1]["needed_bytes"].as_u64() < Some(64 * 16 + 64), "{report}");
 }
 
 #[test]
